@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests: a throw-away base directory, the reference checkpoints when they are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def base_dir(tmp_path, monkeypatch):
+    """Every test works under its own base directory, never the user's."""
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "base"))
+    for name in ("WANDB_RUN", "NANOCHAT_DTYPE", "NANOCHAT_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    torch.manual_seed(1337)
+    return tmp_path / "base"
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """`../shared` beside the repository: reference checkpoints and development data. Skips when absent."""
+    path = Path(__file__).resolve().parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip(f"no reference data at ../shared ({path.name} is absent): parity checks cannot run")
+    return path
