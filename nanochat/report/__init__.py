@@ -1,0 +1,1 @@
+"""The report card of a run: reads run records, writes report.md, report.html and pictures."""
