@@ -1,0 +1,83 @@
+"""Causal attention behind one function, with a plain reference implementation beside the fast ones.
+
+Shape legend: B batch, T query positions, S key positions, H query heads, G key/value heads (G divides H), D head dim.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Backend = Literal["auto", "reference", "sdpa", "blocked"]
+
+
+def causal_mask(n_queries: int, n_keys: int, window: int, device: torch.device) -> Tensor:
+    """(T, S) bool: may query t look at key s? The queries are the last T of S positions.
+
+    `window` is the number of tokens to the left that stay visible besides the token itself; negative means all.
+    """
+    query = torch.arange(n_keys - n_queries, n_keys, device=device)[:, None]
+    key = torch.arange(n_keys, device=device)[None, :]
+    visible = key <= query
+    if window >= 0:
+        visible &= query - key <= window
+    return visible
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, window: int = -1, mask: Tensor | None = None, backend: Backend = "auto"
+) -> Tensor:
+    """Attention of q (B, T, H, D) over k, v (B, S, G, D) -> (B, T, H, D), scaled by 1/sqrt(D).
+
+    Without `mask` it is causal, the queries being the last T of the S positions, limited to `window` tokens to the left
+    (negative: unlimited). `mask`, broadcastable to (B, 1, T, S), True where a key is visible, replaces both.
+    """
+    if backend == "auto":
+        backend = _choose(q, k, window, mask)
+    if backend == "reference":
+        return _reference(q, k, v, window, mask)
+    if backend == "blocked":
+        assert mask is None and q.size(1) == k.size(1), "the blocked path is for whole causal sequences"
+        from nanochat.attention_cpu import blocked_causal
+
+        return blocked_causal(q, k, v, window)
+    return _sdpa(q, k, v, window, mask)
+
+
+def _choose(q: Tensor, k: Tensor, window: int, mask: Tensor | None) -> Backend:
+    """CPU training rows take the blocked path (the fused CPU kernel is ~2.5x slower in bf16); all else is SDPA."""
+    n_queries, n_keys = q.size(1), k.size(1)
+    whole = mask is None and n_queries == n_keys and n_queries > 1
+    return "blocked" if q.device.type == "cpu" and whole and torch.is_grad_enabled() else "sdpa"
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor | None) -> Tensor:
+    """The definition, in fp32 and without tricks: what every other path is tested against."""
+    n_heads, n_groups = q.size(2), k.size(2)
+    k = k.repeat_interleave(n_heads // n_groups, dim=2)
+    v = v.repeat_interleave(n_heads // n_groups, dim=2)
+    scores = torch.einsum("bthd,bshd->bhts", q.float(), k.float()) / math.sqrt(q.size(-1))
+    if mask is None:
+        mask = causal_mask(q.size(1), k.size(1), window, q.device)
+    probabilities = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return torch.einsum("bhts,bshd->bthd", probabilities, v.float()).to(q.dtype)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor | None) -> Tensor:
+    n_queries, n_keys = q.size(1), k.size(1)
+    gqa = q.size(2) != k.size(2)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    covers_all = window < 0 or window >= n_keys - 1
+    if mask is None and covers_all and n_queries == n_keys:
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+    elif mask is None and covers_all and n_queries == 1:
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=gqa)
+    else:
+        if mask is None:
+            mask = causal_mask(n_queries, n_keys, window, q.device)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
+    return y.transpose(1, 2)

@@ -1,0 +1,292 @@
+"""The model: a decoder-only transformer in two generations that load the public checkpoints.
+
+`classic` (rotary, QK-norm, ReLU^2, untied head, softcapped logits) and `modern` on top of it: sliding windows, value
+embeddings, learned residual mixing, smear and backout. Every extra is its own field of `GPTConfig`'s generation switch,
+so a checkpoint's `model_config` alone rebuilds the module.
+
+Shape legend: B batch, T positions, D model width, H query heads, G key/value heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanochat.attention import attend
+
+LOGIT_CAP = 15.0
+N_GATE_INPUTS = 12
+N_SMEAR_INPUTS = 24
+
+
+class Cache(Protocol):
+    """What the model asks of a key/value cache while it decodes (implemented by the engine)."""
+
+    def positions(self, n_tokens: int) -> Tensor: ...
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor: ...
+    def previous(self, x: Tensor) -> Tensor: ...
+    def advance(self, n_tokens: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape of a model. Raises ValueError naming every field that does not fit."""
+
+    sequence_len: int = 2048
+    vocab_size: int = 65536
+    n_layer: int = 20
+    n_head: int = 10
+    n_kv_head: int = 10
+    n_embd: int = 1280
+    window_pattern: str = "L"
+    generation: Literal["classic", "modern"] = "modern"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}={getattr(self, name)}: must be at least 1"
+            for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")
+            if getattr(self, name) < 1
+        ]
+        if not problems:
+            if self.n_embd % self.n_head or self.head_dim % 2:
+                problems.append(f"n_embd={self.n_embd}: must be n_head={self.n_head} times an even head dimension")
+            if self.n_head % self.n_kv_head:
+                problems.append(f"n_kv_head={self.n_kv_head}: must divide n_head={self.n_head}")
+        if not self.window_pattern or set(self.window_pattern.upper()) - set("SL"):
+            problems.append(f"window_pattern={self.window_pattern!r}: use the letters S (short) and L (long), e.g. SSSL")
+        if self.generation not in ("classic", "modern"):
+            problems.append(f"generation={self.generation!r}: must be classic or modern")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def kv_dim(self) -> int:
+        return self.n_kv_head * self.head_dim
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding and the head: the modern generation rounds up to 64 for the matrix units."""
+        return -(-self.vocab_size // 64) * 64 if self.generation == "modern" else self.vocab_size
+
+    def window(self, layer: int) -> int:
+        """Tokens to the left that `layer` sees; -1 for all of them. The last layer always sees all."""
+        pattern = self.window_pattern.upper()
+        if layer == self.n_layer - 1 or pattern[layer % len(pattern)] == "L":
+            return -1
+        return -(-(self.sequence_len // 4) // 128) * 128
+
+    def has_value_embedding(self, layer: int) -> bool:
+        """Every second layer, counted so that the last one has it."""
+        return self.generation == "modern" and layer % 2 == (self.n_layer - 1) % 2
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> GPTConfig:
+        """Read a checkpoint's `model_config`. Public files name no generation: only the modern one has windows."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+        known.setdefault("generation", "modern" if "window_pattern" in values else "classic")
+        return cls(**known)
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.size(-1),))
+
+
+class Linear(nn.Linear):
+    """No bias; the weight is kept in its own precision and follows the input's at the matrix product."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+def rotary_tables(config: GPTConfig, n_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin (n_positions, head_dim/2), fp32. The classic generation rounds them to bf16, as its training did."""
+    base = 100_000 if config.generation == "modern" else 10_000
+    channel = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
+    angles = torch.outer(torch.arange(n_positions, dtype=torch.float32, device=device), base ** (-channel / config.head_dim))
+    cos, sin = angles.cos(), angles.sin()
+    if config.generation == "classic":
+        cos, sin = cos.bfloat16().float(), sin.bfloat16().float()
+    return cos, sin
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (B, T, H, D) with tables (B or 1, T, 1, D/2) in x's precision."""
+    x1, x2 = x.chunk(2, dim=-1)
+    return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer, self.window = config, layer, config.window(layer)
+        self.c_q = Linear(config.n_embd, config.n_embd)
+        self.c_k = Linear(config.n_embd, config.kv_dim)
+        self.c_v = Linear(config.n_embd, config.kv_dim)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
+        self.ve_gate = Linear(N_GATE_INPUTS, config.n_kv_head) if config.has_value_embedding(layer) else None
+
+    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+        config, (n_batch, n_tokens, _) = self.config, x.shape
+        q = self.c_q(x).view(n_batch, n_tokens, config.n_head, config.head_dim)
+        k = self.c_k(x).view(n_batch, n_tokens, config.n_kv_head, config.head_dim)
+        v = self.c_v(x).view(n_batch, n_tokens, config.n_kv_head, config.head_dim)
+        if self.ve_gate is not None:
+            assert value_embedding is not None
+            gate = 3 * torch.sigmoid(self.ve_gate(x[..., :N_GATE_INPUTS]))
+            v = v + gate.unsqueeze(-1) * value_embedding.view_as(v)
+        q, k = rms_norm(rotate(q, *rotary)), rms_norm(rotate(k, *rotary))
+        if config.generation == "modern":
+            q, k = q * 1.2, k * 1.2
+        y = attend(q, k, v, self.window) if cache is None else cache.attend(self.layer, q, k, v, self.window)
+        return self.c_proj(y.reshape(n_batch, n_tokens, config.n_embd))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.relu(self.c_fc(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.attn = Attention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+        x = x + self.attn(rms_norm(x), value_embedding, rotary, cache)
+        return x + self.mlp(rms_norm(x))
+
+
+class GPT(nn.Module):
+    """Token ids (B, T) -> logits (B, T, V). Activations run in `compute_dtype`; the weights keep their own precision."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype: torch.dtype | None = None
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
+                "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
+            }
+        )
+        self.lm_head = Linear(config.n_embd, config.padded_vocab_size)
+        if config.generation == "modern":
+            layers = [layer for layer in range(config.n_layer) if config.has_value_embedding(layer)]
+            self.value_embeds = nn.ModuleDict(
+                {str(layer): nn.Embedding(config.padded_vocab_size, config.kv_dim) for layer in layers}
+            )
+            self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
+            self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
+            self.smear_gate = Linear(N_SMEAR_INPUTS, 1)
+            self.smear_lambda = nn.Parameter(torch.zeros(1))
+            self.backout_lambda = nn.Parameter(torch.zeros(1))
+        self._rotary: tuple[Tensor, Tensor] | None = None
+
+    def get_device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    @torch.no_grad()
+    def init_weights(self, seed: int = 42) -> None:
+        """Fresh weights, a function of the seed alone (facts per generation: embedding scale, zeroed projections)."""
+        device = self.get_device()
+        generator = torch.Generator(device=device).manual_seed(seed)
+        modern, width = self.config.generation == "modern", self.config.n_embd
+        uniform_bound = 3**0.5 * width**-0.5  # a uniform with standard deviation 1/sqrt(width)
+
+        def normal(weight: Tensor, std: float) -> None:
+            weight.normal_(0.0, std, generator=generator)
+
+        def uniform(weight: Tensor, low: float, high: float) -> None:
+            weight.uniform_(low, high, generator=generator)
+
+        normal(self.transformer.wte.weight, 0.8 if modern else 1.0)
+        normal(self.lm_head.weight, 0.001) if modern else self.lm_head.weight.zero_()
+        for block in self.transformer.h:
+            for linear in (block.attn.c_q, block.attn.c_k, block.attn.c_v, block.mlp.c_fc):
+                if modern:
+                    bound = uniform_bound * (0.4 if linear is block.mlp.c_fc else 1.0)
+                    uniform(linear.weight, -bound, bound)
+                else:
+                    fan_out, fan_in = linear.weight.shape
+                    normal(linear.weight, min(1.0, (fan_out / fan_in) ** 0.5) / fan_in**0.5)
+            block.attn.c_proj.weight.zero_()
+            block.mlp.c_proj.weight.zero_()
+            if block.attn.ve_gate is not None:
+                uniform(block.attn.ve_gate.weight, 0.0, 0.02)
+        if modern:
+            depth = torch.linspace(0, 1, self.config.n_layer, device=device)
+            for embedding in self.value_embeds.values():
+                uniform(embedding.weight, -uniform_bound, uniform_bound)
+            self.resid_lambdas.copy_(1.15 + (1.05 - 1.15) * depth)
+            self.x0_lambdas.copy_(0.20 + (0.05 - 0.20) * depth)
+            uniform(self.smear_gate.weight, 0.0, 0.02)
+            self.smear_lambda.zero_()
+            self.backout_lambda.fill_(0.2)
+
+    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Tables for `positions` (1 or B, T) -> cos, sin (1 or B, T, 1, D/2)."""
+        if self._rotary is None or self._rotary[0].device != positions.device:
+            self._rotary = rotary_tables(self.config, 10 * self.config.sequence_len, positions.device)
+        cos, sin = self._rotary
+        return cos[positions].unsqueeze(2).to(dtype), sin[positions].unsqueeze(2).to(dtype)
+
+    def hidden(self, input_ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Token ids (B, T) -> final normalised activations (B, T, D). With a cache the ids continue its sequences."""
+        config, modern = self.config, self.config.generation == "modern"
+        dtype = self.compute_dtype or self.transformer.wte.weight.dtype
+        n_tokens = input_ids.size(1)
+        positions = torch.arange(n_tokens, device=input_ids.device)[None] if cache is None else cache.positions(n_tokens)
+        rotary = self.rotary(positions, dtype)
+        x = rms_norm(F.embedding(input_ids, self.transformer.wte.weight).to(dtype))
+        if modern:
+            x = self._smear(x, cache)
+        x0, middle = x, None
+        for layer, block in enumerate(self.transformer.h):
+            value_embedding = None
+            if modern:
+                x = self.resid_lambdas[layer].to(dtype) * x + self.x0_lambdas[layer].to(dtype) * x0
+                if config.has_value_embedding(layer):
+                    value_embedding = F.embedding(input_ids, self.value_embeds[str(layer)].weight).to(dtype)
+            x = block(x, value_embedding, rotary, cache)
+            if modern and layer == config.n_layer // 2:
+                middle = x
+        if middle is not None:
+            x = x - self.backout_lambda.to(dtype) * middle
+        if cache is not None:
+            cache.advance(n_tokens)
+        return rms_norm(x)
+
+    def _smear(self, x: Tensor, cache: Cache | None) -> Tensor:
+        """Mix a gated share of the previous token's embedding into each token: bigrams before the first layer."""
+        previous = F.pad(x, (0, 0, 1, 0))[:, :-1] if cache is None else cache.previous(x)
+        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :N_SMEAR_INPUTS]))
+        return x + gate * previous
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Activations (..., D) -> softcapped fp32 logits (..., V)."""
+        logits = self.lm_head(hidden)[..., : self.config.vocab_size].float()
+        return LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)
+
+    def forward(self, input_ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Token ids (B, T) -> softcapped fp32 logits (B, T, V)."""
+        return self.head(self.hidden(input_ids, cache))
