@@ -1,0 +1,201 @@
+"""The processes of a run: one, several started by torchrun, or several started by SLURM's srun.
+
+Code written against `World` is the same on one CPU as on eight GPUs: with one process every collective returns at
+once. Nothing here is global; `World` is passed to whoever needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from nanochat.runtime.run_dir import core_count
+
+
+@dataclass
+class World:
+    """This process among its peers. `backend` is None for a single process."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+    backend: str | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over ranks, in place; returns the tensor."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+        return tensor
+
+    def broadcast_object(self, obj: Any) -> Any:
+        """Rank 0's object on every rank."""
+        if self.world_size == 1:
+            return obj
+        box = [obj if self.is_main else None]
+        dist.broadcast_object_list(box, src=0, device=self.device if self.backend == "nccl" else None)
+        return box[0]
+
+    def gather_objects(self, obj: Any) -> list[Any]:
+        """Every rank's object on every rank, in rank order."""
+        if self.world_size == 1:
+            return [obj]
+        box: list[Any] = [None] * self.world_size
+        dist.all_gather_object(box, obj)
+        return box
+
+    def close(self) -> None:
+        """Leave the process group. Safe to call twice."""
+        if self.world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@dataclass
+class Launch:
+    """What the launcher said about this process."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    by: str = "one process"
+
+
+def init_world(device_type: str | None = None) -> World:
+    """Join the run this process was started for, on `cuda`, `cpu` or `mps` (None or "": the best there is).
+
+    Raises ValueError when the device is absent, the launcher's variables are incomplete or the peers cannot be
+    reached within `NANOCHAT_DIST_TIMEOUT_S` (default 600 seconds).
+    """
+    launch = read_launch(os.environ)
+    device = pick_device(device_type, launch)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+    if device.type == "cpu":
+        set_cpu_threads(launch)
+    if launch.world_size == 1:
+        return World(0, 0, 1, device, None)
+    if device.type == "mps":
+        raise ValueError("--device-type=mps: runs as a single process; start without torchrun")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    join_process_group(launch, backend, device)
+    return World(launch.rank, launch.local_rank, launch.world_size, device, backend)
+
+
+def join_process_group(launch: Launch, backend: str, device: torch.device) -> None:
+    timeout_s = float(os.environ.get("NANOCHAT_DIST_TIMEOUT_S", "600"))
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    try:
+        dist.init_process_group(
+            backend,
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=timedelta(seconds=timeout_s),
+            device_id=device if backend == "nccl" else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"rank {launch.rank} of {launch.world_size} ({launch.by}) could not join {address} within "
+            f"{timeout_s:.0f} s ({str(error).splitlines()[0]}); check that all {launch.world_size} processes "
+            "were started and that MASTER_ADDR and MASTER_PORT can be reached"
+        ) from error
+
+
+def read_launch(env: Mapping[str, str]) -> Launch:
+    """torchrun's or SLURM's variables; for SLURM fills in MASTER_ADDR and MASTER_PORT in `os.environ` when unset."""
+    if "RANK" in env and "WORLD_SIZE" in env:
+        launch = Launch(int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]), by="torchrun")
+        launch.local_world_size = int(env.get("LOCAL_WORLD_SIZE", launch.world_size))
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in env]
+        if launch.world_size > 1 and missing:
+            raise ValueError(f"{' and '.join(missing)} not set though WORLD_SIZE={launch.world_size}; use torchrun")
+        return launch
+    tasks = int(env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS") or 1)
+    if tasks > 1 and "SLURM_PROCID" in env:
+        if "SLURM_JOB_ID" in env and "SLURM_STEP_ID" not in env:
+            # The batch script itself also carries SLURM_PROCID=0: waiting for peers there would hang until the timeout.
+            print("warning: inside a SLURM job but not under srun: running as a single process", file=sys.stderr)
+            return Launch()
+        return slurm_launch(env, tasks)
+    return Launch()
+
+
+def slurm_launch(env: Mapping[str, str], tasks: int) -> Launch:
+    hosts = expand_nodelist(
+        env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or env.get("SLURM_NODELIST", "")
+    )
+    if "MASTER_ADDR" not in env and not hosts:
+        raise ValueError("SLURM_JOB_NODELIST is not set, so rank 0 cannot be found; set MASTER_ADDR to its host name")
+    os.environ.setdefault("MASTER_ADDR", hosts[0] if hosts else "")
+    # Jobs that share a node must not share a port; the job number tells them apart.
+    os.environ.setdefault("MASTER_PORT", str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 20000))
+    local = re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_NTASKS_PER_NODE") or str(tasks))
+    here = int(local.group()) if local else tasks
+    return Launch(int(env["SLURM_PROCID"]), int(env.get("SLURM_LOCALID", 0)), tasks, here, by="SLURM")
+
+
+def expand_nodelist(nodelist: str) -> list[str]:
+    """`gpu[003-005,12],login1` -> gpu003, gpu004, gpu005, gpu12, login1."""
+    hosts = []
+    for part in re.findall(r"[^,\[]+(?:\[[^\]]*\][^,\[]*)*", nodelist):
+        match = re.match(r"([^\[]*)\[([^\]]*)\](.*)", part)
+        if not match:
+            hosts.append(part.strip())
+            continue
+        prefix, ranges, suffix = match.groups()
+        for item in ranges.split(","):
+            first, _, last = item.partition("-")
+            for number in range(int(first), int(last or first) + 1):
+                hosts += expand_nodelist(f"{prefix}{number:0{len(first)}d}{suffix}")
+    return [host for host in hosts if host]
+
+
+def pick_device(device_type: str | None, launch: Launch) -> torch.device:
+    """The torch device of this process. Raises ValueError when the named kind is not there."""
+    has_mps = torch.backends.mps.is_available()
+    if not device_type:
+        device_type = "cuda" if torch.cuda.is_available() else "mps" if has_mps and launch.world_size == 1 else "cpu"
+    if device_type not in ("cuda", "cpu", "mps"):
+        raise ValueError(f"--device-type={device_type}: unknown device; use cuda, cpu or mps")
+    if device_type == "mps" and not has_mps:
+        raise ValueError("--device-type=mps: this machine has no MPS device; use --device-type=cpu")
+    if device_type != "cuda":
+        return torch.device(device_type)
+    if not torch.cuda.is_available():
+        why = "this torch has no CUDA support" if torch.version.cuda is None else "torch sees no GPU"
+        raise ValueError(f"--device-type=cuda: {why}; use --device-type=cpu or install a CUDA build of torch")
+    if launch.local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"local rank {launch.local_rank} has no GPU: {torch.cuda.device_count()} here for "
+            f"{launch.local_world_size} processes; lower --nproc_per_node"
+        )
+    return torch.device("cuda", launch.local_rank)
+
+
+def set_cpu_threads(launch: Launch) -> None:
+    """All cores for a CPU run, shared out between local ranks; `OMP_NUM_THREADS` is honoured, and 1 on many is said."""
+    wanted, cores = os.environ.get("OMP_NUM_THREADS", ""), core_count()
+    if not wanted:
+        torch.set_num_threads(max(1, cores // launch.local_world_size))
+    elif wanted == "1" and cores > 1 and launch.local_world_size == 1:
+        print(
+            f"warning: OMP_NUM_THREADS=1 holds this CPU run to one of {cores} cores; unset it to use them all",
+            file=sys.stderr,
+        )

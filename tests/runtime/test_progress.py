@@ -1,0 +1,44 @@
+"""Progress: plain lines off a terminal, a bar on one, silence when disabled."""
+
+from __future__ import annotations
+
+import io
+
+from nanochat.runtime.progress import Progress, clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_lines(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    with Progress(10, "base", every_s=5, stream=out) as progress:
+        for step in range(10):
+            now[0] += 2
+            progress.advance(loss=3.0 - step / 10)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "base: 3/10 (30%), 0:14 left, loss 2.8"
+    assert lines[-1] == "base: 10/10 (100%), took 0:20, loss 2.1"
+    assert len(lines) == 4
+
+
+def test_terminal_gets_a_bar():
+    out = Terminal()
+    with Progress(4, "sft", stream=out) as progress:
+        progress.advance(4, loss=1.25)
+    assert "sft" in out.getvalue() and "4/4" in out.getvalue() and "loss 1.25" in out.getvalue()
+
+
+def test_disabled_is_silent():
+    out = io.StringIO()
+    with Progress(2, "x", enabled=False, every_s=0, stream=out) as progress:
+        progress.advance()
+    assert out.getvalue() == ""
+
+
+def test_clock():
+    assert [clock(s) for s in (0, 59.6, 61, 3725)] == ["0:00", "1:00", "1:01", "1:02:05"]

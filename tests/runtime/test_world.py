@@ -1,0 +1,143 @@
+"""World: launcher variables, devices, and that collectives agree between one process and two."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanochat.runtime import world as w
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_JOB_ID",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_single_process_collectives_are_identities():
+    world = w.init_world("cpu")
+    tensor = torch.tensor([3.0])
+    assert (world.rank, world.world_size, world.is_main, world.backend) == (0, 1, True, None)
+    assert world.all_reduce_sum(tensor) is tensor and tensor.item() == 3.0
+    assert world.gather_objects({"a": 1}) == [{"a": 1}] and world.broadcast_object("x") == "x"
+    world.barrier()
+    world.close()
+    assert not torch.distributed.is_initialized()
+
+
+def test_torchrun_variables():
+    env = {
+        "RANK": "5",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "8",
+        "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
+    launch = w.read_launch(env)
+    assert (launch.rank, launch.local_rank, launch.world_size, launch.local_world_size) == (5, 1, 8, 4)
+    del env["MASTER_PORT"]
+    with pytest.raises(ValueError, match="MASTER_PORT not set"):
+        w.read_launch(env)
+
+
+def test_slurm_variables(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    env = {
+        "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_NTASKS": "16", "SLURM_JOB_ID": "123", "SLURM_STEP_ID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_JOB_NODELIST": "gpu[07-08]",
+    }  # fmt: skip
+    launch = w.read_launch(env)
+    assert (launch.rank, launch.local_rank, launch.world_size, launch.local_world_size) == (9, 1, 16, 8)
+    assert os.environ == {"MASTER_ADDR": "gpu07", "MASTER_PORT": "20123"}
+
+
+def test_slurm_batch_script_is_a_single_process(capsys):
+    launch = w.read_launch({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1"})
+    assert launch.world_size == 1 and "not under srun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "nodelist, hosts",
+    [
+        ("node1", ["node1"]),
+        ("a,b", ["a", "b"]),
+        ("gpu[003-005,12],login", ["gpu003", "gpu004", "gpu005", "gpu12", "login"]),
+        ("r[1-2]n[1-2]", ["r1n1", "r1n2", "r2n1", "r2n2"]),
+        ("", []),
+    ],
+)
+def test_expand_nodelist(nodelist, hosts):
+    assert w.expand_nodelist(nodelist) == hosts
+
+
+def test_device_errors_name_the_fix():
+    with pytest.raises(ValueError, match="--device-type=tpu: unknown device; use cuda, cpu or mps"):
+        w.init_world("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="--device-type=cuda.*--device-type=cpu"):
+            w.init_world("cuda")
+
+
+def test_threads(monkeypatch, capsys):
+    monkeypatch.setattr(w, "core_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    w.set_cpu_threads(w.Launch(local_world_size=2))
+    assert torch.get_num_threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    w.set_cpu_threads(w.Launch())
+    assert torch.get_num_threads() == 3 and "one of 6 cores" in capsys.readouterr().err
+    w.set_cpu_threads(w.Launch(world_size=2, local_world_size=2))  # torchrun itself sets 1: nothing to say
+    assert capsys.readouterr().err == ""
+
+
+def test_two_processes_agree(tmp_path):
+    program = tmp_path / "two.py"
+    program.write_text(
+        textwrap.dedent("""
+        import torch
+        from nanochat.runtime.world import init_world
+        world = init_world("cpu")
+        total = world.all_reduce_sum(torch.tensor([world.rank + 1.0]))
+        seen = world.gather_objects({"rank": world.rank})
+        word = world.broadcast_object("from 0" if world.is_main else None)
+        world.barrier()
+        assert total.item() == 3.0 and seen == [{"rank": 0}, {"rank": 1}] and word == "from 0", (total, seen, word)
+        world.close()
+        print("agreed", world.rank, world.backend)
+        """)
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "agreed 0 gloo" in done.stdout and "agreed 1 gloo" in done.stdout
+
+
+def test_absent_peer_is_one_clear_error(monkeypatch):
+    for name, value in dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NANOCHAT_DIST_TIMEOUT_S", "1")
+    with pytest.raises(ValueError, match="rank 1 of 2 .* could not join 127.0.0.1:1"):
+        w.init_world("cpu")

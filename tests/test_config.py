@@ -1,0 +1,210 @@
+"""Configuration: spellings, precedence, all problems at once, and dump -> parse gives the same value."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+import tyro
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nanochat import config
+
+
+@dataclasses.dataclass
+class Sample:
+    """Train a sample."""
+
+    depth: int = 4
+    """Transformer layers."""
+    matrix_lr: float = 0.02
+    """Learning rate of matrices."""
+    source: Annotated[Literal["base", "mid"], tyro.conf.arg(aliases=["-i"])] = "base"
+    """Where to start."""
+    prompt: Annotated[str, tyro.conf.arg(aliases=["-p"])] = ""
+    """One prompt."""
+    data: tuple[str, ...] = ()
+    """Files."""
+    model_tag: str | None = None
+    """Tag."""
+    num_iterations: int | None = None
+    """Steps."""
+    out: Path = Path("here")
+    """Where to."""
+    fp8: bool = False
+    """Compute in fp8."""
+    sizes: list[int] = dataclasses.field(default_factory=lambda: [1, 2])
+    """Sizes."""
+
+    def problems(self) -> list[str]:
+        if self.depth < 1:
+            return [f"--depth={self.depth}: must be at least 1; use e.g. --depth 4"]
+        return []
+
+
+@dataclasses.dataclass
+class Check:
+    """Check a file."""
+
+    file: tyro.conf.Positional[Path]
+    """File to check."""
+    limit: int = 3
+
+
+def parsed(*argv):
+    value, problems = config.collect(Sample, argv)
+    assert problems == []
+    return value
+
+
+def errors(capsys, *argv, cls=Sample):
+    with pytest.raises(SystemExit) as exit:
+        config.parse(cls, list(argv))
+    assert exit.value.code == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    return out.err.splitlines()
+
+
+@pytest.mark.parametrize(
+    "argv, name, value",
+    [
+        (["--matrix_lr=0.5"], "matrix_lr", 0.5),
+        (["--matrix-lr", "1e-3"], "matrix_lr", 1e-3),
+        (["--num_iterations", "-1"], "num_iterations", -1),
+        (["--num-iterations=524_288"], "num_iterations", 524288),
+        (["--num-iterations=None"], "num_iterations", None),
+        (["-i", "mid"], "source", "mid"),
+        (["-i=mid"], "source", "mid"),
+        (["-p", "-3 + 5"], "prompt", "-3 + 5"),
+        (["--prompt=--a=b c"], "prompt", "--a=b c"),
+        (["--prompt="], "prompt", ""),
+        (["--fp8"], "fp8", True),
+        (["--fp8=True"], "fp8", True),
+        (["--fp8=1"], "fp8", True),
+        (["--fp8", "False"], "fp8", False),
+        (["--fp8", "--no-fp8"], "fp8", False),
+        (["--fp8", "--depth=2"], "fp8", True),
+        (["--data", "a:2", "b"], "data", ("a:2", "b")),
+        (["--data=a", "--data=b"], "data", ("a", "b")),
+        (["--sizes", "3", "-4", "--fp8"], "sizes", [3, -4]),
+        (["--out", "x/y"], "out", Path("x/y")),
+        (["--model_tag=d34"], "model_tag", "d34"),
+        (["--model-tag=123"], "model_tag", "123"),
+        (["--depth=2", "--depth=3"], "depth", 3),
+    ],
+)
+def test_spellings(argv, name, value):
+    got = getattr(parsed(*argv), name)
+    assert got == value and type(got) is type(value)
+
+
+def test_torchrun_separator():
+    assert config.parse(Sample, ["--", "--depth=20"]).depth == 20
+
+
+def test_file_is_between_defaults_and_command_line(tmp_path):
+    (tmp_path / "c.yaml").write_text("depth: 8\nmatrix-lr: 1e-3\ndata: [x]\nout: there\n")
+    got = parsed("--config", str(tmp_path / "c.yaml"), "--depth=6")
+    assert (got.depth, got.matrix_lr, got.data, got.out, got.fp8) == (6, 1e-3, ("x",), Path("there"), False)
+
+
+def test_all_problems_in_one_message(capsys, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("dept: 8\nfp8: maybe\n")
+    lines = errors(
+        capsys,
+        "--config",
+        str(path),
+        "--depth=-3",
+        "--matrx_lr=1",
+        "--matrix_lr=fast",
+        "-i",
+        "sft",
+        "--data",
+        "stray=1",
+    )
+    assert lines == [
+        f"error: {path}: dept=8: unknown setting; did you mean depth?",
+        f"error: {path}: fp8=maybe: expected True or False; use e.g. --fp8 False",
+        "error: --matrx_lr=1: unknown flag; did you mean --matrix-lr?",
+        "error: --matrix-lr=fast: expected a number; use e.g. --matrix-lr 0.02",
+        "error: --source=sft: expected one of base, mid; use e.g. --source base",
+        "error: --depth=-3: must be at least 1; use e.g. --depth 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    "argv, line",
+    [
+        (["--depth"], "error: --depth: needs a value (a whole number); use e.g. --depth 4"),
+        (["--depth", "--fp8"], "error: --depth: needs a value (a whole number); use e.g. --depth 4"),
+        (["--depth=2.5"], "error: --depth=2.5: expected a whole number; use e.g. --depth 4"),
+        (["--fp8=maybe"], "error: --fp8=maybe: expected True or False; use e.g. --fp8 False"),
+        (["depth=4"], "error: depth=4: unexpected word; write --depth=4"),
+        (["stray"], "error: stray: unexpected word; see --help"),
+        (["--zzzz", "7"], "error: --zzzz: unknown flag; see --help"),
+        (["-z"], "error: -z: unknown flag; see --help"),
+    ],
+)
+def test_one_line_errors(capsys, argv, line):
+    assert errors(capsys, *argv) == [line]
+
+
+@pytest.mark.parametrize(
+    "text", ["- a\n- b\n", "a: [1\n", "depth: null\n", "depth: [1, 2]\n", "depth: {a: 1}\n", "depth: true\n"]
+)
+def test_bad_files(capsys, tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    (line,) = errors(capsys, "--config", str(tmp_path / "c.yaml"))
+    assert line.startswith("error: ") and "c.yaml" in line
+
+
+def test_positional_and_required(capsys):
+    got, problems = config.collect(Check, ["file.jsonl", "--limit=1"])
+    assert problems == [] and got == Check(Path("file.jsonl"), 1)
+    assert errors(capsys, cls=Check) == ["error: file: must be given (a path)"]
+    assert errors(capsys, "a", "b", cls=Check) == ["error: b: unexpected word; see --help"]
+
+
+def test_help_comes_from_docstrings(capsys):
+    with pytest.raises(SystemExit) as exit:
+        config.parse(Sample, ["--help"], prog="nanochat sample")
+    out = capsys.readouterr().out
+    assert exit.value.code == 0
+    assert "Transformer layers." in out and "--config" in out and "nanochat sample" in out
+
+
+def test_validate_checks_configs_made_in_python():
+    config.validate(Sample())
+    with pytest.raises(ValueError, match="--depth='4': expected a whole number"):
+        config.validate(Sample(depth="4"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be at least 1"):
+        config.validate(Sample(depth=0))
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sample=st.builds(
+        Sample,
+        depth=st.integers(1, 99),
+        matrix_lr=st.floats(allow_nan=False),
+        source=st.sampled_from(["base", "mid"]),
+        prompt=WORDS,
+        data=st.lists(WORDS, max_size=3).map(tuple),
+        model_tag=st.none() | WORDS,
+        num_iterations=st.none() | st.integers(),
+        out=WORDS.filter(lambda t: t and "\0" not in t).map(Path),
+        fp8=st.booleans(),
+        sizes=st.lists(st.integers(), max_size=3),
+    )
+)
+def test_dump_then_parse_is_the_same(tmp_path, sample):
+    config.dump(sample, tmp_path / "c.yaml")
+    assert parsed("--config", str(tmp_path / "c.yaml")) == sample
