@@ -1,0 +1,163 @@
+"""Where the loader's documents come from: text shards or conversations, seen as one endless numbered stream.
+
+Stream index i means document i % len(self) of pass i // len(self). `raw(i)` fetches it (cheap, in stream order),
+`encode(raw, tokenizer)` turns it into token ids and one weight per token.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Documents(Protocol):
+    """What `PackedLoader` reads. splittable: whether a document may be cut to fill a row (text yes, chat no)."""
+
+    splittable: bool
+
+    def __len__(self) -> int: ...
+
+    def raw(self, index: int) -> Any: ...
+
+    def encode(self, raw: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray | None]: ...
+
+
+class TextDocuments:
+    """Texts held in memory (tests, benchmarks, small sources)."""
+
+    splittable = True
+
+    def __init__(self, texts: Sequence[str]):
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def raw(self, index: int) -> str:
+        return self.texts[index % len(self.texts)]
+
+    def encode(self, raw: str, tokenizer: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """ids (n,) starting with <|bos|>; weights None means 1 everywhere.
+
+        The <|bos|> that follows a finished document is a target like any other: it is how a model learns where
+        documents end.
+        """
+        return np.asarray(tokenizer.encode(raw, prepend=tokenizer.get_bos_token_id()), dtype=np.int32), None
+
+
+class ShardDocuments(TextDocuments):
+    """Rows of parquet files with a column `text`, in file order. Row groups are read when first needed, two are kept.
+
+    Raises ValueError naming the file for a shard that cannot be read or has no column `text`.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]):
+        self.paths = [Path(path) for path in paths]
+        if not self.paths:
+            raise ValueError("no text shards given: make some with `python -m nanochat.dataset --help`")
+        self._groups: list[tuple[int, int]] = []  # (file, row group)
+        self._ends: list[int] = []  # documents up to and including that row group
+        self._cache: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        total = 0
+        for number, path in enumerate(self.paths):
+            for group, rows in enumerate(_row_groups(path)):
+                if rows:
+                    total += rows
+                    self._groups.append((number, group))
+                    self._ends.append(total)
+        if total == 0:
+            raise ValueError(f"{self.paths[0].parent}: the text shards hold no documents")
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def raw(self, index: int) -> str:
+        row = index % len(self)
+        group = bisect_right(self._ends, row)
+        with self._lock:
+            if group not in self._cache:
+                number, inner = self._groups[group]
+                while len(self._cache) >= 2:
+                    self._cache.pop(next(iter(self._cache)))
+                self._cache[group] = _read_group(self.paths[number], inner)
+            texts = self._cache[group]
+        return texts[row - (self._ends[group - 1] if group else 0)].as_py() or ""
+
+
+class ConversationDocuments:
+    """The conversations of a task (`task[i]`, see nanochat.tasks), in a new order every pass, the same for every rank.
+
+    masked: weight 1 only where the assistant speaks (SFT), else everywhere (mid-training).
+    """
+
+    splittable = False
+
+    def __init__(self, task: Any, seed: int = 42, shuffle: bool = True, masked: bool = True):
+        if len(task) == 0:
+            raise ValueError(f"{getattr(task, 'name', 'the task')} has no conversations to train on")
+        self.task = task
+        self.seed = seed
+        self.shuffle = shuffle
+        self.masked = masked
+        self._orders: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def raw(self, index: int) -> Any:
+        epoch, row = divmod(index, len(self.task))
+        return self.task[int(self._order(epoch)[row]) if self.shuffle else row]
+
+    def encode(self, raw: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """ids (n,) and weights (n,): the weight belongs to the token as a target."""
+        ids, mask = tokenizer.render_conversation(raw)
+        return np.asarray(ids, dtype=np.int32), np.asarray(mask, dtype=np.float32) if self.masked else None
+
+    def _order(self, epoch: int) -> np.ndarray:
+        with self._lock:
+            if epoch not in self._orders:
+                while len(self._orders) >= 3:  # lanes may be in neighbouring passes
+                    self._orders.pop(next(iter(self._orders)))
+                # RandomState, not default_rng: its stream is frozen across numpy versions, and resume depends on it
+                seeds = np.array([self.seed % 2**32, epoch % 2**32], dtype=np.uint32)
+                self._orders[epoch] = np.random.RandomState(seeds).permutation(len(self.task))
+            return self._orders[epoch]
+
+
+def _row_groups(path: Path) -> list[int]:
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = file.metadata
+            names = file.schema_arrow.names
+            rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise damaged_shard(path, error) from error
+    if "text" not in names:
+        raise ValueError(f"{path}: no column 'text' (it has: {', '.join(names)}); a text shard needs one, of strings")
+    return rows
+
+
+def _read_group(path: Path, group: int) -> Any:
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(group, columns=["text"]).column("text").combine_chunks()
+    except (OSError, ValueError) as error:
+        raise damaged_shard(path, error) from error
+
+
+def damaged_shard(path: Path, error: Exception) -> ValueError:
+    """The one message for a shard that cannot be read."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    fix = "delete it, then make or download it again with the `python -m nanochat.dataset` command that made it"
+    return ValueError(f"{path}: damaged or unreadable text shard ({reason}); {fix}")
