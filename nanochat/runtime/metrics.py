@@ -91,16 +91,3 @@ def _start_wandb(run: str, config: dict[str, Any] | None) -> Any:
     except Exception as error:
         print(f"warning: --run={run}: W&B did not start ({error}); metrics go to metrics.jsonl only", file=sys.stderr)
         return None
-
-
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Records of a metrics file, oldest first. A torn line is left out; a repeated step's last one wins."""
-    records: dict[tuple[int, tuple[str, ...]], dict[str, Any]] = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            records[(record["step"], tuple(sorted(record)))] = record
-    return sorted(records.values(), key=lambda record: record["step"])
