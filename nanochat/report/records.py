@@ -103,7 +103,7 @@ def read_records(base: Path | None = None) -> dict[str, dict[str, Any]]:
 
 
 def read_metrics(path: str | Path | None) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`, in step order; a step logged again after a resume replaces the earlier row's values.
+    """The rows of a `metrics.jsonl` in step order; what a resumed run logs again replaces the earlier values.
 
     Missing files give an empty list and unreadable lines (a run killed in the middle of a write) are passed over.
     """
