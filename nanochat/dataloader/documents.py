@@ -150,7 +150,7 @@ def _read_group(path: Path, group: int) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # checked where the writer made checksums
             return file.read_row_group(group, columns=["text"]).column("text").combine_chunks()
     except (OSError, ValueError) as error:
         raise damaged_shard(path, error) from error

@@ -1,0 +1,261 @@
+"""The shard format that every text source is turned into, and its manifest.
+
+A folder of `shard_00000.parquet ...`: one string column `text`, zstd, row groups of 1,000 documents for training and 64
+for validation (so that many ranks can share it). The shard with the highest number is validation. `manifest.json` holds
+for each shard its SHA-256, bytes, rows, characters, source and licence. Folders without a manifest (public downloads
+made by other tools) are read as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from nanochat.dataloader.documents import damaged_shard
+from nanochat.runtime.run_dir import atomic_write, sha256_file
+
+MANIFEST = "manifest.json"
+TRAIN_ROW_GROUP = 1000
+VALIDATION_ROW_GROUP = 64
+SHARD_NAME = re.compile(r"shard_(\d{5,})\.parquet")
+GET_DATA = (
+    "get some with `python -m nanochat.dataset -n 8` (public shards), `--data DIR_OR_FILE` (your own text) "
+    "or `--embedded` (made on this machine, no internet needed)"
+)
+
+
+def shard_name(index: int) -> str:
+    """`shard_00012.parquet`"""
+    return f"shard_{index:05d}.parquet"
+
+
+def list_shards(folder: str | Path) -> list[Path]:
+    """Complete shards of a folder, by number. Unfinished downloads and other files are not listed."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    numbered = [(match, path) for path in folder.iterdir() if (match := SHARD_NAME.fullmatch(path.name))]
+    return [path for match, path in sorted(numbered, key=lambda pair: int(pair[0].group(1)))]
+
+
+def shard_paths(folder: str | Path) -> tuple[list[Path], Path]:
+    """(training shards, validation shard) of a folder, or of the `base_data` inside it.
+
+    Raises ValueError when there are fewer than two shards, or a shard's size is not the manifest's.
+    """
+    folder = Path(folder)
+    if not list_shards(folder) and (folder / "base_data").is_dir():
+        folder = folder / "base_data"
+    paths = list_shards(folder)
+    if not paths:
+        raise ValueError(f"{folder}: no text shards here; {GET_DATA}")
+    if len(paths) == 1:
+        raise ValueError(f"{folder}: only {paths[0].name} is here; training and validation need one each; {GET_DATA}")
+    manifest = read_manifest(folder)
+    if manifest.get("unfinished"):
+        raise ValueError(f"{folder}: making the shards was interrupted; run the command that made them again")
+    listed = {entry["name"]: entry for entry in manifest.get("shards", [])}
+    for path in paths:
+        expected = listed.get(path.name, {}).get("bytes")
+        if expected is not None and path.stat().st_size != expected:
+            raise damaged_shard(path, ValueError(f"{path.stat().st_size:,} bytes, but {MANIFEST} says {expected:,}"))
+    missing = sorted(set(listed) - {path.name for path in paths})
+    if missing:
+        raise ValueError(f"{folder}: {missing[0]} is in {MANIFEST} but not here; run the command that made it again")
+    return paths[:-1], paths[-1]
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The folder's manifest, or {} when it has none. Raises ValueError when it cannot be read."""
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: unreadable ({error}); delete it, then make the data again") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards", []), list):
+        raise ValueError(f"{path}: not a shard manifest; delete it, then make the data again")
+    return manifest
+
+
+def write_manifest(folder: str | Path, shards: list[dict[str, Any]], **about: Any) -> dict[str, Any]:
+    """Write manifest.json: `about` (source, licence, fingerprint ...) and one entry per shard."""
+    manifest = {"format": 1, **about, "shards": sorted(shards, key=lambda entry: entry["name"])}
+    atomic_write(Path(folder) / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    return manifest
+
+
+def verify_shards(folder: str | Path) -> list[str]:
+    """Read every shard completely; one line per problem found. SHA-256 is compared where the manifest has it."""
+    import pyarrow.parquet as pq
+
+    listed = {entry["name"]: entry for entry in read_manifest(folder).get("shards", [])}
+    problems = [f"{name}: missing" for name in sorted(set(listed) - {path.name for path in list_shards(folder)})]
+    for path in list_shards(folder):
+        expected = listed.get(path.name, {}).get("sha256")
+        if expected and sha256_file(path) != expected:
+            problems.append(f"{path.name}: SHA-256 differs from {MANIFEST}")
+            continue
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                for group in range(file.num_row_groups):
+                    file.read_row_group(group, columns=["text"])
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{path.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+    return problems
+
+
+class ShardWriter:
+    """Writes documents into numbered shards of one folder. Use as a context manager; `entries` describes the shards.
+
+    validation: write small row groups. shard_characters: start a new shard after so many. first: number of the first.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        source: str,
+        licence: str,
+        validation: bool = False,
+        first: int = 0,
+        shard_characters: int = 200_000_000,
+    ):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.entries: list[dict[str, Any]] = []
+        self._about = {"source": source, "licence": licence, "split": "validation" if validation else "train"}
+        self._row_group = VALIDATION_ROW_GROUP if validation else TRAIN_ROW_GROUP
+        self._next = first
+        self._limit = shard_characters
+        self._writer: Any = None
+        self._buffer: list[str] = []
+        self._rows = self._characters = 0
+
+    def add(self, text: str) -> None:
+        """Append one document."""
+        if self._characters >= self._limit:
+            self.finish_shard()
+        self._buffer.append(text)
+        self._rows += 1
+        self._characters += len(text)
+        if len(self._buffer) >= self._row_group:
+            self._flush()
+
+    def finish_shard(self) -> None:
+        """End the current shard, if it has documents; the next document starts another."""
+        if not self._rows:
+            return
+        self._flush()
+        self._writer.close()
+        path = self._temporary
+        final = path.with_name(shard_name(self._next))
+        os.replace(path, final)
+        self.entries.append(
+            {
+                "name": final.name,
+                "sha256": sha256_file(final),
+                "bytes": final.stat().st_size,
+                "rows": self._rows,
+                "characters": self._characters,
+                **self._about,
+            }
+        )
+        self._writer, self._rows, self._characters = None, 0, 0
+        self._next += 1
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._buffer:
+            return
+        table = pa.table({"text": pa.array(self._buffer, pa.string())})
+        if self._writer is None:
+            self._temporary = self.folder / f".{shard_name(self._next)}.unfinished"
+            # Page checksums (4 bytes a page) let a reader notice a flipped bit instead of training on garbage.
+            self._writer = pq.ParquetWriter(
+                self._temporary, table.schema, compression="zstd", use_dictionary=False, write_page_checksum=True
+            )
+        self._writer.write_table(table, row_group_size=self._row_group)
+        self._buffer = []
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is None:
+            self.finish_shard()
+        elif self._writer is not None:
+            self._writer.close()
+            self._temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(folder: str | Path, kind: str) -> Iterator[Path]:
+    """A new, empty folder inside `folder` to build shards in; on success its files take the place of the old shards.
+
+    Raises ValueError when `folder` holds shards that cannot be made again from here (downloads).
+    """
+    folder = Path(folder)
+    check_replaceable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
+    try:
+        yield building
+        write_manifest(folder, [], kind=kind, unfinished=True)  # a crash below is seen, and may be overwritten
+        for path in list_shards(folder):
+            path.unlink()
+        for path in sorted(building.iterdir(), key=lambda path: path.name == MANIFEST):  # the manifest last
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise ValueError when making other data in `folder` would delete downloaded shards."""
+    paths = list_shards(folder)
+    if paths and read_manifest(folder).get("kind") not in ("own text", "embedded"):
+        raise ValueError(
+            f"{folder} holds {len(paths)} shards that were not made on this machine and would be lost: move or delete "
+            "them, or set NANOCHAT_BASE_DIR to another folder"
+        )
+
+
+def write_shards(
+    folder: str | Path,
+    train: Iterable[str],
+    validation: Iterable[str],
+    *,
+    kind: str,
+    source: str,
+    licence: str,
+    **about: Any,
+) -> dict[str, Any]:
+    """Replace the folder's data by these documents, all or nothing; returns the manifest.
+
+    kind: "own text" or "embedded", which may be replaced without asking. about: more manifest entries (fingerprint ...).
+    """
+    origin = {"source": source, "licence": licence}
+    with replacing(folder, kind) as building:
+        with ShardWriter(building, **origin) as writer:
+            for text in train:
+                writer.add(text)
+        entries = writer.entries
+        with ShardWriter(
+            building, **origin, validation=True, first=len(entries), shard_characters=sys.maxsize
+        ) as writer:
+            for text in validation:
+                writer.add(text)
+        if not entries or not writer.entries:
+            raise ValueError(f"{source}: needs at least one training document and one validation document")
+        return write_manifest(building, entries + writer.entries, kind=kind, **origin, **about)
