@@ -1,0 +1,7 @@
+"""Text to token ids and back: byte-level BPE, the chat format with its loss mask, and decoding as a stream."""
+
+from nanochat.tokenizer.bpe import Tokenizer, open_tokenizer
+from nanochat.tokenizer.special import SPECIAL_TOKENS
+from nanochat.tokenizer.stream import StreamDecoder
+
+__all__ = ["SPECIAL_TOKENS", "StreamDecoder", "Tokenizer", "open_tokenizer"]

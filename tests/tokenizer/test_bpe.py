@@ -1,0 +1,164 @@
+"""The tokenizer itself: parity with public files, training, saving, bad input."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer, open_tokenizer
+from nanochat.tokenizer.bpe import cut_blank_runs
+
+TEXTS = [
+    "the cat sat on the mat",
+    "the dog ate the cat's dinner",
+    "12345 numbers and 678 more",
+    "naïve café 日本語",
+] * 5
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    return Tokenizer.train(iter(TEXTS), 300)
+
+
+def test_encode_equals_the_public_tokenizer(shared_dir):
+    folder = shared_dir / "fixtures" / "classic_d2"
+    expected = json.loads((folder / "tokenizer_expected.json").read_text())
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    assert tokenizer.get_vocab_size() == expected["vocab_size"]
+    assert tokenizer.special_tokens == expected["special"]
+    for case in expected["encode"]:
+        assert tokenizer.encode(case["text"]) == case["ids"], case["text"]
+    assert tokenizer.encode([case["text"] for case in expected["encode"]]) == [c["ids"] for c in expected["encode"]]
+    public = torch.load(folder / "tokenizer" / "token_bytes.pt", weights_only=True)
+    assert torch.equal(tokenizer.token_bytes(), public)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "trained"])
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=80))
+def test_any_text_survives_the_round_trip(kind, trained, text):
+    tokenizer = trained if kind == "trained" else Tokenizer.byte_level()
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert sum(tokenizer.token_bytes()[ids].tolist()) == len(text.encode())
+    assert not set(ids) & set(tokenizer.special_tokens.values())
+
+
+def test_special_tokens_follow_the_merges_and_text_never_makes_one(trained):
+    first = trained.get_vocab_size() - len(SPECIAL_TOKENS)
+    assert [trained.encode_special(token) for token in SPECIAL_TOKENS] == list(range(first, first + 9))
+    assert trained.get_bos_token_id() == first
+    ids = trained.encode("".join(SPECIAL_TOKENS))
+    assert max(ids) < first and trained.decode(ids) == "".join(SPECIAL_TOKENS)
+    assert trained.id_to_token(first) == "<|bos|>"
+    with pytest.raises(ValueError, match="no special token"):
+        trained.encode_special("<|nope|>")
+
+
+def test_prepend_append_and_batches_agree(trained):
+    bos = trained.get_bos_token_id()
+    single = [trained.encode(text, prepend="<|bos|>", append=7) for text in TEXTS]
+    assert trained.encode(TEXTS, prepend=bos, append=7, num_threads=2) == single
+    assert single[0][0] == bos and single[0][-1] == 7
+
+
+def test_training_reaches_the_size_asked_for_and_is_repeatable(trained):
+    assert trained.get_vocab_size() == 300
+    assert Tokenizer.train(TEXTS, 300).identity() == trained.identity()
+    assert len(trained.encode("the cat")) < len(b"the cat")
+
+
+def test_little_text_makes_a_smaller_vocabulary_and_no_text_an_error():
+    assert 265 < Tokenizer.train(["hello hello"], 5000).get_vocab_size() < 300
+    for nothing in ([], [""]):
+        with pytest.raises(ValueError, match="no text"):
+            Tokenizer.train(nothing, 300)
+    with pytest.raises(ValueError, match="vocab_size=264 .* 265"):
+        Tokenizer.train(TEXTS, 264)
+
+
+def test_endless_blanks_and_lone_surrogates_do_not_break_anything():
+    blank = "x" + " " * 1_000_000 + "y"  # the regex engine underneath gives up on such a run
+    tokenizer = Tokenizer.train([blank, "a\ud800b"], 300)
+    assert tokenizer.decode(tokenizer.encode(blank)) == blank
+    assert tokenizer.encode([blank, "x"])[0] == tokenizer.encode(blank)
+    assert "".join(cut_blank_runs(blank)) == blank and len(cut_blank_runs(blank)) > 1
+    assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+
+
+def test_save_and_load_without_pickle(trained, tmp_path):
+    trained.save(tmp_path / "tokenizer")
+    again = Tokenizer.load(tmp_path / "tokenizer")
+    assert again.identity() == trained.identity()
+    assert again.encode(TEXTS) == trained.encode(TEXTS)
+    sizes = torch.load(tmp_path / "tokenizer" / "token_bytes.pt", weights_only=True)
+    assert sizes.dtype == torch.int32 and sizes.shape == (300,) and sizes[-9:].sum() == 0
+    assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == ["token_bytes.pt", "tokenizer.json"]
+
+
+def test_identity_tells_vocabularies_apart(trained):
+    assert Tokenizer.byte_level().identity() == Tokenizer.byte_level().identity()
+    assert len({trained.identity(), Tokenizer.byte_level().identity(), Tokenizer.train(TEXTS, 301).identity()}) == 3
+
+
+def test_a_missing_tokenizer_says_how_to_get_one(tmp_path):
+    with pytest.raises(ValueError, match=r"python -m scripts\.tok_train"):
+        Tokenizer.load()
+    with pytest.raises(ValueError, match=r"python -m scripts\.tok_train"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: text.replace("nanochat-bpe-1", "other"),
+        lambda text: text.replace('"dGhl"', '"eGhl"') if '"dGhl"' in text else text.replace("IHRo", "IHhv"),
+        lambda text: text.replace("<|python_end|>", "<|python_fin|>"),
+        lambda text: text.replace("tokens_base64", "tokens"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_error(trained, tmp_path, damage):
+    trained.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    damaged = damage(path.read_text())
+    assert damaged != path.read_text()
+    path.write_text(damaged)
+    with pytest.raises(ValueError, match=f"tokenizer in {tmp_path}"):
+        Tokenizer.load(tmp_path)
+
+
+def test_ids_outside_the_vocabulary_are_an_error(trained):
+    for bad in (-1, 300):
+        with pytest.raises(ValueError, match="outside the vocabulary of 300"):
+            trained.decode([bad])
+
+
+class FakeEncoding:
+    _mergeable_ranks = {bytes([byte]): byte for byte in range(256)}
+    _special_tokens = {"<|endoftext|>": 256, "<|far|>": 900}
+    _pat_str = r"\s?\p{L}+|."
+
+
+def test_known_vocabularies_get_our_special_tokens(monkeypatch):
+    monkeypatch.setattr("tiktoken.get_encoding", lambda name: FakeEncoding)
+    tokenizer = open_tokenizer("gpt2")
+    assert tokenizer.encode_special("<|endoftext|>") == 256 and tokenizer.get_bos_token_id() == 257
+    assert tokenizer.get_vocab_size() == 266 and tokenizer.decode(tokenizer.encode("a b")) == "a b"
+    with pytest.raises(ValueError, match="'gpt7' is unknown; tiktoken has gpt2"):
+        Tokenizer.from_pretrained("gpt7")
+
+
+def test_a_known_vocabulary_that_cannot_be_fetched_says_what_to_do(monkeypatch):
+    def no_network(name):
+        raise OSError("no route")
+
+    monkeypatch.setattr("tiktoken.get_encoding", no_network)
+    with pytest.raises(ValueError, match="TIKTOKEN_CACHE_DIR"):
+        Tokenizer.from_pretrained("gpt2")
