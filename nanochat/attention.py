@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Backend = Literal["auto", "reference", "sdpa", "blocked"]
+Backend = Literal["sdpa", "reference"]
 
 
 def causal_mask(n_queries: int, n_keys: int, window: int, device: torch.device) -> Tensor:
@@ -29,30 +29,16 @@ def causal_mask(n_queries: int, n_keys: int, window: int, device: torch.device) 
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, window: int = -1, mask: Tensor | None = None, backend: Backend = "auto"
+    q: Tensor, k: Tensor, v: Tensor, window: int = -1, mask: Tensor | None = None, backend: Backend = "sdpa"
 ) -> Tensor:
     """Attention of q (B, T, H, D) over k, v (B, S, G, D) -> (B, T, H, D), scaled by 1/sqrt(D).
 
     Without `mask` it is causal, the queries being the last T of the S positions, limited to `window` tokens to the left
     (negative: unlimited). `mask`, broadcastable to (B, 1, T, S), True where a key is visible, replaces both.
     """
-    if backend == "auto":
-        backend = _choose(q, k, window, mask)
     if backend == "reference":
         return _reference(q, k, v, window, mask)
-    if backend == "blocked":
-        assert mask is None and q.size(1) == k.size(1), "the blocked path is for whole causal sequences"
-        from nanochat.attention_cpu import blocked_causal
-
-        return blocked_causal(q, k, v, window)
     return _sdpa(q, k, v, window, mask)
-
-
-def _choose(q: Tensor, k: Tensor, window: int, mask: Tensor | None) -> Backend:
-    """CPU training rows take the blocked path (the fused CPU kernel is ~2.5x slower in bf16); all else is SDPA."""
-    n_queries, n_keys = q.size(1), k.size(1)
-    whole = mask is None and n_queries == n_keys and n_queries > 1
-    return "blocked" if q.device.type == "cpu" and whole and torch.is_grad_enabled() else "sdpa"
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor | None) -> Tensor:
