@@ -184,7 +184,12 @@ class ShardWriter:
             self._temporary = self.folder / f".{shard_name(self._next)}.unfinished"
             # Page checksums (4 bytes a page) let a reader notice a flipped bit instead of training on garbage.
             self._writer = pq.ParquetWriter(
-                self._temporary, table.schema, compression="zstd", use_dictionary=False, write_page_checksum=True
+                self._temporary,
+                table.schema,
+                compression="zstd",
+                compression_level=3,
+                use_dictionary=False,
+                write_page_checksum=True,
             )
         self._writer.write_table(table, row_group_size=self._row_group)
         self._buffer = []
@@ -239,13 +244,13 @@ def write_shards(
     kind: str,
     source: str,
     licence: str,
-    **about: Any,
+    extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Replace the folder's data by these documents, all or nothing; returns the manifest.
 
-    kind: "own text" or "embedded", which may be replaced without asking. about: more manifest entries (fingerprint ...).
+    kind: "own text" or "embedded", which may be replaced without asking. extra: more manifest entries, looked at last.
     """
-    origin = {"source": source, "licence": licence}
+    origin: dict[str, Any] = {"source": source, "licence": licence}
     with replacing(folder, kind) as building:
         with ShardWriter(building, **origin) as writer:
             for text in train:
@@ -258,4 +263,4 @@ def write_shards(
                 writer.add(text)
         if not entries or not writer.entries:
             raise ValueError(f"{source}: needs at least one training document and one validation document")
-        return write_manifest(building, entries + writer.entries, kind=kind, **origin, **about)
+        return write_manifest(building, entries + writer.entries, kind=kind, **origin, **(extra or {}))

@@ -1,0 +1,253 @@
+"""Your own text -> shards: files are read in a fixed order, exact duplicates dropped, split by content hash, shuffled.
+
+Whether a document is training or validation follows from the SHA-256 of its text alone, so it stays on its side when
+files are added, renamed or reordered. A folder that already is in shard layout keeps its own split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanochat.dataloader.documents import damaged_shard
+from nanochat.dataset.shards import (
+    list_shards,
+    read_manifest,
+    replacing,
+    shard_paths,
+    write_manifest,
+    write_shards,
+)
+from nanochat.dataset.text_files import find_files, read_file, split_text
+from nanochat.runtime.progress import Progress
+from nanochat.runtime.run_dir import sha256_file
+
+KIND = "own text"
+IMPORT_VERSION = 1  # part of the fingerprint: raise it when the same files would give other shards
+VALIDATION_SHARE = 0.05
+VALIDATION_CHARACTERS = 20_000_000  # a validation set larger than this measures nothing more
+SHUFFLE_CHARACTERS = 200_000_000  # shuffled in memory at a time
+FEW_DOCUMENTS = 20  # below this, documents are cut so that both sides get some
+SMALLEST_PIECE = 80
+LINK_BYTES = 2_000_000_000  # shard folders larger than this are linked rather than copied
+
+
+@dataclass
+class ImportResult:
+    """What an import made. unchanged: the shards were already there, made from the same files."""
+
+    folder: Path
+    train_documents: int
+    validation_documents: int
+    duplicates: int
+    characters: int
+    unchanged: bool = False
+
+    def summary(self) -> str:
+        """One line for people."""
+        state = "already there, unchanged" if self.unchanged else "imported"
+        return (
+            f"{self.folder}: {self.train_documents:,} training and {self.validation_documents:,} validation documents, "
+            f"{self.characters:,} characters, {self.duplicates:,} exact duplicates dropped ({state})"
+        )
+
+
+def import_text(source: str | Path, out_dir: str | Path, *, licence: str = "not stated") -> ImportResult:
+    """Make shards in out_dir from a file or folder. Does nothing when they are there, made from the same content.
+
+    Raises ValueError for a source without usable text, an unreadable file, or an out_dir that holds downloads.
+    """
+    source, out_dir = Path(source).expanduser(), Path(out_dir)
+    is_shards = len(list_shards(source)) >= 2
+    if is_shards and out_dir.is_dir() and source.samefile(out_dir):
+        raise ValueError(f"--data={source}: is the folder the shards are kept in already; leave --data away")
+    files = list_shards(source) if is_shards else find_files(source, exclude=out_dir)
+    hashes = [sha256_file(path) for path in files]
+    fingerprint = _fingerprint(source, files, hashes)
+    manifest = read_manifest(out_dir)
+    if manifest.get("fingerprint") == fingerprint:
+        try:
+            shard_paths(out_dir)
+            return _result(out_dir, manifest, unchanged=True)
+        except ValueError:
+            pass  # a shard is gone or cut: make them again
+    if is_shards:
+        return _result(out_dir, _adopt(source, files, hashes, out_dir, licence))
+    split = _Split(source, files)
+    split.extra["fingerprint"] = fingerprint
+    origin = {"kind": KIND, "source": str(source), "licence": licence}
+    return _result(out_dir, write_shards(out_dir, split.train(), split.validation(), **origin, extra=split.extra))
+
+
+class _Unique:
+    """Passes each text once; counts the rest."""
+
+    def __init__(self) -> None:
+        self.duplicates = 0
+        self._seen: set[bytes] = set()
+
+    def __call__(self, texts: Iterable[str]) -> Iterator[tuple[bytes, str]]:
+        """(SHA-256, text) of the texts not seen before."""
+        for text in texts:
+            digest = _digest(text)
+            if digest[:16] in self._seen:
+                self.duplicates += 1
+            else:
+                self._seen.add(digest[:16])
+                yield digest, text
+
+
+class _Split:
+    """Deals documents to the two sides. Iterate `train()` to its end, then `validation()`."""
+
+    def __init__(self, source: Path, files: list[Path]):
+        self.source = source
+        self.files = files
+        self.unique = _Unique()
+        self.share = _validation_share(files)
+        self.held_out: list[tuple[bytes, str]] = []
+        self.extra: dict[str, Any] = {}  # manifest entries, filled at the end of train()
+
+    def train(self) -> Iterator[str]:
+        """Training documents in blocks ordered by hash: a shuffle that needs no seed."""
+        block: list[tuple[bytes, str]] = []
+        size, blocks = 0, 0
+        for digest, text in self.unique(_read_all(self.files)):
+            if _position(digest) < self.share:
+                self.held_out.append((digest, text))
+                continue
+            block.append((digest, text))
+            size += len(text)
+            if size >= SHUFFLE_CHARACTERS:
+                yield from (text for _, text in sorted(block))
+                block, size, blocks = [], 0, blocks + 1
+        if not blocks:
+            block = self._both_sides(block)
+        yield from (text for _, text in sorted(block))
+        self.extra["duplicates"] = self.unique.duplicates
+
+    def validation(self) -> Iterator[str]:
+        """Validation documents, ordered by hash."""
+        for _, text in sorted(self.held_out):
+            yield text
+
+    def _both_sides(self, train: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
+        """A small source: cut few documents into more, give each side at least one. Returns the training side."""
+        everything = sorted(train + self.held_out)
+        if len(everything) < FEW_DOCUMENTS:
+            characters = sum(len(text) for _, text in everything)
+            limit = max(SMALLEST_PIECE, characters // (2 * FEW_DOCUMENTS))
+            fresh = _Unique()
+            everything = sorted(fresh(piece for _, text in everything for piece in split_text(text, limit)))
+            self.unique.duplicates += fresh.duplicates
+        if len(everything) < 2:
+            raise ValueError(
+                f"--data={self.source}: too little text to split into training and validation; give a few paragraphs"
+            )
+        # The lowest hashes are validation: those under the share, or the lowest one when there is none.
+        count = sum(_position(digest) < self.share for digest, _ in everything)
+        count = min(max(1, count), len(everything) - 1)
+        self.held_out = everything[:count]
+        return everything[count:]
+
+
+def _adopt(folder: Path, files: list[Path], hashes: list[str], out_dir: Path, licence: str) -> dict[str, Any]:
+    """Take over a folder in shard layout: same names, same split. Copies, or hard links when that saves much space."""
+    known = {entry["name"]: entry for entry in read_manifest(folder).get("shards", [])}
+    entries = []
+    big = sum(path.stat().st_size for path in files) > LINK_BYTES
+    with replacing(out_dir, KIND) as building, Progress(len(files), "shards") as progress:
+        for path, sha256 in zip(files, hashes, strict=True):
+            expected = known.get(path.name, {}).get("sha256", sha256)
+            if expected != sha256:
+                raise damaged_shard(path, ValueError("its SHA-256 is not the one in the manifest beside it"))
+            rows, characters = _measure(path)
+            target = building / path.name
+            if not (big and _linked(path, target)):
+                shutil.copyfile(path, target)
+            entries.append(
+                {
+                    "source": str(folder),
+                    "licence": licence,
+                    **known.get(path.name, {}),
+                    "name": path.name,
+                    "sha256": sha256,
+                    "bytes": path.stat().st_size,
+                    "rows": rows,
+                    "characters": characters,
+                    "split": "validation" if path == files[-1] else "train",
+                }
+            )
+            progress.advance()
+        fingerprint = _fingerprint(folder, files, hashes)
+        about = {"kind": KIND, "source": str(folder), "licence": licence, "duplicates": 0, "fingerprint": fingerprint}
+        return write_manifest(building, entries, **about)
+
+
+def _linked(path: Path, target: Path) -> bool:
+    try:
+        os.link(path, target)
+    except OSError:  # another file system, or one without links
+        return False
+    return True
+
+
+def _measure(path: Path) -> tuple[int, int]:
+    """(rows, characters) of a shard, reading all of it, which also checks it."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    rows = characters = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                column = file.read_row_group(group, columns=["text"]).column("text")
+                rows += len(column)
+                characters += pc.sum(pc.utf8_length(column)).as_py() or 0
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged_shard(path, error) from error
+    return rows, characters
+
+
+def _read_all(files: list[Path]) -> Iterator[str]:
+    with Progress(len(files), "reading text") as progress:
+        for path in files:
+            yield from read_file(path)
+            progress.advance()
+
+
+def _validation_share(files: list[Path]) -> float:
+    size = sum(path.stat().st_size * (3 if path.suffix == ".parquet" else 1) for path in files)
+    return min(VALIDATION_SHARE, VALIDATION_CHARACTERS / max(1, size))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()
+
+
+def _position(digest: bytes) -> float:
+    """A hash as a number in [0, 1)."""
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _fingerprint(source: Path, files: list[Path], hashes: list[str]) -> str:
+    """Stands for the content: relative names and hashes, not times or absolute places."""
+    root = source if source.is_dir() else source.parent
+    names = [path.relative_to(root).as_posix() for path in files]
+    return hashlib.sha256(json.dumps([IMPORT_VERSION, names, hashes]).encode()).hexdigest()
+
+
+def _result(folder: Path, manifest: dict[str, Any], unchanged: bool = False) -> ImportResult:
+    sides = {"train": 0, "validation": 0}
+    for entry in manifest["shards"]:
+        sides[entry["split"]] += entry["rows"]
+    characters = sum(entry["characters"] for entry in manifest["shards"])
+    return ImportResult(
+        folder, sides["train"], sides["validation"], manifest.get("duplicates", 0), characters, unchanged
+    )
