@@ -46,6 +46,9 @@ def _parents(paths: list[str]) -> list[str]:
 def _view(limits: Limits, program_fd: int) -> list[str]:
     """The file system inside, as bubblewrap's options; later ones lie over earlier ones."""
     options = ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", "/tmp", "--proc", "/proc"]
+    # Process 1 inside is bubblewrap's own. Under an ordinary user it has the program's user but not its filter and
+    # limits: through /proc/1/mem a program could live on in it. Seen open with 0.8.0, so its folder is covered.
+    options += ["--perms", "0555", "--size", "4096", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1"]
     shown = read_only_paths()
     for folder in _parents([*shown, *DEVICES, PROGRAM]):
         options += ["--perms", "0755", "--dir", folder]

@@ -20,7 +20,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 MNT_DETACH = 2
 SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_LOCKED_DOWN = 442, 0x8000, 1 | 2 | 4  # read-only, nosuid, nodev
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 CAP_SETGID, CAP_SETUID = 6, 7
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
@@ -115,6 +115,7 @@ def lock_down(kernel: Kernel, rules: bytes, as_root: bool) -> None:
     buffer = ctypes.create_string_buffer(rules, len(rules))
     program = struct.pack("@HP", len(rules) // 8, ctypes.addressof(buffer))
     kernel.prctl(PR_SET_SECCOMP, 2, ctypes.c_char_p(program))
+    kernel.prctl(PR_SET_DUMPABLE, 0)  # closes /proc/1/mem of the keeper inside; the program gets its own back by exec
 
 
 def status_of(pid: int) -> int:

@@ -101,7 +101,7 @@ def guard_command(guard: str, program: str, limits: Limits, uid: int | None, sta
     cpu_s = int(limits.timeout_s) + 2  # the wall clock ends a program first; this is the net below it
     numbers = [
         -1 if uid is None else uid,
-        limits.processes + 1 if nproc else 0,  # the guard itself, before it becomes the program, is one
+        limits.processes + 2 if nproc else 0,  # up to two of the cage's own are in its user namespace too
         cpu_s,
         limits.memory_bytes,
         limits.disk_bytes,
