@@ -1,0 +1,249 @@
+"""Save, find, verify and load checkpoints. A step exists only when its `meta_*.json`, written last, names its files.
+
+`<base>/<source>_checkpoints/<tag>/` holds `model_000123.pt` (a state dict that loads with weights_only), optional
+`optim_000123*.pt`, `meta_000123.json` with the SHA-256 of both, and `tokenizer/`, so that the folder is all one needs.
+Public checkpoints of either generation load too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.runtime.precision import pick_dtype
+from nanochat.runtime.run_dir import atomic_write, base_dir, sha256_file
+from nanochat.tokenizer import Tokenizer
+
+FOLDERS = {
+    "base": "base_checkpoints",
+    "mid": "mid_checkpoints",
+    "sft": "chatsft_checkpoints",
+    "rl": "chatrl_checkpoints",
+}
+COMMANDS = {
+    "base": "python -m scripts.base_train",
+    "mid": "python -m scripts.mid_train",
+    "sft": "python -m scripts.chat_sft",
+    "rl": "python -m scripts.chat_rl",
+}
+
+
+def checkpoint_dir(source: str, tag: str) -> Path:
+    """Where checkpoints of a stage (base | mid | sft | rl) and tag live. Raises ValueError for an unknown stage."""
+    if source not in FOLDERS:
+        raise ValueError(f"source={source}: unknown stage; use one of {', '.join(FOLDERS)}")
+    if not re.fullmatch(r"[\w.-]+", tag) or tag.startswith("."):
+        raise ValueError(f"model_tag={tag!r}: use letters, digits, '.', '_' and '-' only, e.g. d4")
+    return base_dir() / FOLDERS[source] / tag
+
+
+def write_tensors(path: Path, state: Any) -> dict[str, Any]:
+    """torch.save under a temporary name, flushed to disk, then renamed -> {"sha256", "bytes"} of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = sha256_file(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"sha256": digest, "bytes": path.stat().st_size}
+
+
+def save_checkpoint(
+    directory: str | Path,
+    step: int,
+    model_state: dict[str, Any],
+    optimizer_state: dict[str, Any] | None,
+    meta: dict[str, Any],
+) -> Path:
+    """Write one step: the tensors first, `meta_*.json` last. Returns the path of the meta file."""
+    directory = Path(directory)
+    files = {f"model_{step:06d}.pt": model_state}
+    if optimizer_state is not None:
+        files[f"optim_{step:06d}.pt"] = optimizer_state
+    meta_path = directory / f"meta_{step:06d}.json"
+    meta_path.unlink(missing_ok=True)  # while its files are replaced the step does not exist
+    written = {name: write_tensors(directory / name, state) for name, state in files.items()}
+    document = {**meta, "step": step, "files": written}
+    atomic_write(meta_path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return meta_path
+
+
+def complete_steps(directory: str | Path) -> list[int]:
+    """Steps in `directory` whose meta file can be read and whose files are all there with the recorded size, ascending."""
+    found = []
+    for path in Path(directory).glob("meta_*.json"):
+        match = re.fullmatch(r"meta_(\d+)\.json", path.name)
+        if match and incomplete(Path(directory), int(match.group(1))) is None:
+            found.append(int(match.group(1)))
+    return sorted(found)
+
+
+def incomplete(directory: Path, step: int) -> str | None:
+    """What is missing for `step` to be loadable, or None. Sizes are compared, hashes only on loading."""
+    try:
+        meta = read_meta(directory, step)
+    except ValueError as error:
+        return str(error)
+    files = meta.get("files") or {f"model_{step:06d}.pt": {}}
+    for name, facts in files.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if "bytes" in facts and path.stat().st_size != facts["bytes"]:
+            return f"{path} has {path.stat().st_size} bytes instead of {facts['bytes']}"
+    return None
+
+
+def read_meta(directory: Path, step: int) -> dict[str, Any]:
+    """The meta file of a step. ValueError when there is none or it cannot be read."""
+    path = directory / f"meta_{step:06d}.json"
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such step; complete steps here: {complete_steps(directory) or 'none'}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not readable ({error}); delete the step's files or use another step") from None
+    if not isinstance(meta, dict) or not isinstance(meta.get("model_config"), dict):
+        raise ValueError(f"{path}: has no model_config; it is not a checkpoint of this project")
+    return meta
+
+
+def remove_step(directory: Path, step: int) -> None:
+    """Delete a step: the meta file first, so that no half of it is ever taken for a checkpoint."""
+    (directory / f"meta_{step:06d}.json").unlink(missing_ok=True)
+    for pattern in (f"model_{step:06d}.pt", f"optim_{step:06d}*.pt"):
+        for path in directory.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def load_checkpoint(
+    directory: str | Path, step: int, device: torch.device | str, load_optimizer: bool = False
+) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
+    """(model state, optimizer state or None, meta) of a step, its files checked against their SHA-256.
+
+    Raises ValueError naming the file when one is missing, damaged or not a checkpoint.
+    """
+    directory = Path(directory)
+    meta = read_meta(directory, step)
+    facts = meta.get("files", {})
+    model = _read_tensors(directory / f"model_{step:06d}.pt", facts, device)
+    model = {name.removeprefix("_orig_mod."): tensor for name, tensor in model.items()}
+    optimizer = None
+    if load_optimizer:
+        optimizer = _read_tensors(directory / f"optim_{step:06d}.pt", facts, device)
+    return model, optimizer, meta
+
+
+def _read_tensors(path: Path, facts: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
+    fix = "use another --step, or delete this one's files"
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; {fix}")
+    if path.name in facts and sha256_file(path) != facts[path.name]["sha256"]:
+        raise ValueError(f"{path}: damaged (its SHA-256 is not the one recorded when it was saved); {fix}")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not one of its own
+        raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); {fix}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds a {type(state).__name__} instead of named tensors; {fix}")
+    return state
+
+
+def find_checkpoint(source: str, model_tag: str | None = None, step: int | None = None) -> tuple[Path, int, str]:
+    """(directory, step, why) for a stage: the asked one, else the largest depth and the newest complete step.
+
+    Raises ValueError saying what there is, and the command that makes a first one.
+    """
+    root = checkpoint_dir(source, model_tag or "d1").parent
+    tags = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    usable = {tag: steps for tag in tags if (steps := complete_steps(root / tag))}
+    if not usable:
+        raise ValueError(f"no {source} checkpoint in {root}; make one with `{COMMANDS[source]}`")
+    if model_tag is None:
+        model_tag, why = _choose_tag(root, usable)
+    elif model_tag not in usable:
+        raise ValueError(f"model_tag={model_tag}: no {source} checkpoint of that name; there are: {', '.join(usable)}")
+    else:
+        why = "as asked"
+    steps = usable[model_tag]
+    if step is None:
+        return root / model_tag, steps[-1], f"{why}; newest complete step"
+    if step not in steps:
+        reason = incomplete(root / model_tag, step)
+        raise ValueError(f"step={step}: not usable ({reason}); complete steps of {model_tag}: {steps}")
+    return root / model_tag, step, why
+
+
+def _choose_tag(root: Path, usable: dict[str, list[int]]) -> tuple[str, str]:
+    depths = {tag: int(tag[1:]) for tag in usable if re.fullmatch(r"d\d+", tag)}
+    if depths:
+        tag = max(depths, key=lambda tag: depths[tag])
+        return tag, "the only one" if len(usable) == 1 else f"largest depth of {', '.join(usable)}"
+    tag = max(usable, key=lambda tag: (root / tag / f"meta_{usable[tag][-1]:06d}.json").stat().st_mtime)
+    return tag, f"the newest of {', '.join(usable)}"
+
+
+def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "checkpoint") -> GPT:
+    """A model on the state's device holding its tensors. Raises ValueError when they do not fit `model_config`."""
+    config = GPTConfig.from_dict(meta["model_config"])
+    with torch.device("meta"):
+        model = GPT(config)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = [f"{name} (missing)" for name in wanted if name not in given]
+    wrong += [f"{name} (unknown)" for name in given if name not in wanted]
+    wrong += [f"{n} {given[n]} instead of {wanted[n]}" for n in wanted if n in given and given[n] != wanted[n]]
+    if wrong:
+        shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ValueError(f"{where}: the tensors do not fit its model_config: {shown}")
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def load_tokenizer(directory: Path, meta: dict[str, Any]) -> Tokenizer:
+    """The checkpoint's own tokenizer, else the base directory's. Raises ValueError when it is not the model's."""
+    own = directory / "tokenizer"
+    place = own if own.is_dir() else base_dir() / "tokenizer"
+    tokenizer = Tokenizer.load(place)
+    vocab_size, identity = meta["model_config"]["vocab_size"], meta.get("tokenizer")
+    if tokenizer.get_vocab_size() != vocab_size or (identity and tokenizer.identity() != identity):
+        raise ValueError(
+            f"{place}: vocabulary mismatch: this tokenizer ({tokenizer.get_vocab_size()} tokens) is not the one that "
+            f"{directory.name} was trained with ({vocab_size} tokens); restore that tokenizer or retrain the model"
+        )
+    return tokenizer
+
+
+def load_model(
+    source: str,
+    device: torch.device | str,
+    phase: str = "eval",
+    model_tag: str | None = None,
+    step: int | None = None,
+) -> tuple[GPT, Tokenizer, dict[str, Any]]:
+    """(model, tokenizer, meta) of a stage's checkpoint; prints which one and why.
+
+    `phase` "eval": weights in the device's compute type, gradients off. "train": weights in fp32.
+    """
+    assert phase in ("eval", "train"), phase
+    directory, step, why = find_checkpoint(source, model_tag, step)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{source} checkpoint: {directory.name} step {step} ({why})", flush=True)
+    state, _, meta = load_checkpoint(directory, step, device)
+    model = build_model(state, meta, where=f"{directory / f'model_{step:06d}.pt'}")
+    dtype = pick_dtype(device)
+    model.float() if phase == "train" else model.to(dtype).requires_grad_(False)
+    model.compute_dtype = dtype
+    model.train(phase == "train")
+    return model, load_tokenizer(directory, meta), {**meta, "directory": str(directory), "source": source}
