@@ -1,0 +1,98 @@
+"""Generative tasks: the model writes answers, the task judges them. All problems are in flight at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from nanochat.engine.engine import Engine
+from nanochat.engine.request import Completion
+from nanochat.engine.sequence import SamplingParams
+from nanochat.eval.choice import in_order
+from nanochat.eval.intervals import pass_at_k
+from nanochat.runtime.progress import Progress
+from nanochat.runtime.world import World
+from nanochat.tasks.base import Conversation, Task
+
+# Judging may mean running a program and waiting for it; the waiting is shared, not the processor.
+JUDGES = 4
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One problem: which of its samples were right, and what they said."""
+
+    correct: list[bool]
+    texts: list[str]
+
+    def pass_at(self, k: int) -> float:
+        return pass_at_k(len(self.correct), sum(self.correct), k)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn. Temperature 0 is greedy; problem i is drawn with seed + i on any number of ranks."""
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_k: int | None = 50
+    num_samples: int = 1
+    seed: int = 42
+
+
+def fit_prompt(prompt: Sequence[int], context: int, max_new_tokens: int) -> list[int]:
+    """A prompt that leaves room for an answer: when too long, <|bos|> and as much of its end as fits."""
+    room = context - min(max_new_tokens, context // 4)
+    return list(prompt) if len(prompt) <= room else [prompt[0], *prompt[len(prompt) - room + 1 :]]
+
+
+def complete_all(
+    engine: Engine, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling, progress: Progress
+) -> list[list[Completion]]:
+    """All prompts through the engine together -> the completions of each, in order."""
+    requests = []
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        fitted = fit_prompt(prompt, engine.model.config.sequence_len, sampling.max_new_tokens)
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_k=sampling.top_k or None,
+            max_tokens=sampling.max_new_tokens,
+            seed=seed,
+        )
+        requests.append(engine.submit(fitted, params, sampling.num_samples))
+    running = list(requests)
+    while running:
+        engine.step()
+        still = [request for request in running if not request.finished]
+        for request in running:
+            request.events.clear()  # nobody streams these
+        if len(still) < len(running):
+            progress.advance(len(running) - len(still))
+        running = still
+    return [request.completions(engine.special) for request in requests]
+
+
+def judge(task: Task, conversations: Sequence[Conversation], texts: Sequence[Sequence[str]]) -> list[Answered]:
+    jobs = [(conversation, text) for conversation, own in zip(conversations, texts, strict=True) for text in own]
+    with ThreadPoolExecutor(JUDGES) as pool:
+        verdicts = iter(list(pool.map(lambda job: bool(task.evaluate(*job)), jobs)))
+    return [Answered([next(verdicts) for _ in own], list(own)) for own in texts]
+
+
+def evaluate_generative(
+    engine: Engine, task: Task, world: World, problems: Sequence[int], sampling: Sampling | None = None
+) -> list[Answered]:
+    """Answers to the task's rows in `problems`, dealt out to the ranks, the same list on every rank.
+
+    Raises ValueError where the task cannot judge (HumanEval without a sandbox).
+    """
+    sampling = sampling or Sampling()
+    numbers = range(world.rank, len(problems), world.world_size)
+    conversations = [task[problems[number]] for number in numbers]
+    prompts = [engine.tokenizer.render_for_completion(conversation) for conversation in conversations]
+    seeds = [sampling.seed + number for number in numbers]
+    with Progress(len(prompts), task.name, enabled=world.is_main) as progress:
+        completions = complete_all(engine, prompts, seeds, sampling, progress)
+    own = judge(task, conversations, [[completion.text for completion in row] for row in completions])
+    return in_order(world.gather_objects(own), len(problems))
