@@ -1,104 +1,16 @@
 """`nanochat <command>`: words -> config -> one call. `python -m scripts.base_train` and friends end here too.
 
-The table names what each command runs; it is imported only when asked for, so `nanochat --help` needs no torch.
+A command's code is imported only when it is asked for, so `nanochat --help` is quick and needs no torch.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-
-@dataclass(frozen=True)
-class Command:
-    """What a command runs: `function(config)`, `function(config, world)`, or with no config class `function(words)`."""
-
-    about: str
-    function: str
-    config: str | None = None
-
-
-COMMANDS = {
-    "dataset": Command("download or build pretraining shards", "nanochat.dataset.__main__:main"),
-    "data": Command("check FILE: check and preview a conversations file", "", None),
-    "tok-train": Command(
-        "train the tokenizer", "nanochat.tokenizer.train:tok_train", "nanochat.tokenizer.train:TokTrainConfig"
-    ),
-    "tok-eval": Command(
-        "compare the tokenizer with GPT-2 and GPT-4",
-        "nanochat.tokenizer.evaluate:tok_eval",
-        "nanochat.tokenizer.evaluate:TokEvalConfig",
-    ),
-    "plan": Command("memory, hours and cost of a run", "nanochat.train.plan:plan", "nanochat.train.plan:PlanConfig"),
-    "base-train": Command("pretrain", "nanochat.train.stages:base", "nanochat.train.configs:BaseConfig"),
-    "base-loss": Command(
-        "bits per byte and samples", "nanochat.eval.suite:base_loss", "nanochat.eval.suite:BaseLossConfig"
-    ),
-    "base-eval": Command("CORE", "nanochat.eval.suite:base_eval", "nanochat.eval.suite:BaseEvalConfig"),
-    "mid-train": Command(
-        "midtrain on conversations and tools", "nanochat.train.stages:mid", "nanochat.train.configs:MidConfig"
-    ),
-    "chat-sft": Command("finetune on conversations", "nanochat.train.stages:sft", "nanochat.train.configs:SFTConfig"),
-    "chat-rl": Command("reinforcement learning", "nanochat.train.stages:rl", "nanochat.train.configs:RLConfig"),
-    "chat-eval": Command(
-        "chat benchmarks and the exam", "nanochat.eval.suite:chat_eval", "nanochat.eval.suite:ChatEvalConfig"
-    ),
-    "chat-cli": Command(
-        "chat in the terminal", "nanochat.serve.chat_cli:chat_cli", "nanochat.serve.chat_cli:ChatCLIConfig"
-    ),
-    "chat-web": Command("chat in the browser", "nanochat.serve.app:chat_web", "nanochat.serve.app:ChatWebConfig"),
-    "compare": Command(
-        "which differences between two runs exceed noise",
-        "nanochat.eval.compare:compare",
-        "nanochat.eval.compare:CompareConfig",
-    ),
-    "report": Command("generate | reset: the report of a run", "nanochat.report.__main__:main"),
-    "recipe": Command(
-        "run | show | list: a whole pipeline", "nanochat.launch.local:recipe", "nanochat.launch.recipes:RecipeConfig"
-    ),
-}
-GROUPS = {
-    "data": {
-        "check": Command(
-            "check and preview a conversations file",
-            "nanochat.dataset.check:data_check",
-            "nanochat.dataset.check:DataCheckConfig",
-        )
-    }
-}
-
-
-def load(path: str) -> Any:
-    """`package.module:name` -> the object."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def find(words: Sequence[str]) -> tuple[str, Command, list[str]]:
-    """(full name, command, remaining words). Raises ValueError for a command there is not."""
-    name, rest = words[0].replace("_", "-"), list(words[1:])
-    if name not in COMMANDS:
-        raise ValueError(f"{words[0]}: unknown command{closest(name, list(COMMANDS))}")
-    if name not in GROUPS:
-        return name, COMMANDS[name], rest
-    table = GROUPS[name]
-    if not rest or rest[0] not in table:
-        said = f"{name} {rest[0]}: unknown command" if rest else f"{name}: needs a second word"
-        raise ValueError(f"{said}; use one of: {', '.join(f'nanochat {name} {k}' for k in table)}")
-    return f"{name} {rest[0]}", table[rest[0]], rest[1:]
-
-
-def closest(word: str, known: list[str]) -> str:
-    import difflib
-
-    match = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {match[0]}?" if match else f"; use one of: {', '.join(known)}"
+from nanochat.launch.commands import COMMANDS, call, find
 
 
 def usage() -> str:
@@ -109,25 +21,6 @@ def usage() -> str:
         "machine is `bash speedrun.sh` or `nanochat recipe run cpu`.\n\n"
         f"commands:\n{rows}\n"
     )
-
-
-def call(name: str, command: Command, words: list[str]) -> Any:
-    """Parse the words and run the command, inside a World where the function takes one."""
-    if command.config is None:
-        return load(command.function)(words[1:] if words[:1] == ["--"] else words)
-    from nanochat.config import parse
-
-    config = parse(load(command.config), words, prog=f"nanochat {name}")
-    function = load(command.function)
-    if "world" not in inspect.signature(function).parameters:
-        return function(config)
-    from nanochat.runtime.world import init_world
-
-    world = init_world(getattr(config, "device_type", None))
-    try:
-        return function(config, world)
-    finally:
-        world.close()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

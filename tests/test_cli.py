@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from nanochat import cli, config
+from nanochat.launch import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 LATER = {"plan"}  # in the table before its module is in the tree
-WIRED = {**cli.COMMANDS, **{f"data {k}": c for k, c in cli.GROUPS["data"].items()}}
+WIRED = {**commands.COMMANDS, **{f"data {k}": c for k, c in commands.GROUPS["data"].items()}}
 WIRED.pop("data")
 
 
@@ -53,8 +54,8 @@ def stand_in(monkeypatch):
         setattr(module, item.__name__, item)
     monkeypatch.setitem(sys.modules, "stand_in", module)
     for name, settings in (("with_world", "Settings"), ("plain", "Settings"), ("raises", None), ("code", None)):
-        command = cli.Command(name, f"stand_in:{name}", settings and f"stand_in:{settings}")
-        monkeypatch.setitem(cli.COMMANDS, name.replace("_", "-"), command)
+        command = commands.Command(name, f"stand_in:{name}", settings and f"stand_in:{settings}")
+        monkeypatch.setitem(commands.COMMANDS, name.replace("_", "-"), command)
     return calls
 
 
@@ -98,7 +99,7 @@ def test_help_lists_every_command_without_importing_torch():
     program = "import sys; from nanochat.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in cli.COMMANDS:
+    for name in commands.COMMANDS:
         assert f"  {name} " in done.stdout
 
 
@@ -107,10 +108,10 @@ def test_every_command_is_wired(name, capsys):
     command = WIRED[name]
     if name in LATER and importlib.util.find_spec(command.function.partition(":")[0]) is None:
         pytest.skip(f"{name} is not in this tree yet")
-    assert callable(cli.load(command.function))
+    assert callable(commands.load(command.function))
     if command.config is None:
         return
-    fields = config.fields_of(cli.load(command.config))
+    fields = config.fields_of(commands.load(command.config))
     spellings = [s for f in fields for s in (f.flag, *f.aliases)]
     assert len(spellings) == len(set(spellings)), f"{name}: a flag is declared twice"
     with pytest.raises(SystemExit) as exit:
@@ -124,4 +125,4 @@ def test_scripts_are_thin_and_name_real_commands(path):
     if "nanochat.cli import main" not in text:
         pytest.skip(f"{path.name} is not a command's entry point")
     assert f'main(["{path.stem.replace("_", "-")}", *sys.argv[1:]])' in text
-    assert path.stem.replace("_", "-") in cli.COMMANDS and len(text.splitlines()) < 15
+    assert path.stem.replace("_", "-") in commands.COMMANDS and len(text.splitlines()) < 15

@@ -1,0 +1,102 @@
+"""What recipes have made under a base directory: which steps are complete, and moving earlier results out of the way.
+
+Kept in `<base>/recipes.json`. Nothing is ever deleted that a recipe did not make: it moves to `<base>/previous/<time>`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanochat.launch.recipes import Step
+from nanochat.runtime.run_dir import atomic_write
+
+
+@dataclass
+class Ledger:
+    """The record of one recipe's steps, in a file shared by all recipes of this base directory."""
+
+    base: Path
+    recipe: str
+
+    @property
+    def file(self) -> Path:
+        return self.base / "recipes.json"
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """`steps`: recipe/step -> its last run; `places`: path -> who made it. Empty when absent or damaged."""
+        try:
+            data = json.loads(self.file.read_text(encoding="utf-8"))
+            return {"steps": dict(data["steps"]), "places": dict(data["places"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {"steps": {}, "places": {}}
+
+    def write(self, data: dict[str, dict[str, Any]]) -> None:
+        atomic_write(self.file, json.dumps(data, indent=2) + "\n")
+
+    def key(self, step: Step) -> str:
+        return f"{self.recipe}/{step.name}"
+
+    def note(self, step: Step, fingerprint: str, state: str, **more: Any) -> None:
+        """Remember that a step was started or completed."""
+        data = self.read()
+        data["steps"][self.key(step)] = {"state": state, "fingerprint": fingerprint, **more}
+        for place in step.makes:
+            data["places"][place] = {"recipe": self.recipe, "fingerprint": fingerprint, "download": step.download}
+        self.write(data)
+
+    def complete(self, step: Step, fingerprint: str) -> bool:
+        """True when the step finished with these settings and nobody has replaced what it made."""
+        data = self.read()
+        known = data["steps"].get(self.key(step), {})
+        if known.get("state") != "complete" or known.get("fingerprint") != fingerprint:
+            return False
+        for place in step.makes:
+            owner = data["places"].get(place, {})
+            same = owner.get("download") if step.download else owner.get("fingerprint") == fingerprint
+            if not same or not (self.base / place).exists():
+                return False
+        return True
+
+    def forget(self, step: Step) -> list[str]:
+        """Make a step not complete and move what it made away (downloads stay). Returns lines to show."""
+        data = self.read()
+        data["steps"].pop(self.key(step), None)
+        self.write(data)
+        return [] if step.download else [line for place in step.makes for line in self.set_aside(place)]
+
+    def clear_way(self, step: Step, fingerprint: str) -> list[str]:
+        """Move what others left where this step writes: a longer old run must not be taken for the newest one.
+
+        An interrupted run of the same step with the same settings stays, and downloads add to downloads.
+        """
+        moved, places = [], self.read()["places"]
+        for place in step.makes:
+            owner = places.get(place)
+            if step.download:
+                foreign = owner is not None and not owner.get("download")
+            else:
+                foreign = owner is None or owner.get("fingerprint") != fingerprint
+            moved += self.set_aside(place) if foreign else []
+        return moved
+
+    def set_aside(self, place: str) -> list[str]:
+        """Move a file or folder below `previous/`: over the last one if this recipe made it, else to a dated folder."""
+        source, data = self.base / place, self.read()
+        owner = data["places"].pop(place, {})
+        if not source.exists():
+            return []
+        own = owner.get("recipe") == self.recipe and not owner.get("download")
+        folder = self.base / "previous" / (self.recipe if own else time.strftime("%Y%m%d-%H%M%S"))
+        target = folder / place
+        if own and target.is_dir():
+            shutil.rmtree(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+        self.write(data)
+        return [f"earlier {place} moved to {target}"]

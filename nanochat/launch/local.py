@@ -1,0 +1,155 @@
+"""Running a recipe on this machine: which steps are complete, one after the other, stop at the first failure."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from nanochat.launch.commands import call, find, load
+from nanochat.launch.ledger import Ledger
+from nanochat.launch.recipes import NAMES, Recipe, RecipeConfig, Step, build, change
+from nanochat.runtime.progress import clock
+from nanochat.runtime.run_dir import base_dir
+
+
+def recipe(cfg: RecipeConfig) -> int:
+    """`nanochat recipe list|show|run`. Returns an exit code."""
+    if cfg.action == "list":
+        for name in NAMES:
+            print(f"{name:6} {build(name).about}")
+        print(f"\nOn this machine `auto` is {pick()}. Run one with `nanochat recipe run NAME`.")
+        return 0
+    name = pick() if cfg.name == "auto" else cfg.name
+    chosen = change(build(name, cfg.smoke), cfg.override)
+    if cfg.action == "show":
+        print(f"{chosen.name}: {chosen.about}\n")
+        for step in chosen.steps:
+            print(f"{step.name + ':':16}nanochat {shown(step, step.argv(cfg.run))}")
+        return 0
+    check(chosen, cfg)
+    return Runner(chosen, cfg, Ledger(base_dir(), chosen.name)).run()
+
+
+def pick() -> str:
+    """The recipe for this machine's hardware."""
+    count = gpu_count()
+    return "cpu" if count == 0 else "gpu1" if count == 1 else "node8"
+
+
+def gpu_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def check(chosen: Recipe, cfg: RecipeConfig) -> None:
+    """Everything wrong with a recipe's settings, before its first step. Raises ValueError."""
+    from nanochat.config import collect
+
+    names = [step.name for step in chosen.steps]
+    wrong = [f"--only={n}: recipe {chosen.name} has {', '.join(names)}" for n in cfg.only if n not in names]
+    if chosen.device == "cuda" and gpu_count() == 0:
+        wrong.append(f"recipe {chosen.name}: needs a GPU and torch sees none; use `nanochat recipe run cpu`")
+    for step in chosen.steps:
+        command = find([step.command, *step.words])[1]
+        if command.config is not None:
+            _, problems = collect(load(command.config), step.argv(cfg.run))
+            wrong += [f"step {step.name}: {problem}" for problem in problems]
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+@dataclass
+class Runner:
+    """Runs the steps of one recipe under one base directory."""
+
+    recipe: Recipe
+    cfg: RecipeConfig
+    ledger: Ledger
+
+    def run(self) -> int:
+        """All steps in order, complete ones skipped. Returns 0, or the exit code of the step that failed."""
+        prints, began, took = self.recipe.fingerprints(), time.monotonic(), {}
+        steps = [s for s in self.recipe.steps if not self.cfg.only or s.name in self.cfg.only]
+        self.prepare(steps, prints)
+        for number, step in enumerate(steps, 1):
+            header, fingerprint = f"[{number}/{len(steps)}] {step.name}", prints[step.name]
+            if self.ledger.complete(step, fingerprint) and not step.always:
+                say(f"{header}: complete, skipped (--fresh starts over)")
+                continue
+            argv = step.argv(self.cfg.run)
+            say(f"\n{header} ({clock(time.monotonic() - began)} so far): nanochat {shown(step, argv)}")
+            if not step.always:
+                say(*self.ledger.clear_way(step, fingerprint))
+            self.ledger.note(step, fingerprint, "started", argv=argv)
+            started = time.monotonic()
+            if code := self.execute(step, argv):
+                say(f"\nstep {step.name} failed: put it right and run the same command again; complete steps are kept")
+                return code
+            took[step.name] = time.monotonic() - started
+            self.ledger.note(step, fingerprint, "complete", argv=argv, seconds=round(took[step.name], 1))
+        say(summary(self.recipe, took, time.monotonic() - began))
+        return 0
+
+    def prepare(self, steps: list[Step], prints: dict[str, str]) -> None:
+        """Start over if asked to; a report begins empty when no step is complete."""
+        if self.cfg.fresh:
+            say(*[line for step in steps for line in self.ledger.forget(step)])
+        if not self.cfg.only and not any(self.ledger.complete(s, prints[s.name]) for s in steps if not s.download):
+            say(*self.ledger.set_aside("report"))
+
+    def execute(self, step: Step, argv: list[str]) -> int:
+        """Run one step; returns its exit code. On a CPU in this process, which saves importing torch again."""
+        if self.recipe.device == "cpu":
+            return in_process([step.command, *argv])
+        launcher = [sys.executable]
+        if step.every_gpu and gpu_count() > 1 and self.recipe.name != "gpu1":
+            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpu_count()}"]
+        return subprocess.run([*launcher, "-m", "nanochat", step.command, *argv]).returncode
+
+
+def shown(step: Step, argv: list[str]) -> str:
+    return shlex.join([step.command, *argv])
+
+
+def in_process(words: list[str]) -> int:
+    """One command in this process: its exit code, with errors that people can put right said in a line each."""
+    try:
+        result = call(*find(words))
+    except (ValueError, OSError) as error:
+        if os.environ.get("NANOCHAT_DEBUG") == "1":
+            raise
+        say("\n".join(f"error: {line.removeprefix('error: ')}" for line in str(error).splitlines()))
+        return 2
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def summary(chosen: Recipe, took: dict[str, float], total_s: float) -> str:
+    """What ran, how long it took, how much memory, and what to do next."""
+    rows = "".join(f"  {name:16}{clock(seconds):>8}\n" for name, seconds in took.items())
+    return (
+        f"\nrecipe {chosen.name}: {len(took)} of {len(chosen.steps)} steps run in {clock(total_s)}{peak_memory()}\n"
+        f"{rows}\nTalk to the model: nanochat chat-cli -i sft     in the browser: nanochat chat-web -i sft\n"
+        f"The report:        {base_dir() / 'report' / 'report.md'}"
+    )
+
+
+def peak_memory() -> str:
+    """`, 1.9 GB at most`, where the system tells (not on Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return ""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f", {peak / (1e9 if sys.platform == 'darwin' else 1e6):.1f} GB of memory at most"
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)
