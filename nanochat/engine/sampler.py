@@ -1,0 +1,121 @@
+"""From logits to the next token of each sequence.
+
+A sampled token is a function of the row's logits and of one number in [0, 1) drawn by the request's own generator: the
+inverse of the cumulative distribution, likeliest token first. What the neighbours in a batch do never changes it.
+
+Shape legend: R rows, V vocabulary, K candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nanochat.engine.sequence import SamplingParams, Sequence
+
+TOP_P_CANDIDATES = 512  # a nucleus almost always fits in these; when it does not, the row is sorted whole
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A drawn token; `logprob` (nats, of the model's own distribution, before temperature) and `top` when asked for."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled]:
+    """One token for each row of `logits` (R, V) fp32, by the parameters and the generator of the row's sequence."""
+    tokens = [0] * len(sequences)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for row, sequence in enumerate(sequences):
+        groups.setdefault(_method(sequence.params, logits.size(1)), []).append(row)
+    for (method, n_candidates), rows in groups.items():
+        part = logits if len(rows) == len(sequences) else logits[rows]
+        members = [sequences[row] for row in rows]
+        if method == "greedy":
+            drawn = part.argmax(dim=-1)
+        else:
+            uniforms = _column([s.random.random() for s in members], logits.device)
+            if method == "all":
+                drawn = _invert(_weights(part, members), uniforms)
+            else:
+                drawn = _sample_candidates(part, members, uniforms, n_candidates)
+        for row, token in zip(rows, drawn.tolist(), strict=True):
+            tokens[row] = token
+    sampled = [Sampled(token) for token in tokens]
+    for row, sequence in enumerate(sequences):
+        if sequence.params.logprobs is not None:
+            sampled[row] = _with_logprobs(logits[row], tokens[row], sequence.params.logprobs)
+    return sampled
+
+
+def _method(params: SamplingParams, n_vocab: int) -> tuple[str, int]:
+    """How to draw, and from how many candidates. Only rows that agree on both go together: where scores are equal, how
+    many are asked for decides which come first."""
+    if params.greedy:
+        return "greedy", 1
+    if params.top_k and params.top_k < n_vocab:
+        return "candidates", params.top_k
+    if params.top_p is not None and params.top_p < 1:
+        return "nucleus", min(TOP_P_CANDIDATES, n_vocab)
+    return "all", n_vocab
+
+
+def _column(values: list[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
+
+
+def _weights(scores: Tensor, sequences: list[Sequence]) -> Tensor:
+    """Unnormalised probabilities (R, K) fp64 at each row's temperature, those below its min_p set to zero.
+
+    The maximum comes off before the division, so that the coldest temperature gives a one-hot row and not infinities.
+    """
+    shifted = scores.double() - scores.max(dim=-1, keepdim=True).values
+    weights = (shifted / _column([s.params.temperature for s in sequences], scores.device)).exp()
+    if any(s.params.min_p for s in sequences):  # the likeliest token's weight is 1
+        weights = weights.masked_fill(weights < _column([s.params.min_p or 0.0 for s in sequences], scores.device), 0.0)
+    return weights
+
+
+def _sample_candidates(logits: Tensor, sequences: list[Sequence], uniforms: Tensor, n_candidates: int) -> Tensor:
+    """Draw from the `n_candidates` likeliest tokens of each row, cut to its min_p and then to its top_p -> (R) ids."""
+    scores, ids = logits.topk(n_candidates, dim=-1)
+    weights = _weights(scores, sequences)
+    top_p = _column([1.0 if s.params.top_p is None else s.params.top_p for s in sequences], logits.device)
+    total = weights.cumsum(dim=-1)[:, -1:]
+    if not sequences[0].params.top_k:
+        everything = _weights(logits, sequences).sum(dim=-1, keepdim=True)
+        flat = (total < top_p * everything)[:, 0].nonzero()[:, 0].tolist()
+        total = everything
+    else:
+        flat = []
+    before = weights.cumsum(dim=-1) - weights
+    rank = torch.arange(n_candidates, device=logits.device)
+    weights = weights.masked_fill((before >= top_p * total) & (rank > 0), 0.0)  # the token that crosses top_p stays in
+    drawn = ids.gather(1, _invert(weights, uniforms)[:, None])[:, 0]
+    if n_candidates < logits.size(1):
+        for row in flat:  # the nucleus is wider than the candidates: sort the whole row
+            here = slice(row, row + 1)
+            drawn[row] = _sample_candidates(logits[here], sequences[here], uniforms[here], logits.size(1))[0]
+    return drawn
+
+
+def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Index (R) where the cumulative weight (R, K) passes uniforms (R, 1) in [0, 1)."""
+    cumulative = weights.cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target, right=True)[:, 0]
+
+
+def _with_logprobs(logits: Tensor, token: int, n_top: int) -> Sampled:
+    logprobs = logits.log_softmax(dim=-1)
+    top: tuple[tuple[int, float], ...] = ()
+    if n_top:
+        values, ids = logprobs.topk(min(n_top, logits.numel()))
+        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return Sampled(token, float(logprobs[token]), top)

@@ -1,0 +1,185 @@
+"""Talk to a model in the terminal: streaming, several turns, the calculator shown as it is used."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Annotated, Literal
+
+import tyro
+
+from nanochat.checkpoint_manager import load_model
+from nanochat.engine import ChatSession, Engine, Event, SamplingParams
+from nanochat.runtime.world import World
+
+HELP = "Type a message. `clear` starts over, `quit` or `exit` leaves, Ctrl+C stops an answer."
+DIM, PLAIN = "\033[2m", "\033[0m"
+
+
+@dataclass
+class ChatCLIConfig:
+    """Chat with a trained model in the terminal. `-i base` completes text instead of answering."""
+
+    source: Annotated[Literal["sft", "mid", "base", "rl"], tyro.conf.arg(aliases=["-i"])] = "sft"
+    """Stage whose checkpoint answers."""
+    prompt: Annotated[str | None, tyro.conf.arg(aliases=["-p"])] = None
+    """Answer this one prompt and exit."""
+    temperature: Annotated[float, tyro.conf.arg(aliases=["-t"])] = 0.6
+    """0 always takes the likeliest token."""
+    top_k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = 50
+    """Draw from the k likeliest tokens only (0: from all)."""
+    max_tokens: Annotated[int, tyro.conf.arg(aliases=["-m"])] = 512
+    """Longest answer, in tokens."""
+    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    """Which model (default: the deepest)."""
+    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    """Which checkpoint (default: the newest)."""
+    seed: int | None = None
+    """Makes the answers repeatable."""
+    device_type: str | None = None
+    """cuda, cpu or mps (default: the best there is)."""
+
+    def problems(self) -> list[str]:
+        problems = []
+        if self.device_type not in (None, "", "cuda", "cpu", "mps"):
+            problems.append(f"--device-type={self.device_type}: must be cuda, cpu or mps")
+        if self.max_tokens < 1:
+            problems.append(f"--max-tokens={self.max_tokens}: must be 1 or more")
+        try:
+            self.sampling()
+        except ValueError as error:
+            problems += [f"--{reason}" for reason in str(error).split("; ") if not reason.startswith("max_tokens")]
+        return problems
+
+    def sampling(self) -> SamplingParams:
+        """What the flags mean for the engine. ValueError when they do not fit."""
+        return SamplingParams(self.temperature, self.top_k, seed=self.seed, max_tokens=self.max_tokens)
+
+
+def chat_cli(config: ChatCLIConfig, world: World) -> None:
+    """Load the model that `config` names and talk to it until the person leaves."""
+    tag, step = config.model_tag, config.step
+    model, tokenizer, _ = load_model(config.source, world.device, phase="eval", model_tag=tag, step=step)
+    TerminalChat(Engine(model, tokenizer), config).run()
+
+
+class TerminalChat:
+    """The conversation loop. `read` asks for a line and raises EOFError at the end; `write` shows text at once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ChatCLIConfig,
+        read: Callable[[str], str] | None = None,
+        write: Callable[[str], None] | None = None,
+    ) -> None:
+        self.engine, self.config = engine, config
+        self.read, self.write = read or read_line, write or write_now
+        self.colour = write is None and sys.stdout.isatty()
+        self.session = ChatSession(engine, params=config.sampling())
+
+    def run(self) -> None:
+        """One answer to `config.prompt`, or the loop."""
+        if self.config.prompt is not None:
+            self.answer(self.config.prompt)
+            return
+        self.write(HELP + "\n")
+        while True:
+            try:
+                line = self.read("\nUser: ").strip()
+            except (EOFError, KeyboardInterrupt):
+                self.write("\nGoodbye.\n")
+                return
+            if line.lower() in ("quit", "exit"):
+                self.write("Goodbye.\n")
+                return
+            if line.lower() == "clear":
+                self.session.clear()
+                self.write("The conversation starts over.\n")
+            elif line:
+                self.answer(line)
+
+    def answer(self, text: str) -> None:
+        """Stream the answer to one message, and say what a person should know about how it ended."""
+        completing = self.config.source == "base"
+        try:
+            events = self._completion(text) if completing else self.session.ask(text)
+        except ValueError as error:
+            self.write(f"({error})\n")
+            return
+        if not completing:
+            if dropped := self.session.dropped_turns:
+                turns = "turn was" if dropped == 1 else f"{dropped} turns were"
+                self.write(f"(the context is full: the oldest {turns} forgotten)\n")
+            if self.config.prompt is None:
+                self.write("\nAssistant: ")
+        elif self.config.prompt is None:
+            self.write(text)
+        detail = self._show(events)
+        self.write("\n" + (f"({detail})\n" if detail else ""))
+
+    def _completion(self, text: str) -> Iterator[Event]:
+        ids = self.engine.tokenizer.encode(text, prepend=self.engine.tokenizer.get_bos_token_id())
+        return self.engine.stream(self.engine.submit(ids, self.config.sampling()))
+
+    def _show(self, events: Iterator[Event]) -> str:
+        """Write the events' text as it comes; why the answer ended, if that is worth saying."""
+        kind, detail = "text", ""
+        with noticing_interrupt() as interrupt:
+            for event in events:
+                for piece in event.pieces:
+                    if piece.kind != kind:
+                        self.write(self._border(kind, piece.kind))
+                        kind = piece.kind
+                    self.write(piece.text)
+                detail = event.finish_detail if event.finish_reason == "length" else ""
+                if interrupt.is_set():
+                    detail = "stopped"
+                    break
+            events.close()  # type: ignore[attr-defined]
+        if kind != "text":
+            self.write(self._border(kind, "text"))
+        return detail
+
+    def _border(self, old: str, new: str) -> str:
+        """What goes between answer, call and result: `[12*3 = 36]`, dimmed on a terminal."""
+        dim, plain = (DIM, PLAIN) if self.colour else ("", "")
+        if new == "text":
+            return f"]{plain}"
+        return " = " if old == "python" else f"{dim}["
+
+
+def read_line(prompt: str) -> str:
+    """A line from the keyboard, with history and editing where the platform has them."""
+    try:
+        import readline  # noqa: F401  (importing it is what makes input() edit lines)
+    except ImportError:
+        pass
+    return input(prompt)
+
+
+def write_now(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+class noticing_interrupt:
+    """Within the block Ctrl+C sets an event instead of breaking into the middle of a step; a second one breaks."""
+
+    def __enter__(self) -> threading.Event:
+        self._event, self._old = threading.Event(), None
+        if threading.current_thread() is threading.main_thread():
+            self._old = signal.signal(signal.SIGINT, self._pressed)
+        return self._event
+
+    def _pressed(self, number: int, frame: FrameType | None) -> None:
+        if self._event.is_set():
+            raise KeyboardInterrupt
+        self._event.set()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._old)

@@ -1,0 +1,131 @@
+"""The terminal chat: what is read, what is shown, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from nanochat import config as configs
+from nanochat.engine import Engine
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.serve.chat_cli import HELP, ChatCLIConfig, TerminalChat
+from nanochat.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def engine() -> Engine:
+    tokenizer = Tokenizer.byte_level()
+    model = GPT(GPTConfig(256, tokenizer.get_vocab_size(), 2, 2, 2, 32, "L", "classic"))
+    model.init_weights(0)
+    with torch.no_grad():
+        model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        model.lm_head.weight[256:] = 0  # keep to plain bytes: the answers run to max_tokens
+    return Engine(model, tokenizer)
+
+
+def converse(engine: Engine, lines: list, **settings) -> tuple[str, TerminalChat]:
+    shown: list[str] = []
+    queue = list(lines)
+
+    def read(prompt: str) -> str:
+        shown.append(prompt)
+        if not queue:
+            raise EOFError
+        line = queue.pop(0)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    chat = TerminalChat(engine, ChatCLIConfig(**{"max_tokens": 8, "seed": 0, **settings}), read, shown.append)
+    chat.run()
+    return "".join(shown), chat
+
+
+def test_several_turns_then_quit(engine):
+    shown, chat = converse(engine, ["hello", "", "again", "QUIT", "never read"])
+    assert shown.startswith(HELP) and shown.count("Assistant: ") == 2 and shown.endswith("Goodbye.\n")
+    assert len(chat.session.turns) == 2
+
+
+@pytest.mark.parametrize("last", ["exit", EOFError(), KeyboardInterrupt()])
+def test_ways_to_leave(engine, last):
+    assert converse(engine, ["hi", last])[0].endswith("Goodbye.\n")
+
+
+def test_clear_forgets(engine):
+    shown, chat = converse(engine, ["hello", "clear", "hello"])
+    assert "starts over" in shown and len(chat.session.turns) == 1
+    first, second = (part.split("\n")[0] for part in shown.split("Assistant: ")[1:])
+    assert first == second, "after `clear` the model answers as if it had heard nothing"
+
+
+def test_one_prompt_prints_one_answer(engine):
+    shown, chat = converse(engine, [], prompt="hello", temperature=0.0)
+    assert HELP not in shown and "User:" not in shown and "Assistant:" not in shown
+    assert len(chat.session.turns) == 1
+
+
+def test_base_completes_text(engine):
+    shown, chat = converse(engine, [], prompt="The capital of", source="base", temperature=0.0)
+    tokenizer = engine.tokenizer
+    prompt = [tokenizer.get_bos_token_id(), *tokenizer.encode("The capital of")]
+    ids = engine.generate_batch(prompt, max_tokens=8, temperature=0.0)[0][0]
+    assert shown.startswith(tokenizer.decode(ids[15:])) and chat.session.turns == []
+
+
+def test_full_context_and_limits_are_said(engine):
+    shown, _ = converse(engine, ["x" * 90, "y" * 90, "z" * 90, "w" * 300])
+    assert "the oldest turn was forgotten" in shown
+    assert "(max_tokens=8 reached)" in shown
+    assert "takes 304 tokens, the context has room for 248" in shown
+
+
+def test_ctrl_c_stops_the_answer_only(engine):
+    chat_lines: list[str] = []
+
+    def write(text: str) -> None:
+        chat_lines.append(text)
+        if len(chat_lines) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    chat = TerminalChat(engine, ChatCLIConfig(max_tokens=100, temperature=0.0), write=write)
+    chat.answer("hello")
+    assert "(stopped)" in chat_lines[-1] and len(chat_lines) < 20
+    assert signal.getsignal(signal.SIGINT) is before
+    assert 1 <= len(chat.session.turns[0].answer) < 20
+    chat_lines[:] = [""] * 10
+    chat.answer("still there?")
+    assert len(chat.session.turns) == 2
+
+
+def test_calls_are_shown_in_brackets(engine, monkeypatch):
+    tokenizer = engine.tokenizer
+    special = tokenizer.encode_special
+    said = [*tokenizer.encode("6*7="), special("<|python_start|>"), *tokenizer.encode("6*7"), special("<|python_end|>")]
+    script = [*said, *[0] * 4, *tokenizer.encode("42!"), special("<|assistant_end|>")]
+
+    def head(hidden: torch.Tensor) -> torch.Tensor:
+        sequence = engine.scheduler.running[0]
+        token = script[sequence.n_generated]
+        return torch.nn.functional.one_hot(torch.tensor([token]), tokenizer.get_vocab_size()).float()
+
+    monkeypatch.setattr(engine.model, "head", head)
+    shown, _ = converse(engine, ["what is 6*7?"], max_tokens=50, temperature=0.0)
+    assert "Assistant: 6*7=[6*7 = 42]42!\n" in shown
+
+
+def test_flags_and_their_errors(capsys):
+    words = ["-i", "base", "-p", "hi", "-t", "0", "-k", "0", "-g", "d4", "-s", "7", "--device-type", "cpu"]
+    parsed = configs.parse(ChatCLIConfig, words)
+    assert parsed == ChatCLIConfig("base", "hi", 0.0, 0, model_tag="d4", step=7, device_type="cpu")
+    assert parsed.sampling().greedy
+    assert ChatCLIConfig().temperature == 0.6 and ChatCLIConfig().top_k == 50
+    with pytest.raises(SystemExit):
+        configs.parse(ChatCLIConfig, ["-t", "-1", "-k", "-2", "--max-tokens", "0", "--device-type", "tpu"])
+    message = capsys.readouterr().err
+    for part in ("temperature=-1", "top_k=-2", "max-tokens=0", "device-type=tpu"):
+        assert part in message
