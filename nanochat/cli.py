@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from nanochat.launch.commands import COMMANDS, call, find
+from nanochat.launch.commands import COMMANDS, call, find, finish
 
 
 def usage() -> str:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"nanochat {__version__}")
         return
     try:
-        result = call(*find(words))
+        code = finish(call(*find(words)))
     except BrokenPipeError:  # the reader of our output, `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         raise SystemExit(130) from None
-    if isinstance(result, int) and not isinstance(result, bool) and result:
-        raise SystemExit(result)
+    if code:
+        raise SystemExit(code)
 
 
 def fail(error: Exception) -> None:

@@ -20,7 +20,9 @@ class Command:
 
 
 COMMANDS = {
-    "dataset": Command("download or build pretraining shards", "nanochat.dataset.__main__:main"),
+    "dataset": Command(
+        "download or make text shards", "nanochat.dataset.__main__:run", "nanochat.dataset.__main__:DatasetConfig"
+    ),
     "data": Command("check FILE: check and preview a conversations file", "", None),
     "tok-train": Command(
         "train the tokenizer", "nanochat.tokenizer.train:tok_train", "nanochat.tokenizer.train:TokTrainConfig"
@@ -111,3 +113,10 @@ def call(name: str, command: Command, words: list[str]) -> Any:
         return function(config, world)
     finally:
         world.close()
+
+
+def finish(result: Any) -> int:
+    """What a command's result means to a shell: an exit code as it is; text is shown; all else is success."""
+    if isinstance(result, str):
+        print(result)
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0

@@ -9,9 +9,9 @@ import sys
 import time
 from dataclasses import dataclass
 
-from nanochat.launch.commands import call, find, load
+from nanochat.launch.commands import call, find, finish, load
 from nanochat.launch.ledger import Ledger
-from nanochat.launch.recipes import NAMES, Recipe, RecipeConfig, Step, build, change
+from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, Step, build
 from nanochat.runtime.progress import clock
 from nanochat.runtime.run_dir import base_dir
 
@@ -19,12 +19,12 @@ from nanochat.runtime.run_dir import base_dir
 def recipe(cfg: RecipeConfig) -> int:
     """`nanochat recipe list|show|run`. Returns an exit code."""
     if cfg.action == "list":
-        for name in NAMES:
+        for name in RECIPES:
             print(f"{name:6} {build(name).about}")
         print(f"\nOn this machine `auto` is {pick()}. Run one with `nanochat recipe run NAME`.")
         return 0
     name = pick() if cfg.name == "auto" else cfg.name
-    chosen = change(build(name, cfg.smoke), cfg.override)
+    chosen = build(name, cfg.smoke, cfg.override)
     if cfg.action == "show":
         print(f"{chosen.name}: {chosen.about}\n")
         for step in chosen.steps:
@@ -127,7 +127,7 @@ def in_process(words: list[str]) -> int:
         return 2
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+    return finish(result)
 
 
 def summary(chosen: Recipe, took: dict[str, float], total_s: float) -> str:

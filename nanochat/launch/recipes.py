@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -20,36 +20,35 @@ Settings = Mapping[str, Any]
 # ---------------------------------------------------------------------------------------------------------------
 # The CPU recipe: two cores, no network, ten minutes. Step -> settings of its command.
 CPU: dict[str, Settings] = {
-    "data": {"source": "embedded"},
-    "tokenizer": {"vocab_size": 4096, "max_chars": 20_000_000},
+    "data": {"embedded": True, "characters": 20_000_000},
+    "tokenizer": {"vocab_size": 4096, "max_chars": 10_000_000},
     "base": {
         "depth": 4,
         "max_seq_len": 256,
-        "device_batch_size": 16,
         "total_batch_size": 8192,
         "num_iterations": 600,
+        "eval_every": -1,
+        "eval_tokens": 65_536,
+        "sample_every": -1,
         "core_metric_every": -1,
     },
-    "mid": {"device_batch_size": 16, "num_iterations": 300},
-    "sft": {"device_batch_size": 16, "num_iterations": 150},
+    "mid": {"mixture": "world", "num_iterations": 300, "eval_every": -1, "eval_tokens": 65_536, "sample_every": -1},
+    "sft": {"mixture": "world", "num_iterations": 150, "eval_every": -1, "eval_tokens": 65_536, "sample_every": -1},
     "exam": {"source": "sft", "task_name": "world"},
 }
 # What `--smoke` changes: every step for real, all of them in about a minute, nothing learned.
 CPU_SMOKE: dict[str, Settings] = {
+    "data": {"characters": 1_000_000},
     "tokenizer": {"vocab_size": 1024, "max_chars": 500_000},
-    "base": {"depth": 2, "num_iterations": 10},
-    "mid": {"num_iterations": 5},
-    "sft": {"num_iterations": 5},
+    "base": {"depth": 2, "num_iterations": 10, "eval_tokens": 8192},
+    "mid": {"num_iterations": 5, "eval_tokens": 8192},
+    "sft": {"num_iterations": 5, "eval_tokens": 8192},
     "exam": {"max_problems": 4},
 }
 
-
-# The real thing on GPUs, by depth: shards to download (250M characters, 100 MB each) and rows a GPU takes at once.
-# d20 is 561M parameters at 20 tokens each, 4.8 characters a token: 54 billion characters, 216 shards and some to spare.
-GPU: dict[int, dict[str, int]] = {
-    20: {"shards": 240, "device_batch_size": 32},
-    32: {"shards": 800, "device_batch_size": 8},
-}
+# The real thing on GPUs: depth -> shards to download, of about 250M characters (100 MB) each. d20 at 20 tokens a
+# parameter and 4.8 characters a token reads 54 billion characters: 216 shards, and some to spare.
+GPU_SHARDS: dict[int, int] = {20: 240, 32: 800}
 # ---------------------------------------------------------------------------------------------------------------
 
 
@@ -98,101 +97,101 @@ class Recipe:
         return found
 
 
+TAG = {"model_tag": "{tag}"}  # filled in from the base model's depth, so that no other model is picked up
+
+
 def cpu(smoke: bool = False) -> Recipe:
     """The embedded world on an ordinary computer: a small model that can really do a few things."""
     table = {name: {**settings, **(CPU_SMOKE.get(name, {}) if smoke else {})} for name, settings in CPU.items()}
-    tag = f"d{table['base']['depth']}"
-    cpu_only = {"device_type": "cpu"}
+    here = {"device_type": "cpu"}
     return Recipe(
         "cpu",
-        "ten minutes on two cores, no network: the embedded world, a tiny model, its exam",
+        "ten minutes on two cores, no network: the embedded world, a small model and its exam",
         "cpu",
         (
             Step("data", "dataset", table["data"], ("base_data",)),
             Step("tokenizer", "tok-train", table["tokenizer"], ("tokenizer",), ("data",)),
-            train("base", "base-train", {**table["base"], **cpu_only}, f"base_checkpoints/{tag}", "data", "tokenizer"),
-            train("mid", "mid-train", {**table["mid"], **cpu_only}, f"mid_checkpoints/{tag}", "base"),
-            train("sft", "chat-sft", {**table["sft"], **cpu_only}, f"chatsft_checkpoints/{tag}", "mid"),
-            Step("exam", "chat-eval", {**table["exam"], **cpu_only}, ("report/exam.json",), ("sft",)),
+            train("base", "base-train", {**table["base"], **TAG, **here}, "base", "data", "tokenizer"),
+            train("mid", "mid-train", {**table["mid"], **TAG, **here}, "mid", "base"),
+            train("sft", "chat-sft", {**table["sft"], **TAG, **here}, "chatsft", "mid"),
+            Step("exam", "chat-eval", {**table["exam"], **TAG, **here}, ("report/exam.json",), ("sft",)),
             Step("report", "report", {}, ("report/report.md",), ("exam",), words=("generate",), always=True),
         ),
     )
 
 
-def train(name: str, command: str, settings: Settings, checkpoints: str, *needs: str) -> Step:
-    """A step that trains: on every GPU, under the run's name."""
-    return Step(name, command, settings, (checkpoints,), needs, every_gpu=True, named_run=True)
-
-
 def gpu(name: str, about: str, depth: int) -> Recipe:
-    """Real text and the published recipe at one depth, on every GPU of this machine."""
-    sizes, tag = GPU[depth], f"d{depth}"
-    rows = {"device_batch_size": sizes["device_batch_size"]}
-    half = {"device_batch_size": max(1, sizes["device_batch_size"] // 2)}
-    parts = (
-        Step("first-shards", "dataset", {"num_shards": 8}, ("base_data",), download=True),
-        Step("tokenizer", "tok-train", {"max_chars": 2_000_000_000}, ("tokenizer",), ("first-shards",)),
-        Step("tokenizer-eval", "tok-eval", {}, (), ("tokenizer",)),
-        Step("shards", "dataset", {"num_shards": sizes["shards"]}, ("base_data",), ("first-shards",), download=True),
-        train("base", "base-train", {"depth": depth, **rows}, f"base_checkpoints/{tag}", "shards", "tokenizer"),
-        Step("base-loss", "base-loss", {}, (), ("base",), every_gpu=True),
-        Step("base-eval", "base-eval", {}, ("report/base_eval.json",), ("base",), every_gpu=True),
-        train("mid", "mid-train", half, f"mid_checkpoints/{tag}", "base"),
-        Step("mid-eval", "chat-eval", {"source": "mid"}, ("report/chat_eval_mid.json",), ("mid",), every_gpu=True),
-        train("sft", "chat-sft", {}, f"chatsft_checkpoints/{tag}", "mid"),
-        Step("sft-eval", "chat-eval", {"source": "sft"}, ("report/chat_eval_sft.json",), ("sft",), every_gpu=True),
-        Step("report", "report", {}, ("report/report.md",), ("sft-eval",), words=("generate",), always=True),
+    """Real text and the published mixtures at one depth, on every GPU of this machine."""
+    return Recipe(
+        name,
+        about,
+        "cuda",
+        (
+            Step("first-shards", "dataset", {"num_files": 8}, ("base_data",), download=True),
+            Step("tokenizer", "tok-train", {"max_chars": 2_000_000_000}, ("tokenizer",), ("first-shards",)),
+            Step("tokenizer-eval", "tok-eval", {}, (), ("tokenizer",)),
+            Step(
+                "shards", "dataset", {"num_files": GPU_SHARDS[depth]}, ("base_data",), ("first-shards",), download=True
+            ),
+            train("base", "base-train", {"depth": depth, **TAG}, "base", "shards", "tokenizer"),
+            evaluate("base-loss", "base-loss", {}, (), "base"),
+            evaluate("base-eval", "base-eval", {}, ("report/base_eval.json",), "base"),
+            train("mid", "mid-train", TAG, "mid", "base"),
+            evaluate("mid-eval", "chat-eval", {"source": "mid"}, ("report/chat_eval_mid.json",), "mid"),
+            train("sft", "chat-sft", TAG, "chatsft", "mid"),
+            evaluate("sft-eval", "chat-eval", {"source": "sft"}, ("report/chat_eval_sft.json",), "sft"),
+            Step("report", "report", {}, ("report/report.md",), ("sft-eval",), words=("generate",), always=True),
+        ),
     )
-    return Recipe(name, about, "cuda", parts)
 
 
-def build(name: str, smoke: bool = False) -> Recipe:
-    """The recipe of that name. Raises ValueError for a name there is not."""
-    if name not in NAMES:
-        raise ValueError(f"recipe {name}: unknown; use one of {', '.join(NAMES)}, or auto to pick by hardware")
+def train(name: str, command: str, settings: Settings, stage: str, *needs: str) -> Step:
+    """A step that trains: on every GPU, under the run's name, into its stage's checkpoint folder."""
+    places = (f"{stage}_checkpoints/{{tag}}",)
+    return Step(name, command, settings, places, needs, every_gpu=True, named_run=True)
+
+
+def evaluate(name: str, command: str, settings: Settings, makes: tuple[str, ...], *needs: str) -> Step:
+    return Step(name, command, {**settings, **TAG}, makes, needs, every_gpu=True)
+
+
+RECIPES: dict[str, Callable[[bool], Recipe]] = {
+    "cpu": cpu,
+    "gpu1": lambda smoke: gpu("gpu1", "depth 20 on real text, on one GPU: about a day on an 80 GB card", 20),
+    "node8": lambda smoke: gpu("node8", "depth 20 on real text, on a node of GPUs: hours on eight of 80 GB", 20),
+    "d32": lambda smoke: gpu("d32", "depth 32 on real text, on a node of GPUs: a day or two on eight of 80 GB", 32),
+}
+
+
+def build(name: str, smoke: bool = False, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name with `step.setting=value` changes. Raises ValueError with everything wrong."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name}: unknown; use one of {', '.join(RECIPES)}, or auto to pick by hardware")
     if smoke and name != "cpu":
         raise ValueError(f"--smoke: only the cpu recipe has a short form; leave it out for {name}")
-    if name == "cpu":
-        return cpu(smoke)
-    depth, about = {
-        "gpu1": (20, "d20 (561M parameters) on one GPU: about a day on an 80 GB card"),
-        "node8": (20, "d20 (561M parameters) on a node of eight GPUs: about four hours"),
-        "d32": (32, "d32 (1.9B parameters) on a node of eight GPUs: about a day and a half"),
-    }[name]
-    return gpu(name, about, depth)
-
-
-NAMES = ("cpu", "gpu1", "node8", "d32")
-
-
-def change(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
-    """The recipe with `step.setting=value` changes. Raises ValueError naming each change that makes no sense."""
+    recipe = RECIPES[name](smoke)
     steps, wrong = {step.name: step for step in recipe.steps}, []
     for text in overrides:
         where, equals, value = text.partition("=")
-        name, dot, setting = where.partition(".")
+        step, dot, setting = where.partition(".")
         if not (equals and dot and setting):
             wrong.append(f"--override={text}: write step.setting=value, for example base.depth=6")
-        elif name not in steps:
-            wrong.append(f"--override={text}: recipe {recipe.name} has no step {name}; it has {', '.join(steps)}")
+        elif step not in steps:
+            wrong.append(f"--override={text}: recipe {name} has no step {step}; it has {', '.join(steps)}")
         else:
-            settings = {**steps[name].settings, setting.replace("-", "_"): value}
-            steps[name] = dataclasses.replace(steps[name], settings=settings)
+            changed = {**steps[step].settings, setting.replace("-", "_"): value}
+            steps[step] = dataclasses.replace(steps[step], settings=changed)
     if wrong:
         raise ValueError("\n".join(wrong))
-    return retag(dataclasses.replace(recipe, steps=tuple(steps.values())))
+    base = steps["base"].settings
+    tag = f"d{base['depth']}" if base["model_tag"] == TAG["model_tag"] else str(base["model_tag"])
+    return dataclasses.replace(recipe, steps=tuple(tagged(step, tag) for step in steps.values()))
 
 
-def retag(recipe: Recipe) -> Recipe:
-    """Checkpoint folders follow the base model's depth, also an overridden one."""
-    base = next(step for step in recipe.steps if step.name == "base")
-    tag = str(base.settings.get("model_tag") or f"d{base.settings['depth']}")
-
-    def move(place: str) -> str:
-        return f"{place.split('/')[0]}/{tag}" if "_checkpoints/" in place else place
-
-    steps = tuple(dataclasses.replace(s, makes=tuple(move(m) for m in s.makes)) for s in recipe.steps)
-    return dataclasses.replace(recipe, steps=steps)
+def tagged(step: Step, tag: str) -> Step:
+    """The step with {tag} filled in."""
+    settings = {k: v.replace("{tag}", tag) if isinstance(v, str) else v for k, v in step.settings.items()}
+    return dataclasses.replace(step, settings=settings, makes=tuple(p.replace("{tag}", tag) for p in step.makes))
 
 
 @dataclass

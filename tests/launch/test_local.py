@@ -1,0 +1,176 @@
+"""Running recipes: complete steps are skipped, changes rerun what depends on them, nothing of anybody is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+
+import pytest
+
+from nanochat.launch import commands, local, recipes
+from nanochat.launch.ledger import Ledger
+from nanochat.launch.recipes import Recipe, RecipeConfig, Step
+
+
+@dataclasses.dataclass
+class Write:
+    """Write a file."""
+
+    text: str = "x"
+    place: str = "a"
+    fail: bool = False
+
+    def problems(self) -> list[str]:
+        return ["--text=bad: not this one; use x"] if self.text == "bad" else []
+
+
+@pytest.fixture
+def world(monkeypatch, base_dir):
+    """A recipe of two steps and a download, made of one command that writes a file, and the list of what ran."""
+    ran: list[str] = []
+
+    def write(cfg):
+        ran.append(cfg.place)
+        folder = base_dir / cfg.place
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "half").write_text("")
+        if cfg.fail:
+            raise ValueError("--fail: as asked; leave it out")
+        (folder / "text").write_text(cfg.text)
+
+    module = types.ModuleType("stand_in")
+    module.Write, module.write = Write, write
+    monkeypatch.setitem(sys.modules, "stand_in", module)
+    monkeypatch.setitem(commands.COMMANDS, "write", commands.Command("write", "stand_in:write", "stand_in:Write"))
+
+    def build(smoke):
+        return Recipe(
+            "toy",
+            "a toy",
+            "cpu",
+            (
+                Step("get", "write", {"place": "shards"}, ("shards",), download=True),
+                Step("base", "write", {"place": "a", "model_tag": "d1"}, ("a",), ("get",)),
+                Step("sft", "write", {"place": "b"}, ("b",), ("base",)),
+            ),
+        )
+
+    monkeypatch.setattr(recipes, "RECIPES", {"toy": build})
+    monkeypatch.setattr(local, "build", lambda name, smoke, override: strip(recipes.build(name, smoke, override)))
+
+    def strip(recipe):
+        """The toy's command has no --model-tag."""
+        steps = tuple(
+            dataclasses.replace(s, settings={k: v for k, v in s.settings.items() if k != "model_tag"})
+            for s in recipe.steps
+        )
+        return dataclasses.replace(recipe, steps=steps)
+
+    return ran
+
+
+def go(ran, **settings) -> list[str]:
+    """Run the toy and return the places written by this run."""
+    ran.clear()
+    local.recipe(RecipeConfig("run", "toy", **settings))
+    return list(ran)
+
+
+def test_complete_steps_are_skipped(world, capsys):
+    assert go(world) == ["shards", "a", "b"]
+    assert go(world) == []
+    assert "[2/3] base: complete, skipped" in capsys.readouterr().out
+
+
+def test_a_changed_setting_reruns_what_depends_on_it_and_keeps_the_old_result(world, base_dir):
+    go(world)
+    assert go(world, override=("base.text=new",)) == ["a", "b"]
+    assert (base_dir / "a" / "text").read_text() == "new"
+    assert (base_dir / "previous" / "toy" / "a" / "text").read_text() == "x"
+
+
+def test_missing_results_are_made_again(world, base_dir):
+    go(world)
+    (base_dir / "b" / "text").unlink()
+    (base_dir / "b" / "half").unlink()
+    (base_dir / "b").rmdir()
+    assert go(world) == ["b"]
+
+
+def test_fresh_starts_over_but_keeps_downloads(world, base_dir):
+    go(world)
+    (base_dir / "shards" / "mark").write_text("")
+    assert go(world, fresh=True) == ["shards", "a", "b"]
+    assert (base_dir / "shards" / "mark").exists()
+    assert go(world, fresh=True, only=("sft",)) == ["b"]
+
+
+def test_a_failure_stops_the_recipe_and_is_continued(world, base_dir, capsys):
+    def failing(**settings):
+        world.clear()
+        return local.recipe(RecipeConfig("run", "toy", **settings))
+
+    assert failing(override=("sft.fail=True",)) == 2
+    assert world == ["shards", "a", "b"]
+    out = capsys.readouterr().out
+    assert "error: --fail: as asked; leave it out" in out and "step sft failed" in out
+    assert failing(override=("sft.fail=True",)) == 2 and world == ["b"]
+    assert go(world) == ["b"]
+
+
+def test_an_interrupted_step_with_the_same_settings_finds_its_files(world, base_dir):
+    local.recipe(RecipeConfig("run", "toy", override=("sft.fail=True",)))
+    (base_dir / "b" / "checkpoint").write_text("")
+    local.recipe(RecipeConfig("run", "toy", override=("sft.fail=True",)))
+    assert (base_dir / "b" / "checkpoint").exists()
+
+
+def test_what_others_left_is_moved_to_a_dated_folder_and_never_deleted(world, base_dir):
+    (base_dir / "a").mkdir(parents=True)
+    (base_dir / "a" / "mine").write_text("precious")
+    go(world)
+    go(world, fresh=True)
+    kept = list((base_dir / "previous").glob("2*/a/mine"))
+    assert len(kept) == 1 and kept[0].read_text() == "precious"
+
+
+def test_bad_settings_are_all_told_before_anything_is_written(world, base_dir):
+    with pytest.raises(ValueError) as error:
+        go(world, override=("base.text=bad", "sft.colour=red"), only=("nothing",))
+    assert str(error.value).splitlines() == [
+        "--only=nothing: recipe toy has get, base, sft",
+        "step base: --text=bad: not this one; use x",
+        "step sft: --colour=red: unknown flag; see --help",
+    ]
+    assert world == [] and not base_dir.exists()
+
+
+def test_gpu_recipes_say_that_they_need_one(monkeypatch, base_dir):
+    monkeypatch.setattr(local, "gpu_count", lambda: 0)
+    with pytest.raises(ValueError, match="recipe node8: needs a GPU"):
+        local.recipe(RecipeConfig("run", "node8"))
+    assert not base_dir.exists()
+
+
+@pytest.mark.parametrize("count, name", [(0, "cpu"), (1, "gpu1"), (2, "node8"), (8, "node8")])
+def test_auto_picks_by_hardware(monkeypatch, count, name):
+    monkeypatch.setattr(local, "gpu_count", lambda: count)
+    assert local.pick() == name
+
+
+def test_several_gpus_run_under_torchrun(monkeypatch, tmp_path):
+    started: list[list[str]] = []
+    monkeypatch.setattr(local, "gpu_count", lambda: 4)
+    monkeypatch.setattr(
+        local.subprocess, "run", lambda words: started.append(words) or types.SimpleNamespace(returncode=0)
+    )
+    for name in ("node8", "gpu1"):
+        recipe = recipes.build(name)
+        runner = local.Runner(recipe, RecipeConfig("run", name), Ledger(tmp_path, name))
+        runner.execute(next(s for s in recipe.steps if s.name == "base"), ["--depth=20"])
+        runner.execute(next(s for s in recipe.steps if s.name == "tokenizer"), [])
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
+    assert started[0][1:] == [*torchrun, "-m", "nanochat", "base-train", "--depth=20"]
+    assert started[1][1:] == ["-m", "nanochat", "tok-train"]
+    assert started[2][1:] == ["-m", "nanochat", "base-train", "--depth=20"]
