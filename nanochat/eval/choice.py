@@ -49,13 +49,13 @@ def predict_letters(
 ) -> list[int]:
     """For each prompt the index of the likeliest of its candidate next tokens. Prompts are cropped from the left."""
     context, device = model.config.sequence_len, model.get_device()
-    prompts = [list(prompt[-context:]) for prompt in prompts]
-    chosen = [0] * len(prompts)
-    for batch in batches_by_length([len(p) for p in prompts], max_tokens or default_max_tokens(device)):
-        width = len(prompts[batch[0]])
-        rows = [prompts[i] + [0] * (width - len(prompts[i])) for i in batch]
+    cropped = [list(prompt[-context:]) for prompt in prompts]
+    chosen = [0] * len(cropped)
+    for batch in batches_by_length([len(p) for p in cropped], max_tokens or default_max_tokens(device)):
+        width = len(cropped[batch[0]])
+        rows = [cropped[i] + [0] * (width - len(cropped[i])) for i in batch]
         hidden = model.hidden(torch.tensor(rows, device=device))
-        last = torch.tensor([len(prompts[i]) - 1 for i in batch], device=device)
+        last = torch.tensor([len(cropped[i]) - 1 for i in batch], device=device)
         logits = model.head(hidden[torch.arange(len(batch), device=device), last])
         for i, row in zip(batch, logits, strict=True):
             chosen[i] = int(row[torch.tensor(candidates[i], device=device)].argmax())

@@ -47,7 +47,7 @@ def _named(*splits: str) -> dict[str, str]:
 
 
 _ARC_SPLITS = _named("train", "validation", "test")
-_ARC_FILES = {"validation": ("validation", "dev")}
+_ARC_FILES: dict[str, tuple[str, ...]] = {"validation": ("validation", "dev")}
 DATA_SETS = {
     "gsm8k": DataSet("GSM8K", "gsm8k", "openai/gsm8k", "main", _named("train", "test"), {}),
     "humaneval": DataSet(

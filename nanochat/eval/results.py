@@ -1,0 +1,134 @@
+"""What an evaluation leaves behind: scores with intervals, every single verdict, and what exactly was evaluated.
+
+`<checkpoint dir>/<kind>_<step>.json` holds everything, `<base>/report/<section>.json` the part that a report shows.
+Both are plain data; evaluating further tasks of the same weights adds to them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nanochat.eval.intervals import wilson
+from nanochat.runtime.run_dir import atomic_write, base_dir, code_version, environment, sha256_file
+from nanochat.tokenizer import Tokenizer
+
+PACKAGES = ("nanochat", "torch", "numpy", "tiktoken", "rustbpe", "pyarrow")
+VERDICTS = ("correct", "problems")  # one entry an example: in the results file, not in the report
+
+
+def scored(verdicts: Sequence[float], baseline: float, **more: Any) -> dict[str, Any]:
+    """A task's entry: score in [0, 1] with its Wilson 95% interval, centred on the baseline, and each verdict."""
+    n, total = len(verdicts), float(sum(verdicts))
+    low, high = wilson(total, n)
+    score = total / n if n else 0.0
+    return {
+        "score": score,
+        "low": low,
+        "high": high,
+        "n": n,
+        "baseline": baseline,
+        "centered": (score - baseline) / (1 - baseline),
+        **more,
+        "correct": [int(v) if v in (0, 1) else float(v) for v in verdicts],
+    }
+
+
+def centered_mean(tasks: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> float | None:
+    """Mean of the centred scores, None unless every one of `names` was evaluated: a part is not comparable."""
+    wanted = list(names)
+    if not wanted or any(name not in tasks for name in wanted):
+        return None
+    return sum(tasks[name]["centered"] for name in wanted) / len(wanted)
+
+
+def package_versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def identify(meta: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Which weights and tokenizer, and which code and machine looked at them. `meta` as `load_model` returns it."""
+    directory, step = Path(meta["directory"]), int(meta["step"])
+    name = f"model_{step:06d}.pt"
+    known = meta.get("files", {}).get(name, {}).get("sha256")  # loading has checked it
+    return {
+        "source": meta["source"],
+        "model_tag": directory.name,
+        "step": step,
+        "checkpoint": str(directory / name),
+        "checkpoint_sha256": known or sha256_file(directory / name),
+        "tokenizer": tokenizer.identity(),
+        "model_config": meta["model_config"],
+        "packages": package_versions(),
+        "code_version": code_version(),
+        "environment": environment(),
+        "written": time.time(),
+    }
+
+
+def save_results(
+    kind: str,
+    meta: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    tasks: Mapping[str, Mapping[str, Any]],
+    **more: Any,
+) -> tuple[Path, dict[str, Any]]:
+    """Write (or add to) the results file of a checkpoint -> its path and whole content.
+
+    Entries of earlier evaluations of the same weights stay unless evaluated anew; those of other weights go.
+    """
+    document: dict[str, Any] = {"kind": kind, **identify(meta, tokenizer)}
+    path = Path(meta["directory"]) / f"{kind}_{document['step']:06d}.json"
+    earlier = read_results(path) if path.is_file() else {}
+    same = earlier.get("checkpoint_sha256") == document["checkpoint_sha256"]
+    for name, value in earlier.items() if same else ():
+        document.setdefault(name, value)
+    document["tasks"] = {**(earlier.get("tasks", {}) if same else {}), **tasks}
+    document.update(more)
+    atomic_write(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return path, document
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A results file. ValueError when it is not one."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable results file ({error}); delete it and evaluate again") from None
+    if not isinstance(document, dict) or not isinstance(document.get("tasks"), dict):
+        raise ValueError(f"{path}: not a results file (it has no tasks); name one written by an evaluation")
+    return document
+
+
+def write_section(section: str, document: Mapping[str, Any], names: Iterable[str] | None = None) -> Path:
+    """Hand the report its part of a results document: `names` (default: all tasks) without the single verdicts."""
+    wanted = list(document["tasks"] if names is None else names)
+    tasks = {
+        name: {key: value for key, value in document["tasks"][name].items() if key not in VERDICTS}
+        for name in wanted
+        if name in document["tasks"]
+    }
+    path = base_dir() / "report" / f"{section}.json"
+    record = {"section": section, **document, "tasks": tasks}
+    atomic_write(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def table(tasks: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
+    """Aligned lines `task  score  [low, high]  n` for people."""
+    width = max([len(name) for name in tasks] + [4])
+    lines = [f"{'task':<{width}}   score   95% interval        n"]
+    for name in names:
+        t = tasks[name]
+        lines.append(f"{name:<{width}}  {t['score']:6.4f}   [{t['low']:.4f}, {t['high']:.4f}]  {t['n']:6d}")
+    return "\n".join(lines)
