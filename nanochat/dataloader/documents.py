@@ -137,12 +137,13 @@ def _row_groups(path: Path) -> list[int]:
     try:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
-            names = file.schema_arrow.names
+            columns = {field.name: str(field.type) for field in file.schema_arrow}
             rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
         raise damaged_shard(path, error) from error
-    if "text" not in names:
-        raise ValueError(f"{path}: no column 'text' (it has: {', '.join(names)}); a text shard needs one, of strings")
+    if columns.get("text") not in ("string", "large_string", "string_view"):
+        has = ", ".join(f"{name}: {kind}" for name, kind in columns.items())
+        raise ValueError(f"{path}: no column 'text' of strings (it has {has}); a text shard needs one")
     return rows
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from nanochat.dataloader.documents import damaged_shard
 from nanochat.dataset.shards import (
     list_shards,
+    measure_shard,
     read_manifest,
     replacing,
     shard_paths,
@@ -167,7 +168,7 @@ def _adopt(folder: Path, files: list[Path], hashes: list[str], out_dir: Path, li
             expected = known.get(path.name, {}).get("sha256", sha256)
             if expected != sha256:
                 raise damaged_shard(path, ValueError("its SHA-256 is not the one in the manifest beside it"))
-            rows, characters = _measure(path)
+            rows, characters = measure_shard(path)
             target = building / path.name
             if not (big and _linked(path, target)):
                 shutil.copyfile(path, target)
@@ -196,23 +197,6 @@ def _linked(path: Path, target: Path) -> bool:
     except OSError:  # another file system, or one without links
         return False
     return True
-
-
-def _measure(path: Path) -> tuple[int, int]:
-    """(rows, characters) of a shard, reading all of it, which also checks it."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    rows = characters = 0
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for group in range(file.num_row_groups):
-                column = file.read_row_group(group, columns=["text"]).column("text")
-                rows += len(column)
-                characters += pc.sum(pc.utf8_length(column)).as_py() or 0
-    except (OSError, ValueError, KeyError) as error:
-        raise damaged_shard(path, error) from error
-    return rows, characters
 
 
 def _read_all(files: list[Path]) -> Iterator[str]:

@@ -57,11 +57,11 @@ def shard_paths(folder: str | Path) -> tuple[list[Path], Path]:
     paths = list_shards(folder)
     if not paths:
         raise ValueError(f"{folder}: no text shards here; {GET_DATA}")
-    if len(paths) == 1:
-        raise ValueError(f"{folder}: only {paths[0].name} is here; training and validation need one each; {GET_DATA}")
     manifest = read_manifest(folder)
     if manifest.get("unfinished"):
-        raise ValueError(f"{folder}: making the shards was interrupted; run the command that made them again")
+        raise ValueError(f"{folder}: the shards are not complete; run the `python -m nanochat.dataset` command again")
+    if len(paths) == 1:
+        raise ValueError(f"{folder}: only {paths[0].name} is here; training and validation need one each; {GET_DATA}")
     listed = {entry["name"]: entry for entry in manifest.get("shards", [])}
     for path in paths:
         expected = listed.get(path.name, {}).get("bytes")
@@ -96,8 +96,6 @@ def write_manifest(folder: str | Path, shards: list[dict[str, Any]], **about: An
 
 def verify_shards(folder: str | Path) -> list[str]:
     """Read every shard completely; one line per problem found. SHA-256 is compared where the manifest has it."""
-    import pyarrow.parquet as pq
-
     listed = {entry["name"]: entry for entry in read_manifest(folder).get("shards", [])}
     problems = [f"{name}: missing" for name in sorted(set(listed) - {path.name for path in list_shards(folder)})]
     for path in list_shards(folder):
@@ -106,12 +104,27 @@ def verify_shards(folder: str | Path) -> list[str]:
             problems.append(f"{path.name}: SHA-256 differs from {MANIFEST}")
             continue
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                for group in range(file.num_row_groups):
-                    file.read_row_group(group, columns=["text"])
-        except (OSError, ValueError, KeyError) as error:
-            problems.append(f"{path.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            measure_shard(path)
+        except ValueError as error:
+            problems.append(str(error))
     return problems
+
+
+def measure_shard(path: Path) -> tuple[int, int]:
+    """(rows, characters) of a shard. Reads all of it, so a damaged one raises ValueError."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    rows = characters = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                column = file.read_row_group(group, columns=["text"]).column("text")
+                rows += len(column)
+                characters += pc.sum(pc.utf8_length(column)).as_py() or 0
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # Arrow's errors are of these kinds
+        raise damaged_shard(path, error) from error
+    return rows, characters
 
 
 class ShardWriter:
@@ -245,10 +258,12 @@ def write_shards(
     source: str,
     licence: str,
     extra: dict[str, Any] | None = None,
+    **about: Any,
 ) -> dict[str, Any]:
     """Replace the folder's data by these documents, all or nothing; returns the manifest.
 
-    kind: "own text" or "embedded", which may be replaced without asking. extra: more manifest entries, looked at last.
+    kind: "own text" or "embedded", which may be replaced without asking. about: more manifest entries; extra: the
+    same for those that are known only once the documents have been read.
     """
     origin: dict[str, Any] = {"source": source, "licence": licence}
     with replacing(folder, kind) as building:
@@ -263,4 +278,4 @@ def write_shards(
                 writer.add(text)
         if not entries or not writer.entries:
             raise ValueError(f"{source}: needs at least one training document and one validation document")
-        return write_manifest(building, entries + writer.entries, kind=kind, **origin, **(extra or {}))
+        return write_manifest(building, entries + writer.entries, kind=kind, **origin, **about, **(extra or {}))

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nanochat.dataloader.documents import ShardDocuments
+from nanochat.dataset.own_text import import_text
 from nanochat.dataset.shards import list_shards, read_manifest, shard_paths
+from nanochat.runtime.run_dir import base_dir
 
-__all__ = ["describe", "iter_documents", "shard_paths"]
+__all__ = ["describe", "find_shards", "iter_documents", "shard_paths"]
 
 
 def iter_documents(
@@ -40,3 +42,17 @@ def describe(folder: str | Path) -> str:
         parts.append(f"{rows:,} documents, {characters / 1e6:,.1f} M characters")
     about = manifest.get("source") or "no manifest, source unknown"
     return f"{folder}: {about}: {', '.join(parts)}"
+
+
+def find_shards(data: str | None = None) -> tuple[list[Path], Path]:
+    """(training shards, validation shard): a folder of shards is used as it is, other text is imported first.
+
+    `data` None means the base directory's `base_data`. Raises ValueError saying how to get data when there is none.
+    """
+    if data is None:
+        return shard_paths(base_dir() / "base_data")
+    folder = Path(data).expanduser()
+    if list_shards(folder) or list_shards(folder / "base_data"):
+        return shard_paths(folder)
+    out_dir = base_dir() / "own_text" / (folder.resolve().stem or "text")
+    return shard_paths(import_text(folder, out_dir).folder)

@@ -118,7 +118,7 @@ def _text_of_line(line: bytes) -> tuple[str, str]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        return "", f"not valid JSON ({error}); write one object with a string field \"text\" per line"
+        return "", f'not valid JSON ({error}); write one object with a string field "text" per line'
     if isinstance(row, dict) and isinstance(row.get("text"), str):
         return row["text"].encode("utf-8", "replace").decode("utf-8"), ""  # JSON can spell lone surrogates
     if isinstance(row, list) or (isinstance(row, dict) and "messages" in row):

@@ -37,7 +37,7 @@ def test_a_damaged_shard_is_named_with_the_fix(tmp_path):
 
 
 def test_other_parquet_files_and_empty_sources_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no column 'text'.*body"):
+    with pytest.raises(ValueError, match="no column 'text'.*body: string"):
         ShardDocuments([write(tmp_path / "a.parquet", ["x"], column="body")])
     with pytest.raises(ValueError, match="hold no documents"):
         ShardDocuments([write(tmp_path / "b.parquet", [])])

@@ -153,9 +153,7 @@ def test_shuffle_differs_by_pass_and_is_a_permutation():
     orders = [[documents.raw(p * 20 + i)["messages"][0]["content"] for i in range(20)] for p in range(3)]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
     assert orders[0] != orders[1] != orders[2]
-    assert orders[0] == [
-        ConversationDocuments(chats(20), seed=3).raw(i)["messages"][0]["content"] for i in range(20)
-    ]
+    assert orders[0] == [ConversationDocuments(chats(20), seed=3).raw(i)["messages"][0]["content"] for i in range(20)]
 
 
 def test_estimate_is_close_to_what_a_pass_takes(monkeypatch):

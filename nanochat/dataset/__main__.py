@@ -1,0 +1,107 @@
+"""`python -m nanochat.dataset`: fill the folder of text shards from the hub, from your own text, or offline."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from nanochat.config import parse
+from nanochat.runtime.run_dir import base_dir
+
+
+@dataclass
+class DatasetConfig:
+    """Text shards for pretraining: -n (public shards), --data (your own text) or --embedded (made here, offline)."""
+
+    num_files: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
+    """Public shards to download, besides the validation shard; -1 means all."""
+    dataset: Literal["fineweb-edu", "climbmix"] = "fineweb-edu"
+    """Which public set."""
+    workers: Annotated[int, tyro.conf.arg(aliases=["-w"])] = 4
+    """Downloads at the same time."""
+    mirror: str | None = None
+    """Folder or address that has the same shard files (HF_ENDPOINT works too)."""
+    data: Path | None = None
+    """Your own text: a .txt, .md, .jsonl or .parquet file, or a folder of them."""
+    licence: str = "not stated"
+    """Licence of your own text, for the manifest."""
+    embedded: bool = False
+    """Make the embedded world's text; needs no network."""
+    characters: int = 20_000_000
+    """Size of the embedded world's training text."""
+    verify: bool = False
+    """Read every shard that is there and compare checksums."""
+    out: Path | None = None
+    """Folder for the shards (default: base_data under NANOCHAT_BASE_DIR)."""
+
+    def problems(self) -> list[str]:
+        """Settings that contradict each other."""
+        found = []
+        chosen = [self.num_files is not None, self.data is not None, self.embedded, self.verify]
+        if sum(chosen) != 1:
+            found.append("give exactly one of -n N, --data DIR_OR_FILE, --embedded, --verify")
+        if self.num_files is not None and (self.num_files == 0 or self.num_files < -1):
+            found.append(f"-n {self.num_files}: must be at least 1, or -1 for all shards")
+        if not 1 <= self.workers <= 64:
+            found.append(f"--workers {self.workers}: must be between 1 and 64")
+        is_address = self.mirror is not None and self.mirror.startswith(("http://", "https://"))
+        if self.mirror is not None and not is_address and not Path(self.mirror).expanduser().is_dir():
+            found.append(f"--mirror {self.mirror}: no such folder, and not an http(s) address")
+        if self.embedded and self.characters < 100_000:
+            found.append(f"--characters {self.characters}: must be at least 100000")
+        return found
+
+
+def run(config: DatasetConfig) -> str:
+    """Do what the config asks for; returns the line to print. Raises ValueError for what people can put right."""
+    from nanochat.dataset.sources import describe
+
+    out = config.out or base_dir() / "base_data"
+    if config.verify:
+        return _verified(out)
+    if config.data is not None:
+        from nanochat.dataset.own_text import import_text
+
+        return import_text(config.data, out, licence=config.licence).summary()
+    if config.embedded:
+        from nanochat.dataset.embedded import write_shards
+
+        write_shards(out, config.characters)
+        return describe(out)
+    from nanochat.dataset.hub import SETS, download_shards
+
+    assert config.num_files is not None
+    download_shards(SETS[config.dataset], config.num_files, out, workers=config.workers, mirror=config.mirror)
+    return describe(out)
+
+
+def _verified(folder: Path) -> str:
+    from nanochat.dataset.shards import shard_paths, verify_shards
+    from nanochat.dataset.sources import describe
+
+    problems = verify_shards(folder)
+    if problems:
+        raise ValueError("\n".join(problems))
+    shard_paths(folder)
+    return f"{describe(folder)}: all whole"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point. Exit code 2 with one line per problem, 130 on Ctrl+C."""
+    try:
+        print(run(parse(DatasetConfig, argv, prog="python -m nanochat.dataset")))
+    except (ValueError, OSError) as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
