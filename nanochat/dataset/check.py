@@ -1,0 +1,117 @@
+"""`nanochat data check FILE`: is this file fit for training, and on what exactly would be trained?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from nanochat.dataset.conversations import FileContents, scan_conversations, write_conversations
+from nanochat.tokenizer import Tokenizer, open_tokenizer
+from nanochat.tokenizer.chat import visualize
+
+PREVIEW_TOKENS = 400
+
+
+@dataclass
+class DataCheckConfig:
+    """Check a file of conversations and show what is trained on.
+
+    file: JSONL (either form, ShareGPT or Alpaca) or a JSON list. convert: write the good conversations there in the
+    {"messages": ...} form. tokenizer: a directory or a tiktoken name; default the trained one. preview: how many
+    conversations to show. max_problems: how many bad lines to list (all are counted). sequence_len: context length
+    that conversations are compared with.
+    """
+
+    file: Annotated[str, tyro.conf.Positional]
+    convert: str | None = None
+    tokenizer: str | None = None
+    preview: int = 1
+    max_problems: int = 50
+    sequence_len: int = 2048
+
+    def problems(self) -> list[str]:
+        found = [
+            f"--{name.replace('_', '-')}={getattr(self, name)}: must be {least} or more"
+            for name, least in (("preview", 0), ("max_problems", 1), ("sequence_len", 1))
+            if getattr(self, name) < least
+        ]
+        if self.convert is not None and Path(self.convert).resolve() == Path(self.file).resolve():
+            found.append(f"--convert={self.convert}: is the checked file itself; name another file")
+        return found
+
+
+def data_check(cfg: DataCheckConfig) -> int:
+    """Print the findings; 0 when every line is good, 1 otherwise. ValueError when the file cannot be read."""
+    if problems := cfg.problems():
+        raise ValueError("\n".join(problems))
+    contents = scan_conversations(cfg.file)
+    tokenizer, note = _tokenizer(cfg.tokenizer)
+    for problem in contents.problems[: cfg.max_problems]:
+        print(problem)
+    if len(contents.problems) > cfg.max_problems:
+        print(f"... and {len(contents.problems) - cfg.max_problems:,} more bad lines (--max-problems shows more)")
+    if contents.conversations:
+        _show_counts(count(contents, tokenizer, cfg.sequence_len), cfg.sequence_len, "bytes" if note else "tokens")
+    if note:
+        print(note)
+    _preview(contents, tokenizer, cfg.preview)
+    if cfg.convert is not None and contents.conversations:
+        write_conversations(cfg.convert, contents.conversations)
+        print(f"wrote {len(contents.conversations):,} conversations to {cfg.convert}")
+    bad = len(contents.problems)
+    print(f"{cfg.file}: {len(contents.conversations):,} good, {bad:,} bad" + ("" if bad else ": ready for --data"))
+    return 1 if bad else 0
+
+
+def count(contents: FileContents, tokenizer: Tokenizer, sequence_len: int) -> dict[str, Any]:
+    """The numbers of a file: conversations, forms, messages, duplicates, tokens, trained tokens, longest, too long."""
+    rendered = [tokenizer.render_conversation(conversation) for conversation in contents.conversations]
+    lengths = [len(ids) for ids, _ in rendered]
+    unique = {json.dumps(conversation, sort_keys=True) for conversation in contents.conversations}
+    return {
+        "conversations": len(rendered),
+        "forms": dict(contents.forms),
+        "messages": sum(len(conversation["messages"]) for conversation in contents.conversations),
+        "duplicates": len(rendered) - len(unique),
+        "tokens": sum(lengths),
+        "trained_tokens": sum(sum(mask) for _, mask in rendered),
+        "longest": max(lengths, default=0),
+        "too_long": sum(length > sequence_len for length in lengths),
+    }
+
+
+def _show_counts(numbers: dict[str, Any], sequence_len: int, unit: str) -> None:
+    forms = ", ".join(f"{count:,} {form}" for form, count in sorted(numbers["forms"].items()))
+    share = 100 * numbers["trained_tokens"] / max(1, numbers["tokens"])
+    print(f"conversations  {numbers['conversations']:,} ({forms}), {numbers['messages']:,} messages")
+    if numbers["duplicates"]:
+        print(f"duplicates     {numbers['duplicates']:,} exact repetitions (kept)")
+    print(f"{unit:14} {numbers['tokens']:,}, longest conversation {numbers['longest']:,}")
+    print(f"trained {unit:6} {numbers['trained_tokens']:,} ({share:.1f}%: what the assistant says)")
+    if numbers["too_long"]:
+        print(f"too long       {numbers['too_long']:,} exceed {sequence_len:,} {unit} and are cut at the end")
+
+
+def _tokenizer(name: str | None) -> tuple[Tokenizer, str]:
+    try:
+        return open_tokenizer(name), ""
+    except ValueError as error:
+        if name is not None:
+            raise
+        return Tokenizer.byte_level(), f"counted in bytes, not tokens: {error}"
+
+
+def _preview(contents: FileContents, tokenizer: Tokenizer, number: int) -> None:
+    if not contents.conversations or not number:
+        return
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print("preview: [green]green is trained on[/green], [red]red is only read[/red]")
+    for conversation in contents.conversations[:number]:
+        ids, mask = tokenizer.render_conversation(conversation, PREVIEW_TOKENS)
+        console.print(visualize(tokenizer, ids, mask) + ("[dim] ...[/dim]" if len(ids) == PREVIEW_TOKENS else ""))

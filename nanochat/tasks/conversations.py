@@ -1,0 +1,47 @@
+"""Your own conversations as a task: every row of a JSONL file, read and checked when it is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nanochat.dataset.conversations import parse_mix, read_conversations
+from nanochat.tasks.base import Conversation, Task
+
+
+class ConversationFile(Task):
+    """The conversations of one file, for training (it cannot judge answers).
+
+    ValueError when a line is bad: training on part of a file without saying so helps nobody.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.name = self.path.stem
+        self.rows, problems = read_conversations(self.path)
+        if problems:
+            more = f" (and {len(problems) - 1:,} more bad lines)" if len(problems) > 1 else ""
+            raise ValueError(
+                f"{problems[0]}{more}; `nanochat data check {self.path}` lists them, "
+                "with `--convert OUT.jsonl` it writes a file without them"
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return self.rows[self.index(index)]
+
+
+def open_mix(specs: list[str] | tuple[str, ...]) -> list[tuple[Task, float]]:
+    """`["a.jsonl", "b.jsonl:3"]` as parts of a `Mixture`. ValueError with every problem, one a line."""
+    parts: list[tuple[Task, float]] = []
+    problems: list[str] = []
+    for spec in specs:
+        try:
+            path, epochs = parse_mix(spec)
+            parts.append((ConversationFile(path), epochs))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return parts
