@@ -33,6 +33,9 @@ SECTIONS = (
 )
 
 
+PICTURES = "report_files"  # folder beside report.md, named so that a copy of both does not meet another tool's files
+
+
 def report_dir(base: Path | None = None) -> Path:
     """Folder of the records, `<base>/report`. Not created here."""
     return (base if base is not None else base_dir()) / "report"
@@ -44,7 +47,9 @@ def plain(value: Any) -> Any:
     Non-finite floats become None (JSON has no NaN, and a reader in another language would refuse the file), dataclasses
     become dicts, paths and other objects become text, one-element tensors and numpy scalars become numbers.
     """
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):  # half a character, as a model may write it, has no UTF-8 form
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -121,13 +126,19 @@ def read_metrics(path: str | Path | None) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
+def clear_pictures(base: Path | None = None) -> list[Path]:
+    """Delete the pictures of an earlier report; returns what went."""
+    gone = sorted((report_dir(base) / PICTURES).glob("plot_*.png"))
+    for path in gone:
+        path.unlink()
+    return gone
+
+
 def clear_records(base: Path | None = None) -> list[Path]:
     """Delete the records and the files the report made (`reset`); other files in the folder stay. Returns what went."""
     folder = report_dir(base)
     made = [folder / f"{s}.json" for s in SECTIONS] + [folder / "report.md", folder / "report.html"]
-    if folder.is_dir():
-        made += sorted(folder.glob("plot_*.png"))
     gone = [path for path in made if path.is_file()]
     for path in gone:
         path.unlink()
-    return gone
+    return gone + clear_pictures(base)
