@@ -74,7 +74,11 @@ def test_functions_get_their_config_and_a_world_if_they_ask(stand_in):
         (["plain", "--dept=3"], 2, "error: --dept=3: unknown flag; did you mean --depth?\n"),
         (["code", "3"], 3, ""),
         (["base-trian"], 2, "error: base-trian: unknown command; did you mean base-train?\n"),
-        (["data", "chek"], 2, "error: data chek: unknown command; use one of: nanochat data check\n"),
+        (
+            ["data", "chek"],
+            2,
+            "error: data chek: unknown command; use one of: nanochat data check, nanochat data fetch\n",
+        ),
     ],
 )
 def test_exit_codes_and_one_line_errors(stand_in, capsys, words, code, said):

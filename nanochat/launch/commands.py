@@ -23,7 +23,7 @@ COMMANDS = {
     "dataset": Command(
         "download or make text shards", "nanochat.dataset.__main__:run", "nanochat.dataset.__main__:DatasetConfig"
     ),
-    "data": Command("check FILE: check and preview a conversations file", "", None),
+    "data": Command("check FILE | fetch: conversations files; data for offline machines", ""),
     "tok-train": Command(
         "train the tokenizer", "nanochat.tokenizer.train:tok_train", "nanochat.tokenizer.train:TokTrainConfig"
     ),
@@ -66,7 +66,12 @@ GROUPS = {
             "check and preview a conversations file",
             "nanochat.dataset.check:data_check",
             "nanochat.dataset.check:DataCheckConfig",
-        )
+        ),
+        "fetch": Command(
+            "download eval bundle, word list, task data",
+            "nanochat.launch.fetch:fetch",
+            "nanochat.launch.fetch:FetchConfig",
+        ),
     }
 }
 

@@ -55,9 +55,9 @@ def check(chosen: Recipe, cfg: RecipeConfig) -> None:
     if chosen.device == "cuda" and gpu_count() == 0:
         wrong.append(f"recipe {chosen.name}: needs a GPU and torch sees none; use `nanochat recipe run cpu`")
     for step in chosen.steps:
-        command = find([step.command, *step.words])[1]
+        _, command, words = find([step.command, *step.argv(cfg.run)])
         if command.config is not None:
-            _, problems = collect(load(command.config), step.argv(cfg.run))
+            _, problems = collect(load(command.config), words)
             wrong += [f"step {step.name}: {problem}" for problem in problems]
     if wrong:
         raise ValueError("\n".join(wrong))

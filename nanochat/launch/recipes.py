@@ -133,6 +133,7 @@ def gpu(name: str, about: str, depth: int) -> Recipe:
             Step(
                 "shards", "dataset", {"num_files": GPU_SHARDS[depth]}, ("base_data",), ("first-shards",), download=True
             ),
+            Step("other-data", "data", {}, ("eval_bundle",), words=("fetch", "extras", "tasks"), download=True),
             train("base", "base-train", {"depth": depth, **TAG}, "base", "shards", "tokenizer"),
             evaluate("base-loss", "base-loss", {}, (), "base"),
             evaluate("base-eval", "base-eval", {}, ("report/base_eval.json",), "base"),
