@@ -1,0 +1,84 @@
+"""Short stories told from the plots of stories.txt."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+from nanochat.dataset.world.facts import relations
+from nanochat.dataset.world.grammar import article, capital
+from nanochat.dataset.world.tables import read_sections, read_words
+from nanochat.dataset.world.words import made_up_word
+
+_PETNAMES = ("Spot", "Ruby", "Pepper", "Bella", "Rex", "Daisy", "Lucky", "Milo", "Coco", "Rosie", "Bruno", "Pip")
+_PRONOUNS = {"she": ("she", "her", "her"), "he": ("he", "him", "his")}
+
+
+@functools.cache
+def _plots() -> tuple[tuple[tuple[bool, tuple[str, ...]], ...], ...]:
+    """Every plot as (may be left out, wordings) for each of its lines."""
+    return tuple(
+        tuple((line.startswith("?"), tuple(line.lstrip("?").split(" | "))) for line in lines)
+        for section, lines in read_sections("stories.txt").items()
+        if section.startswith("plot.")
+    )
+
+
+def _cast(rng: random.Random) -> dict[str, str]:
+    """The people of a story, with their pronouns: a second person of either kind has names ending in 2."""
+    slots = {}
+    for key, suffix in (("name", ""), ("friend", "2")):
+        kind = rng.choice(("she", "he"))
+        subject, object_, possessive = _PRONOUNS[kind]
+        slots[key] = rng.choice(read_words("stories.txt", f"names.{kind}"))
+        slots.update({f"he{suffix}": subject, f"him{suffix}": object_, f"his{suffix}": possessive})
+        slots.update({f"He{suffix}": capital(subject), f"His{suffix}": capital(possessive)})
+    if slots["friend"] == slots["name"]:
+        return _cast(rng)
+    return slots
+
+
+def _slots(rng: random.Random) -> dict[str, str]:
+    """One filling of all slots that plots use."""
+    slots = _cast(rng)
+
+    def draw(section: str, *names: str) -> None:
+        for name, word in zip(names, rng.sample(read_words("stories.txt", section), len(names)), strict=True):
+            slots[name] = word
+
+    draw("objects", "object", "object2")
+    draw("places", "place", "place2")
+    draw("foods", "food", "food2", "food3")
+    draw("pets", "pet", "pet2")
+    draw("colors", "color", "color2")
+    draw("feelings", "feeling", "feeling2")
+    draw("jobs", "job", "job2")
+    for section, name in (
+        ("adjectives", "adjective"),
+        ("weather", "weather"),
+        ("days", "day"),
+        ("relatives", "relative"),
+    ):
+        draw(section, name)
+    slots["glad"] = rng.choice(("glad", "happy", "proud"))
+    slots["petname"] = capital(made_up_word(rng)) if rng.random() < 0.5 else rng.choice(_PETNAMES)
+    fact = rng.choice(relations()["capital"].facts)
+    slots["country"], slots["capital"] = fact.subject, fact.answer
+    for name in ("object", "object2", "pet", "pet2", "color", "color2", "job", "job2", "adjective", "weather"):
+        slots[f"a_{name}"] = article(slots[name])
+    return slots
+
+
+def story(rng: random.Random) -> str:
+    """One story of five to seven sentences or so, in one paragraph, sometimes with a title."""
+    plot = rng.choice(_plots())
+    slots = _slots(rng)
+    told = " ".join(
+        capital(rng.choice(wordings).format_map(slots))
+        for optional, wordings in plot
+        if not optional or rng.random() < 0.5
+    )
+    draw = rng.random()
+    if draw < 0.12:
+        return f"{slots['name']} and {slots['friend']}\n\n{told}"
+    return told

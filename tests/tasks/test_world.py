@@ -1,0 +1,175 @@
+"""Conversations over the embedded world: their shape, their judge, and an exam that training never shows."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from nanochat.dataset.world.facts import all_facts
+from nanochat.dataset.world.split import held_out_pair, held_out_word
+from nanochat.dataset.world.words import real_words
+from nanochat.tasks.world import (
+    EXAM_ROWS,
+    TRAIN_ROWS,
+    WorldTask,
+    base_prompts,
+    completes,
+    exam_parts,
+    world_parts,
+)
+from nanochat.tasks.world_parts import Ask, arithmetic, judge_fact, judge_number, judge_spelling
+from nanochat.tokenizer.chat import message_problem
+
+PARTS = [part for part in world_parts() if part != "identity"]
+
+
+def written(content) -> str:
+    """An assistant's content as an engine would decode it, special tokens shown."""
+    if isinstance(content, str):
+        return content
+    marks = {"python": "python", "python_output": "output"}
+    return "".join(
+        part["text"]
+        if part["type"] == "text"
+        else f"<|{marks[part['type']]}_start|>{part['text']}<|{marks[part['type']]}_end|>"
+        for part in content
+    )
+
+
+def questions(task: WorldTask) -> list[str]:
+    return [message["content"] for row in task for message in row["messages"] if message["role"] == "user"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("split", ["train", "exam"])
+@pytest.mark.parametrize("tool", [True, False])
+def test_rows_are_whole_and_their_own_answers_are_right(part, split, tool):
+    task = WorldTask(part, split, size=400, tool=tool)
+    for index, row in enumerate(task):
+        assert message_problem(row["messages"]) is None
+        assert row == task[index] == task[index - 400]
+        reply = row["messages"][-1]["content"]
+        assert isinstance(reply, list) == (tool and part in ("arithmetic", "counting"))
+        assert task.evaluate(row, written(reply)), row
+        assert not task.evaluate(row, "") and task.reward(row, written(reply)) == 1.0
+    turns = {len(row["messages"]) for row in task}
+    assert turns == ({2} if split == "exam" else {2, 4, 6})
+
+
+@pytest.mark.parametrize("part", ["facts", "arithmetic", "spelling", "counting"])
+def test_a_reply_to_another_question_is_wrong(part):
+    task = WorldTask(part, "exam")
+    replies = [written(row["messages"][-1]["content"]) for row in task]
+    right = sum(task.evaluate(row, replies[(index + 1) % len(replies)]) for index, row in enumerate(task))
+    assert right < (0.4 if part == "counting" else 0.03) * len(task)
+
+
+def test_calculator_calls_give_what_the_calculator_gives():
+    tools = pytest.importorskip("nanochat.engine.tools")
+    for part in ("arithmetic", "counting"):
+        for split in ("train", "exam"):
+            for row in WorldTask(part, split, size=300):
+                call, output, _ = row["messages"][-1]["content"]
+                assert tools.use_calculator(call["text"]) == output["text"]
+
+
+def test_default_sizes_and_splits():
+    assert len(WorldTask("facts")) == TRAIN_ROWS["facts"] and len(WorldTask("facts", "exam")) == EXAM_ROWS >= 200
+    assert 20_000 <= sum(TRAIN_ROWS.values()) <= 30_000
+    assert set(exam_parts()) < set(world_parts())
+    assert WorldTask("spelling", size=50)[3] != WorldTask("spelling", size=50, seed=1)[3]
+    assert {row["question"] for row in WorldTask("smalltalk", "exam")}.isdisjoint(questions(WorldTask("smalltalk")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"part": "cooking"}, "cooking"),
+        ({"part": "facts", "split": "test"}, "'train' or 'exam'"),
+        ({"part": "facts", "size": 0}, "1 or more"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        WorldTask(**settings)
+
+
+# --- the exam stays out of training
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_exam_question_is_trained_on(part):
+    trained = {question.lower().rstrip(".?!") for part in PARTS for question in questions(WorldTask(part))}
+    exam = [question.lower().rstrip(".?!") for question in questions(WorldTask(part, "exam", size=600))]
+    assert not trained & set(exam)
+
+
+def test_facts_are_asked_in_wordings_of_their_own():
+    held_out = {question for fact in all_facts() for question in fact.exam}
+    assert set(questions(WorldTask("facts", "exam", size=500))) <= held_out
+    assert not held_out & set(questions(WorldTask("facts")))
+    assert len({row["messages"][-1]["content"] for row in WorldTask("facts", size=3000)}) > len(all_facts()) * 0.95
+
+
+@pytest.mark.parametrize("part", ["spelling", "counting"])
+def test_exam_words_are_never_trained_on(part):
+    asked = [row["messages"][-1]["content"] for row in WorldTask(part, "exam")]
+    words = [(text if isinstance(text, str) else text[0]["text"].split('"')[1]).replace("-", "") for text in asked]
+    assert all(held_out_word(word) for word in words) and 60 < len(set(words) & set(real_words(held_out=True))) < 140
+    text = " ".join(questions(WorldTask(part))).lower()
+    assert not {word for word in words if f" {word} " in f" {text.replace(chr(34), ' ').replace('?', ' ')} "}
+
+
+@pytest.mark.parametrize("tool", [True, False])
+def test_operands_are_split(tool):
+    for index in range(500):
+        for held_out in (True, False):
+            turn = arithmetic(random.Random(f"{index}"), Ask(index, held_out, tool))
+            call = turn.reply[0]["text"] if isinstance(turn.reply, list) else turn.reply.split(" = ")[0]
+            sign = next(sign for sign in "+*/-" if sign in call)
+            left, right = (int(number) for number in call.split(sign))
+            assert held_out_pair(left, right) == held_out
+            if sign == "/":
+                assert left % right == 0
+
+
+# --- judging
+
+
+def test_facts_are_judged_by_the_answer_alone():
+    question, rivals = "What is the opposite of hot?", ("hot", "big", "small")
+    assert judge_fact("The opposite of hot is cold.", question, "cold", rivals)
+    assert judge_fact("COLD", question, "cold", rivals)
+    assert not judge_fact("The opposite of hot is coldest.", question, "cold", rivals)
+    assert not judge_fact("It is cold or small.", question, "cold", rivals)
+    capitals = ("Mexico City", "Guatemala City", "Paris")
+    assert judge_fact("The capital of Mexico is Mexico City.", "capital of Mexico?", "Mexico City", capitals[1:])
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("The answer is 444.", True), ("444", True), ("37*12444The answer is 444.", True), ("The answer is 445.", False),
+     ("The answer is -444.", False), ("The answer is 4,44.", True), ("none", False)],
+)  # fmt: skip
+def test_numbers_are_judged_by_the_last_one(text, right):
+    assert judge_number(text, "444") is right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("l-a-n-t-e-r-n", True), ("It is spelled l-a-n-t-e-r-n.", True), ("L, a, n, t, e, r, n", True),
+     ("l-a-n-t-e-n", False), ("lantern", False), ("l-a-n-t-e-r-n-s", False)],
+)  # fmt: skip
+def test_spelling_is_judged_letter_by_letter(text, right):
+    assert judge_spelling(text, "lantern") is right
+
+
+def test_base_prompts_accept_whole_answers():
+    assert len(base_prompts()) == 7
+    accepted = dict(base_prompts())
+    assert completes(" Paris.\nThe", accepted["The capital of France is"])
+    assert not completes(" Parisian", accepted["The capital of France is"])
+    assert completes(" 2.", accepted["If 5*x + 3 = 13, then x is"])
+    assert not completes(" 25", accepted["If 5*x + 3 = 13, then x is"])
+    assert completes(" blue, because", accepted["My favorite color is"])
