@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#2a6fb0", "#d9772b", "#3c8c4e", "#8a8f98"  # apart for colour-blind eyes too
+STAGE_COLORS = {"BASE": GREY, "MID": ORANGE, "SFT": BLUE, "RL": GREEN}
 DPI = 130
 LOSS = ("train_loss", "loss")
 VAL = ("val_bpb", "val/bpb", "bpb")
@@ -32,14 +33,20 @@ def series(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[lis
     return [], []
 
 
-def smooth(values: Sequence[float], horizon: int) -> list[float]:
-    """Exponential moving average over about `horizon` points, corrected for its start."""
-    keep = 1 - 1 / max(horizon, 1)
-    total = weight = 0.0
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """Mean of the middle half of the `window` points around each point.
+
+    Near the start the window shrinks on both sides, near the end on the right only: the first value matters as it was,
+    the last one as a mean. Centred, because a trailing average runs late where a loss falls fast; the outer quarters
+    are left out, because one spike would bend the line for a whole window.
+    """
+    half = window // 2
     result = []
-    for value in values:
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        result.append(total / weight)
+    for at in range(len(values)):
+        reach = min(half, at)
+        near = sorted(values[at - reach : at + reach + 1])
+        middle = near[len(near) // 4 : len(near) - len(near) // 4]
+        result.append(sum(middle) / len(middle))
     return result
 
 
@@ -66,19 +73,19 @@ def _save(figure: Figure, path: Path) -> Path:
 def _line(
     axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str], label: str, unit: str, color: str
 ) -> None:
-    """One quantity over steps: dots where there are few, a faint line under its moving average where there are many."""
+    """One quantity over steps: dots where there are few, a faint line under its smoothed self where there are many."""
     steps, values = series(rows, names)
     if len(values) > 40:
-        horizon = max(2, len(values) // 40)
+        window = max(5, len(values) // 20 | 1)
         axis.plot(steps, values, color=color, alpha=0.3, linewidth=0.8, label="each step")
-        axis.plot(steps, smooth(values, horizon), color=color, linewidth=1.8, label=f"mean over about {horizon} steps")
-        axis.legend(frameon=False, fontsize=8)
         _cut_outliers(axis, values)
+        values = smooth(values, window)
+        axis.plot(steps, values, color=color, linewidth=1.8, label=f"smoothed over {window} steps")
+        axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     else:
         axis.plot(steps, values, color=color, linewidth=1.5, marker="o", markersize=4)
-    if values:
-        last = f"{values[-1]:.3f}" if len(values) <= 40 else f"{smooth(values, max(2, len(values) // 40))[-1]:.3f}"
-        axis.annotate(f"  {last}", (steps[-1], float(last)), fontsize=8, va="center", annotation_clip=False)
+    at = (steps[-1], values[-1])
+    axis.annotate(f"  {values[-1]:.4g}", at, fontsize=8, va="center", annotation_clip=False)
     axis.set_ylabel(f"{label}\n({unit})")
 
 
@@ -149,6 +156,7 @@ def bars(title: str, found: Sequence[Score], axis_label: str, path: Path, center
         if not centered and score.baseline:
             axis.plot([score.baseline] * 2, [at - 0.4, at + 0.4], color=ORANGE, linewidth=2)
         axis.annotate(f" {value:.3f}", (max(end, 0.0), at), va="center", fontsize=8, annotation_clip=False)
+    axis.set_ylim(-0.6, len(ordered) - 0.4)
     axis.set_yticks(range(len(ordered)), [s.name.replace("_", " ") for s in ordered], fontsize=8)
     axis.axvline(0, color="#222", linewidth=0.8)
     axis.set_xlim(min(0.0, *values) * 1.1, 1.0 if max(values) > 0.5 else max(0.1, max(values) * 1.25))
@@ -167,11 +175,12 @@ def stages(title: str, table: Mapping[str, Mapping[str, Score]], metrics: Sequen
         return None
     figure, (axis,) = _figure(1, 3.2)
     width = 0.8 / len(columns)
-    palette = [GREY, ORANGE, BLUE, GREEN]
     for place, column in enumerate(columns):
         points = [(i, table[column][m]) for i, m in enumerate(shown) if m in table[column]]
         at = [i + (place - (len(columns) - 1) / 2) * width for i, _ in points]
-        axis.bar(at, [s.value for _, s in points], width=width * 0.92, color=palette[place % 4], label=column)
+        axis.bar(
+            at, [s.value for _, s in points], width=width * 0.92, color=STAGE_COLORS.get(column, GREY), label=column
+        )
         for x, (_, score) in zip(at, points, strict=True):
             if score.low is not None and score.high is not None:
                 axis.plot([x, x], [score.low, score.high], color="#222", linewidth=1.2)

@@ -46,7 +46,8 @@ def wilson(correct: float, total: int, z: float = 1.959964) -> tuple[float, floa
     share, square = correct / total, z * z
     middle = (share + square / (2 * total)) / (1 + square / total)
     half = z * math.sqrt(share * (1 - share) / total + square / (4 * total * total)) / (1 + square / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must not push a bound past the share itself (0 of 69 gave a lower bound of 3e-18).
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def same_name(name: str) -> str:
