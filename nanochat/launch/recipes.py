@@ -43,7 +43,7 @@ CPU_SMOKE: dict[str, Settings] = {
     "base": {"depth": 2, "num_iterations": 10, "eval_tokens": 8192},
     "mid": {"num_iterations": 5, "eval_tokens": 8192},
     "sft": {"num_iterations": 5, "eval_tokens": 8192},
-    "exam": {"max_problems": 4},
+    "exam": {"max_problems": 4, "max_new_tokens": 32},
 }
 
 # The real thing on GPUs: depth -> shards to download, of about 250M characters (100 MB) each. d20 at 20 tokens a

@@ -18,7 +18,7 @@ class Progress:
     ):
         self.total, self.description, self.every_s, self.enabled = total, description, every_s, enabled
         self.stream = stream if stream is not None else sys.stderr
-        self.done = 0
+        self.done = self._told = 0
         self._started = self._last = time.monotonic()
         self._bar: Any = None
         self._shown: dict[str, Any] = {}
@@ -45,12 +45,12 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        elif self.enabled and self.done:
+        elif self.enabled and self.done > self._told:
             self._line()
 
     def _line(self) -> None:
         """`base: 120/240 (50%), 0:41 left, loss 3.21`"""
-        self._last = time.monotonic()
+        self._last, self._told = time.monotonic(), self.done
         elapsed = self._last - self._started
         share = f" ({100 * self.done / self.total:.0f}%)" if self.total else ""
         left = elapsed / self.done * (self.total - self.done) if self.done else 0.0

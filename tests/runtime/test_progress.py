@@ -26,6 +26,13 @@ def test_plain_lines(monkeypatch):
     assert len(lines) == 4
 
 
+def test_the_last_line_is_said_once():
+    out = io.StringIO()
+    with Progress(1, "x", every_s=0, stream=out) as progress:
+        progress.advance()
+    assert out.getvalue().splitlines() == ["x: 1/1 (100%), took 0:00"]
+
+
 def test_terminal_gets_a_bar():
     out = Terminal()
     with Progress(4, "sft", stream=out) as progress:
