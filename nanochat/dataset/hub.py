@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nanochat.dataset.download import Fetcher, Stopped, copy_file, hub_url
-from nanochat.dataset.shards import list_shards, measure_shard, read_manifest, shard_name, write_manifest
+from nanochat.dataset.shards import list_shards, locked, measure_shard, read_manifest, shard_name, write_manifest
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.run_dir import sha256_file
 
@@ -54,17 +54,19 @@ def download_shards(
     ValueError when out_dir holds other data, and at the end when any shard is missing, with the reason for each.
     """
     out_dir = Path(out_dir)
-    entries = _known_entries(out_dir, shard_set)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    job = _Job(shard_set, out_dir, mirror, fetcher or Fetcher(), entries)
     names = wanted_shards(shard_set, count)
-    try:
-        failures = _run(job, names, workers)
-    finally:
-        kept = [entry for entry in job.entries.values() if (out_dir / entry["name"]).exists()]
-        about = {"kind": KIND, "source": shard_set.repo, "licence": shard_set.licence}
-        # Without its last shard the folder would silently validate on training text.
-        write_manifest(out_dir, kept, **about, **({} if (out_dir / names[0]).exists() else {"unfinished": True}))
+    with locked(out_dir):
+        entries = _known_entries(out_dir, shard_set)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        job = _Job(shard_set, out_dir, mirror, fetcher or Fetcher(), entries)
+        try:
+            failures = _run(job, names, workers)
+        finally:
+            kept = [entry for entry in list(job.entries.values()) if (out_dir / entry["name"]).exists()]
+            about = {"kind": KIND, "source": shard_set.repo, "licence": shard_set.licence}
+            # Without its last shard the folder would silently validate on training text.
+            state = {} if (out_dir / names[0]).exists() else {"unfinished": True}
+            write_manifest(out_dir, kept, **about, **state)
     if failures:
         shown = "\n".join(failures[:5] + ([f"... and {len(failures) - 5} more"] if len(failures) > 5 else []))
         raise ValueError(f"{len(failures)} of {len(names)} shards are missing:\n{shown}")
@@ -126,30 +128,47 @@ class _Job:
 
 def _run(job: _Job, names: list[str], workers: int) -> list[str]:
     """Work through the names; returns `name: reason` for those that failed."""
+    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[str, Exception | None]] = queue.SimpleQueue()
+    for name in names:
+        todo.put(name)
+    for _ in range(min(workers, len(names))):
+        # Daemons, not a pool: Ctrl+C must not wait for a connection that has gone silent.
+        threading.Thread(target=_work, args=(job, todo, results), daemon=True).start()
     failures: dict[str, str] = {}
-    done = 0
-    with ThreadPoolExecutor(max_workers=workers) as pool, Progress(len(names), "shards") as progress:
-        waiting: dict[Future, str] = {pool.submit(job.get, name): name for name in names}
-        try:
-            while waiting:
-                finished, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    name = waiting.pop(future)
-                    try:
-                        future.result()
-                        done += 1
-                    except Stopped:
-                        failures[name] = f"{name}: not tried, as the others failed"
-                    except (ValueError, OSError) as error:
-                        failures[name] = f"{name}: {error}"
-                progress.advance(len(finished), MB=job.bytes / 1e6, failed=len(failures))
-                if not done and len(failures) >= 2 * workers:  # nothing works: do not go through hundreds of shards
-                    job.fetcher.stop.set()
-        except BaseException:
-            job.fetcher.stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with Progress(len(names), "shards") as progress:
+        finished = 0
+        while finished < len(names):
+            try:
+                name, error = results.get(timeout=0.5)
+            except queue.Empty:
+                progress.advance(0, MB=job.bytes / 1e6)
+                continue
+            except BaseException:
+                job.fetcher.stop.set()
+                raise
+            finished += 1
+            if error is not None:
+                reason = "not tried, as none of the others came" if isinstance(error, Stopped) else error
+                failures[name] = f"{name}: {reason}"
+            progress.advance(1, MB=job.bytes / 1e6, failed=len(failures))
+            if len(failures) == finished >= 2 * workers:  # nothing works: do not go through hundreds of shards
+                job.fetcher.stop.set()
     return [failures[name] for name in sorted(failures)]
+
+
+def _work(job: _Job, todo: queue.SimpleQueue, results: queue.SimpleQueue) -> None:
+    """One worker: take names until there are none; every name gets exactly one result."""
+    while True:
+        try:
+            name = todo.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            job.get(name)
+            results.put((name, None))
+        except Exception as error:  # reported with the shard's name, whatever it is
+            results.put((name, error))
 
 
 def _known_entries(out_dir: Path, shard_set: ShardSet) -> dict[str, dict[str, Any]]:

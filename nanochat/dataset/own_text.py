@@ -18,6 +18,7 @@ from typing import Any
 from nanochat.dataloader.documents import damaged_shard
 from nanochat.dataset.shards import (
     list_shards,
+    locked,
     measure_shard,
     read_manifest,
     replacing,
@@ -71,19 +72,20 @@ def import_text(source: str | Path, out_dir: str | Path, *, licence: str = "not 
     files = list_shards(source) if is_shards else find_files(source, exclude=out_dir)
     hashes = [sha256_file(path) for path in files]
     fingerprint = _fingerprint(source, files, hashes)
-    manifest = read_manifest(out_dir)
-    if manifest.get("fingerprint") == fingerprint:
-        try:
-            shard_paths(out_dir)
-            return _result(out_dir, manifest, unchanged=True)
-        except ValueError:
-            pass  # a shard is gone or cut: make them again
-    if is_shards:
-        return _result(out_dir, _adopt(source, files, hashes, out_dir, licence))
-    split = _Split(source, files)
-    split.extra["fingerprint"] = fingerprint
-    origin = {"kind": KIND, "source": str(source), "licence": licence}
-    return _result(out_dir, write_shards(out_dir, split.train(), split.validation(), **origin, extra=split.extra))
+    with locked(out_dir):
+        manifest = read_manifest(out_dir)
+        if manifest.get("fingerprint") == fingerprint:
+            try:
+                shard_paths(out_dir)
+                return _result(out_dir, manifest, unchanged=True)
+            except ValueError:
+                pass  # a shard is gone or cut: make them again
+        if is_shards:
+            return _result(out_dir, _adopt(source, files, hashes, out_dir, licence))
+        split = _Split(source, files)
+        split.extra["fingerprint"] = fingerprint
+        origin = {"kind": KIND, "source": str(source), "licence": licence}
+        return _result(out_dir, write_shards(out_dir, split.train(), split.validation(), **origin, extra=split.extra))
 
 
 class _Unique:

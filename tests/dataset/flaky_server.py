@@ -74,7 +74,7 @@ class FlakyServer:
                     if start >= len(data):
                         return self.answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
                     shift = 5 if how == "wrong-range" else 0
-                    status, body = 206, data[start:]
+                    status, body = 206, data[start + shift :] + b"x" * shift
                     headers["Content-Range"] = f"bytes {start + shift}-{len(data) - 1}/{len(data)}"
                 if how == "corrupt":
                     body = body[: len(body) // 2] + b"\xff" * 200 + body[len(body) // 2 + 200 :]

@@ -83,7 +83,7 @@ def test_a_partial_of_something_else_is_thrown_away(server, tmp_path, left):
 
 def test_a_server_without_range_starts_over(server, tmp_path):
     server.plan[NAMES[0]] = ["truncate", "no-range"]
-    assert fetched(server, tmp_path)
+    assert fetched(server, tmp_path) and len(server.requests) == 2
 
 
 def test_another_range_than_asked_for_is_not_appended(server, tmp_path):

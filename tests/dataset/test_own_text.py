@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,6 +109,8 @@ def test_large_sources_are_shuffled_in_blocks_with_a_smaller_validation_share(so
     import_text(source, tmp_path / "out")
     train, validation = sides(tmp_path / "out")
     assert len(train) + len(validation) == 300 and 1 <= len(validation) < 15
+    numbers = [int(text.split()[1].rstrip(".")) for text in train]
+    assert sum(a < b for a, b in zip(numbers, numbers[1:], strict=False)) < 0.7 * len(numbers), "not shuffled"
 
 
 def test_a_shard_folder_keeps_its_own_split(tmp_path):
@@ -184,3 +187,10 @@ def test_split_text_keeps_every_character_but_blanks(text, limit):
     pieces = split_text(text, limit)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(0 < len(piece) <= limit for piece in pieces)
+
+
+def test_ranks_that_import_at_the_same_time_agree(source, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: import_text(source, tmp_path / "out"), range(4)))
+    assert [result.unchanged for result in results].count(False) == 1
+    assert sum(len(side) for side in sides(tmp_path / "out")) == 300
