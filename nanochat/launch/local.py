@@ -31,6 +31,8 @@ def recipe(cfg: RecipeConfig) -> int:
             print(f"{step.name + ':':16}nanochat {shown(step, step.argv(cfg.run))}")
         return 0
     check(chosen, cfg)
+    if cfg.smoke:  # a trial must not take the place of a trained model
+        os.environ["NANOCHAT_BASE_DIR"] = str(base_dir() / "smoke")
     return Runner(chosen, cfg, Ledger(base_dir(), chosen.name)).run()
 
 

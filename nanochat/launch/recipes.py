@@ -208,7 +208,7 @@ class RecipeConfig:
     only: tuple[str, ...] = ()
     """Run only these steps."""
     smoke: bool = False
-    """The cpu recipe cut to about a minute, to see that everything works."""
+    """The cpu recipe cut to about a minute, to see that everything works; its results go to <base>/smoke."""
     override: tuple[str, ...] = ()
     """Change a setting of a step: base.depth=6. May be given several times."""
     run: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: $WANDB_RUN or dummy)")] = field(
