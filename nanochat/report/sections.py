@@ -168,7 +168,8 @@ def _evaluation(name: str, record: Mapping[str, Any], pictures: Path) -> list[Bl
     else:
         label = "Share right (line: 95% interval; orange: guessing)"
         picture = plots.bars(TITLES[name], tasks, label, path)
-    return [*blocks, *([picture] if picture else [])]
+    more = _other(record)
+    return [*blocks, *([picture] if picture else []), *([Details("More about this evaluation", more)] if more else [])]
 
 
 def _score_table(tasks: Sequence[Score]) -> Table:

@@ -171,8 +171,9 @@ def run_python(
     program = f"{code}\nraise SystemExit({end_status})\n".encode("utf-8", "backslashreplace")
     outcome, stood = _spawn(kind, program, limits)
     stderr = outcome.stderr.decode("utf-8", "replace")
-    if not stood and outcome.verdict is None:
-        raise CageUnavailable(f"the {kind} sandbox did not start this time: {stderr.strip()[-300:]}")
+    if not stood:
+        told = stderr.strip()[-300:] or f"nothing heard from it in {outcome.wall_s:.1f} s"
+        raise CageUnavailable(f"the {kind} sandbox did not start this time, so the program was not run: {told}")
     reason = classify(outcome, end_status)
     return ExecResult(reason == "ok", reason, outcome.stdout.decode("utf-8", "replace"), stderr, outcome.wall_s)
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.report import records
+from nanochat.runtime.records import plain
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -52,8 +53,8 @@ def test_odd_values_become_plain_ones():
 
 @given(anything)
 def test_plain_is_strict_json(value):
-    text = json.dumps(records.plain({"value": value}), ensure_ascii=False, allow_nan=False)
-    assert json.loads(text.encode("utf-8")) == records.plain({"value": value})
+    text = json.dumps(plain({"value": value}), ensure_ascii=False, allow_nan=False)
+    assert json.loads(text.encode("utf-8")) == plain({"value": value})
 
 
 def test_sections_come_in_the_order_of_the_pipeline_and_unknown_ones_are_refused():

@@ -14,7 +14,7 @@ from nanochat.report import html, plots
 from nanochat.report.__main__ import main
 from nanochat.report.document import Details, Heading, Sample, Table, Text, duration, fence, markdown, number
 from nanochat.report.generate import generate
-from nanochat.report.records import write_record
+from nanochat.runtime.records import write_record
 
 EVIL = "<script>alert(1)</script> | **x** ![p](http://example.invalid/a.png) ``` </details> <img src=x onerror=y>"
 

@@ -202,6 +202,7 @@ def outside(tmp_path_factory):
     file.write_text(secret)
     fd = os.open(file, os.O_RDONLY)
     os.set_inheritable(fd, True)
+    many = [os.dup(fd) for _ in range(300)]  # so that what a cage is given has high numbers
     os.environ["NANOCHAT_TEST_SECRET"] = secret
     servers, reached = [], []
     made = {"folder": str(folder), "file": str(file), "secret": secret, "pid": os.getpid()}
@@ -220,7 +221,8 @@ def outside(tmp_path_factory):
     made["reached"] = reached
     yield made
     os.environ.pop("NANOCHAT_TEST_SECRET")
-    os.close(fd)
+    for opened in [fd, *many]:
+        os.close(opened)
 
 
 @pytest.mark.parametrize("name", CORPUS)
