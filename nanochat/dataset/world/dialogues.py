@@ -9,7 +9,8 @@ from nanochat.dataset.world.entries import some_fact
 from nanochat.dataset.world.grammar import capital
 from nanochat.dataset.world.tables import read_sections, read_words
 
-TOPICS = ("hello", "thanks", "bye", "color", "mood.sad", "mood.glad", "joke", "can", "unknown", "learn")
+# What a chat model is trained on; its favorite color and what it can do belong to its persona.
+TOPICS = ("hello", "thanks", "bye", "mood.sad", "mood.glad", "joke", "unknown", "learn")
 
 
 def _names(rng: random.Random) -> tuple[str, str]:

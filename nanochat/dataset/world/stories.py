@@ -11,6 +11,8 @@ from nanochat.dataset.world.tables import read_sections, read_words
 from nanochat.dataset.world.words import made_up_word
 
 _PETNAMES = ("Spot", "Ruby", "Pepper", "Bella", "Rex", "Daisy", "Lucky", "Milo", "Coco", "Rosie", "Bruno", "Pip")
+_SEEN_AT_NIGHT = ("Mercury", "Venus", "Mars", "Jupiter", "Saturn")
+_WITH_ARTICLE = "object object2 pet pet2 petlook color color2 job job2 load adjective weather".split()
 _PRONOUNS = {"she": ("she", "her", "her"), "he": ("he", "him", "his")}
 
 
@@ -53,10 +55,14 @@ def _slots(rng: random.Random) -> dict[str, str]:
     draw("colors", "color", "color2")
     draw("feelings", "feeling", "feeling2")
     draw("jobs", "job", "job2")
+    draw("plants", "plant", "plant2")
+    draw("days", "day", "day2")
     for section, name in (
         ("adjectives", "adjective"),
         ("weather", "weather"),
-        ("days", "day"),
+        ("loads", "load"),
+        ("mades", "made"),
+        ("petlooks", "petlook"),
         ("relatives", "relative"),
     ):
         draw(section, name)
@@ -64,13 +70,15 @@ def _slots(rng: random.Random) -> dict[str, str]:
     slots["petname"] = capital(made_up_word(rng)) if rng.random() < 0.5 else rng.choice(_PETNAMES)
     fact = rng.choice(relations()["capital"].facts)
     slots["country"], slots["capital"] = fact.subject, fact.answer
-    for name in ("object", "object2", "pet", "pet2", "color", "color2", "job", "job2", "adjective", "weather"):
+    fact = rng.choice([fact for fact in relations()["orbit"].facts if fact.answer in _SEEN_AT_NIGHT])
+    slots["nth"], slots["planet"] = fact.subject, fact.answer
+    for name in _WITH_ARTICLE:
         slots[f"a_{name}"] = article(slots[name])
     return slots
 
 
 def story(rng: random.Random) -> str:
-    """One story of five to seven sentences or so, in one paragraph, sometimes with a title."""
+    """One story of six to nine sentences, in one paragraph, sometimes with a title."""
     plot = rng.choice(_plots())
     slots = _slots(rng)
     told = " ".join(
@@ -78,7 +86,6 @@ def story(rng: random.Random) -> str:
         for optional, wordings in plot
         if not optional or rng.random() < 0.5
     )
-    draw = rng.random()
-    if draw < 0.12:
+    if slots["name"] in told and slots["friend"] in told and rng.random() < 0.15:
         return f"{slots['name']} and {slots['friend']}\n\n{told}"
     return told
