@@ -1,0 +1,130 @@
+"""CORE: rendering, the seeded subsets, equality with the recorded results."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nanochat.checkpoint_manager import build_model, load_checkpoint
+from nanochat.eval import core
+from nanochat.eval.core import CoreTask, build_rows, evaluate_core, evaluate_task, fewshot_examples, render_prompts
+from nanochat.tokenizer import Tokenizer
+
+
+def task(kind, delimiter=" ", shots=1, path=None):
+    return CoreTask("t", path, kind, shots, delimiter, 0.25)
+
+
+MC = {"query": "Sky?", "choices": ["red", "blue"], "gold": 1}
+SCHEMA = {"context_options": ["Ann so Ann", "Ann so Bo"], "continuation": "won.", "gold": 0}
+LM = {"context": "The word ", "continuation": "is"}
+
+
+def test_rendering():
+    shot = {**MC, "query": "Sea?", "gold": 0}
+    assert render_prompts(task("multiple_choice", "\nA: "), MC, [shot]) == (
+        ["Sea?\nA: red\n\nSky?\nA: red", "Sea?\nA: red\n\nSky?\nA: blue"],
+        1,
+    )
+    assert render_prompts(task("schema"), SCHEMA, [SCHEMA]) == (
+        ["Ann so Ann won.\n\nAnn so Ann won.", "Ann so Ann won.\n\nAnn so Bo won."],
+        0,
+    )
+    assert render_prompts(task("language_modeling"), LM, [LM]) == (
+        ["The word is\n\nThe word", "The word is\n\nThe word is"],
+        1,
+    )
+
+
+def test_spans(tokenizer):
+    def text(kind, row):
+        prompts, _ = render_prompts(task(kind), row, [])
+        rows = build_rows(task(kind), tokenizer.encode(prompts, prepend=tokenizer.get_bos_token_id()))
+        return [tokenizer.decode(r.tokens[r.start : r.end]) for r in rows]
+
+    assert text("multiple_choice", MC) == ["red", "blue"]
+    assert text("schema", SCHEMA) == [" won.", " won."]  # the options end differently just before
+    assert text("language_modeling", LM) == [" is"]
+
+
+def test_few_shots_come_from_the_subset_and_never_the_item():
+    rows = [{"i": i} for i in range(12)]
+    for index in range(12):
+        shots = fewshot_examples(rows, index, 10)
+        assert len(shots) == 10 and rows[index] not in shots
+        assert shots == fewshot_examples(rows, index, 10)
+    assert len(fewshot_examples(rows[:3], 0, 10)) == 2
+
+
+def small_bundle(folder, n=40):
+    """Three tasks, one of each kind, in the bundle's layout."""
+    (folder / "eval_data").mkdir(parents=True)
+    kinds = {"multiple_choice": MC, "schema": SCHEMA, "language_modeling": LM}
+    lines = ["icl_tasks:"]
+    for kind, row in kinds.items():
+        lines += ["-", f"  label: my_{kind}", f"  dataset_uri: {kind}.jsonl", "  num_fewshot: [2]"]
+        lines.append(f"  icl_task_type: {kind}")
+        text_field = {"multiple_choice": "query", "schema": "continuation", "language_modeling": "context"}[kind]
+        rows = [{**row, text_field: f"{row[text_field]} {i}", "gold": i % 2} for i in range(n)]
+        (folder / "eval_data" / f"{kind}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "core.yaml").write_text("\n".join(lines) + "\n")
+    csv = "Eval Task,Random baseline\n" + "".join(f"my_{kind},{50 if kind[0] != 'l' else 0}\n" for kind in kinds)
+    (folder / "eval_meta_data.csv").write_text(csv)
+    return folder
+
+
+def test_ranks_share_the_work_and_agree(tmp_path, tokenizer, model, single, on_ranks, capsys):
+    bundle = small_bundle(tmp_path / "bundle")
+    whole = evaluate_core(model, tokenizer, single, max_per_task=11, bundle=bundle)
+    assert [entry["n"] for entry in whole["tasks"].values()] == [11, 11, 11]
+    assert whole["core"] == pytest.approx(sum(e["centered"] for e in whole["tasks"].values()) / 3)
+    entry = whole["tasks"]["my_schema"]
+    assert entry["centered"] == pytest.approx((entry["accuracy"] - 0.5) / 0.5)
+    for size in (2, 5):
+        assert on_ranks(size, lambda w: evaluate_core(model, tokenizer, w, 11, bundle)) == [whole] * size
+    assert "CORE my_schema: 22/22" in capsys.readouterr().err
+
+
+def test_sharing_prefixes_changes_nothing(tmp_path, tokenizer, model, single):
+    for spec in core.read_bundle(small_bundle(tmp_path / "bundle")):
+        fast = evaluate_task(model, tokenizer, spec, single, max_tokens=500)
+        assert fast == evaluate_task(model, tokenizer, spec, single, share_prefixes=False)
+        assert len(fast.correct) == 40
+
+
+def test_a_choice_that_begins_another_cannot_win(tokenizer, model, single):
+    row = {"query": "Q", "choices": ["a", "ab"], "gold": 0}
+    rows = build_rows(task("multiple_choice"), tokenizer.encode(["Q a", "Q ab"]))
+    scores = core.score_groups(model, [rows])[0]
+    assert scores[0].n_tokens == 0 and not core.is_correct(task("multiple_choice"), scores, row["gold"])
+
+
+def test_incomplete_bundles_are_refused_whole(tmp_path, base_dir, tokenizer, model, single):
+    with pytest.raises(
+        ValueError, match="eval_bundle.* has no core.yaml; to get it, run `bash scripts/download_data.sh`"
+    ):
+        core.read_bundle()
+    bundle = small_bundle(tmp_path / "bundle")
+    with pytest.raises(ValueError, match="unknown nope; the bundle has my_multiple_choice"):
+        evaluate_core(model, tokenizer, single, bundle=bundle, labels=["nope"])
+    (bundle / "eval_data" / "schema.jsonl").unlink()
+    (bundle / "eval_meta_data.csv").write_text("Eval Task,Random baseline\nmy_schema,50\n")
+    with pytest.raises(ValueError) as caught:
+        core.read_bundle(bundle)
+    assert "my_schema: " in str(caught.value) and "my_language_modeling: no baseline" in str(caught.value)
+
+
+def test_equals_the_recorded_results(shared_dir, single):
+    """All 22 tasks, every example."""
+    folder = shared_dir / "fixtures" / "modern_d3"
+    recorded = json.loads((shared_dir / "fixtures" / "core_modern_d3.json").read_text())
+    state, _, meta = load_checkpoint(folder / "base_checkpoints" / "d3", 60, "cpu")
+    model = build_model(state, meta).float().eval().requires_grad_(False)
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    found = evaluate_core(model, tokenizer, single, recorded["max_per_task"], shared_dir / "data" / "core")
+    assert len(found["tasks"]) == 22
+    for label, expected in recorded["tasks"].items():
+        assert found["tasks"][label]["correct"] == expected["correct"], label
+        assert found["tasks"][label]["centered"] == pytest.approx(expected["centered"])
+    assert found["core"] == pytest.approx(recorded["core"])
