@@ -121,9 +121,10 @@ def section(name: str, record: Mapping[str, Any], pictures: Path) -> list[Block]
     ):
         blocks += [picture] if picture else []
     blocks += _samples(record)
-    settings = [[k, number(v)] for k, v in _flat(record.get("config") or record.get("settings"))]
-    if settings:
-        blocks.append(Details(f"Settings ({len(settings)})", [Table(["Setting", "Value"], settings, numeric=False)]))
+    for key, title in (("config", "Settings"), ("settings", "What followed from the settings")):
+        settings = [[k, number(v)] for k, v in _flat(record.get(key))]
+        if settings:
+            blocks.append(Details(f"{title} ({len(settings)})", [Table(["Setting", "Value"], settings, numeric=False)]))
     return blocks
 
 
