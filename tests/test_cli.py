@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import subprocess
 import sys
 import types
@@ -15,7 +14,7 @@ from nanochat import cli, config
 from nanochat.launch import commands
 
 ROOT = Path(__file__).resolve().parents[1]
-LATER = {"plan"}  # in the table before its module is in the tree
+LATER = {"plan", "chat-rl"}  # in the table before their code is in the tree
 WIRED = {**commands.COMMANDS, **{f"data {k}": c for k, c in commands.GROUPS["data"].items()}}
 WIRED.pop("data")
 
@@ -110,9 +109,12 @@ def test_help_lists_every_command_without_importing_torch():
 @pytest.mark.parametrize("name", WIRED)
 def test_every_command_is_wired(name, capsys):
     command = WIRED[name]
-    if name in LATER and importlib.util.find_spec(command.function.partition(":")[0]) is None:
+    try:
+        assert callable(commands.load(command.function))
+    except ValueError:
+        if name not in LATER:
+            raise
         pytest.skip(f"{name} is not in this tree yet")
-    assert callable(commands.load(command.function))
     if command.config is None:
         return
     fields = config.fields_of(commands.load(command.config))

@@ -77,9 +77,14 @@ GROUPS = {
 
 
 def load(path: str) -> Any:
-    """`package.module:name` -> the object."""
+    """`package.module:name` -> the object. Raises ValueError where this version does not have it."""
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if getattr(error, "name", None) in (module, name):
+            raise ValueError(f"{module} has no {name}: this version of nanochat does not have the command") from None
+        raise
 
 
 def find(words: Sequence[str]) -> tuple[str, Command, list[str]]:

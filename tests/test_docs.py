@@ -1,0 +1,153 @@
+"""The docs tell the truth: commands in them parse against the real settings, links lead somewhere, and the
+blocks marked `bash run` are run as written."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nanochat import config
+from nanochat.launch import commands
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = [page for page in PAGES if page.name != "report.md"]  # made by runs, not part of the tree
+FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PLAIN = {"source", "cd", "git", "pip", "export", "curl", "cat", "mkdir", "uv", "tar", "open", "ssh"}
+
+
+def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
+    """(what follows the language, text) of the fenced blocks in these languages."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [(extra.strip(), text) for language, extra, text in found if language in languages]
+
+
+def lines(text: str) -> list[str]:
+    joined = text.replace("\\\n", " ")
+    kept = [line.strip().removeprefix("$ ") for line in joined.splitlines()]
+    return [line for line in kept if line and not line.startswith("#")]
+
+
+COMMANDS = sorted({line for page in PAGES for _, text in blocks(page, "bash", "sh") for line in lines(text)})
+RUN = [line for page in PAGES for extra, text in blocks(page, "bash") if extra == "run" for line in lines(text)]
+
+
+def problems(line: str) -> list[str]:
+    """What is wrong with one documented command line; it is parsed, not run."""
+    words = shlex.split(line.replace("$WANDB_RUN", "dummy"), comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # NAME=value command
+        words.pop(0)
+    if not words or words[0] in PLAIN:
+        return []
+    name = words[0].removeprefix(".venv/bin/")
+    if name in ("bash", "sbatch"):
+        return [] if (ROOT / words[1]).is_file() else [f"{words[1]} is not in the tree"]
+    if name == "nanochat":
+        return command_problems(words[1:])
+    if name == "torchrun" or name.startswith("python"):
+        return module_problems(words)
+    if name == "pre-commit":
+        return []
+    return [f"{name}: a command this test does not know; add it"]
+
+
+def module_problems(words: list[str]) -> list[str]:
+    """`python -m MODULE ...`, `torchrun ... -m MODULE ...` or `python FILE ...`."""
+    if "-m" not in words:
+        return [] if (ROOT / words[1]).is_file() else [f"{words[1]} is not in the tree"]
+    at = words.index("-m") + 1
+    module, rest = words[at], words[at + 1 :]
+    rest = rest[1:] if rest[:1] == ["--"] else rest
+    if module == "nanochat":
+        return command_problems(rest)
+    package, _, name = module.partition(".")
+    if package == "scripts":
+        return command_problems([name, *rest])
+    if package == "nanochat" and name in ("dataset", "report"):
+        return command_problems([name, *rest])
+    return [] if package == "bench" else [f"{module}: not a module people run"]
+
+
+def command_problems(words: list[str]) -> list[str]:
+    try:
+        _, command, rest = commands.find(words)
+    except ValueError as error:
+        return [str(error)]
+    if command.config is not None:
+        try:
+            settings = commands.load(command.config)
+        except ValueError as error:
+            pytest.skip(str(error))
+        return config.collect(settings, rest)[1]
+    return [] if rest[:1] in (["generate"], ["reset"]) else [f"{' '.join(words)}: neither generate nor reset"]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_documented_commands_parse(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert problems(line) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m scripts.base_train --depht=20",
+        "python -m scripts.nothing",
+        "torchrun -m scripts.base_train -- --depth=deep",
+        "bash no_such.sh",
+        "nanochat recipe walk",
+        "frobnicate",
+    ],
+)
+def test_the_check_can_fail(line):
+    assert problems(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if not target.startswith(("http", "mailto:", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_examples_in_other_languages(page):
+    """Python examples compile and what they import exists; JSON examples are JSON."""
+    for _, text in blocks(page, "json"):
+        assert [json.loads(line) for line in text.splitlines() if line.strip()]
+    for _, text in blocks(page, "python"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nanochat"):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+def test_every_command_is_documented():
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    names = [name for name in commands.COMMANDS if name not in commands.GROUPS and name != "plan"]
+    names += [f"{group} {name}" for group, table in commands.GROUPS.items() for name in table]
+    assert [name for name in names if f"`nanochat {name}`" not in text] == []
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("documented")
+
+
+@pytest.mark.parametrize("line", RUN)
+def test_documented_runs(line, place):
+    """In order, in one base directory; a failure shows the command's own output."""
+    env = {**os.environ, "NANOCHAT_BASE_DIR": str(place / "base"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    words = shlex.split(line)
+    launcher = [sys.executable, "-m", "nanochat"] if words[0] == "nanochat" else [sys.executable]
+    done = subprocess.run([*launcher, *words[1:]], cwd=place, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
