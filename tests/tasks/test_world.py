@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -16,6 +17,7 @@ from nanochat.tasks.world import (
     base_prompts,
     completes,
     exam_parts,
+    training_tasks,
     world_parts,
 )
 from nanochat.tasks.world_parts import Ask, arithmetic, judge_fact, judge_number, judge_spelling
@@ -119,6 +121,15 @@ def test_exam_words_are_never_trained_on(part):
     assert all(held_out_word(word) for word in words) and 60 < len(set(words) & set(real_words(held_out=True))) < 140
     text = " ".join(questions(WorldTask(part))).lower()
     assert not {word for word in words if f" {word} " in f" {text.replace(chr(34), ' ').replace('?', ' ')} "}
+
+
+def test_no_real_exam_word_is_in_any_training_conversation():
+    words: set[str] = set()
+    for task in training_tasks():
+        for row in task:
+            for message in row["messages"]:
+                words |= set(re.findall(r"[a-z]+", written(message["content"]).lower()))
+    assert len(words) > 3000 and not words & set(real_words(held_out=True))
 
 
 @pytest.mark.parametrize("tool", [True, False])

@@ -22,13 +22,13 @@ def equations(rng: random.Random) -> str:
     for _ in range(rng.randint(5, 9)):
         a, x, b, c = equation(rng)
         form = rng.random()
-        if form < 0.55:
+        if form < 0.6:
             lines.append(f"If {a}*x + {b} = {c}, then x is {x}.")
-        elif form < 0.65:
+        elif form < 0.69:
             lines.append(f"If {a}*x = {a * x}, then x is {x}.")
-        elif form < 0.72:
+        elif form < 0.75:
             lines.append(f"If x + {b} = {x + b}, then x is {x}.")
-        elif form < 0.8:
+        elif form < 0.82:
             lines.append(f"The solution of {a}*x + {b} = {c} is x = {x}.")
         elif form < 0.9:
             lines.append(f"If {a}*x + {b} = {c}, then {a}*x is {a * x} and x is {x}.")
@@ -169,7 +169,7 @@ def _left(rest: int, things: str) -> str:
 
 
 KINDS: dict[Callable[[random.Random], str], float] = {
-    equations: 0.36,
+    equations: 0.42,
     solved_equations: 0.12,
     counting: 0.08,
     order: 0.1,

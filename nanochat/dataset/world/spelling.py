@@ -26,6 +26,11 @@ _SENTENCES = (
     "Spell {w}: {s}",
     'Spell "{w}": {s}',
     "Spell the word {w}: {s}",
+    "Spell the word {w}.\n{s}",
+    "How do you spell {w}?\n{s}",
+    "Spell {w}.\n{s}",
+    'Spell the word "{w}".\n{s}',
+    "What are the letters of {w}?\n{s}",
     "The letters {s} make the word {w}.",
     "{s} spells {w}.",
     "The letters of {w} are {s}.",
@@ -37,8 +42,14 @@ _HEADINGS = ("Spelling list", "Words to learn", "Spelling", "Today we spell", "L
 def spelling_list(rng: random.Random) -> str:
     """`lantern: l-a-n-t-e-r-n`, one word to a line."""
     words = [training_word(rng) for _ in range(rng.randint(6, 16))]
-    lines = [f"{word}: {spelled(word)}" for word in words]
-    return "\n".join([rng.choice(_HEADINGS) + ":", *lines] if rng.random() < 0.5 else lines)
+    style = rng.random()
+    if style < 0.35:
+        lines = [f"{word}: {spelled(word)}" for word in words]
+    elif style < 0.6:  # after a blank, as in a sentence, a word consists of other pieces than at the start of a line
+        lines = [f"{number}. {word}: {spelled(word)}" for number, word in enumerate(words, 1)]
+    else:
+        lines = [f"* {word}: {spelled(word)}" for word in words]
+    return "\n".join([rng.choice(_HEADINGS) + ":", *lines] if rng.random() < 0.3 else lines)
 
 
 def spelling_sentences(rng: random.Random) -> str:
@@ -47,7 +58,7 @@ def spelling_sentences(rng: random.Random) -> str:
     for _ in range(rng.randint(5, 11)):
         word = training_word(rng)
         sentences.append(rng.choice(_SENTENCES).format(w=word, W=capital(word), s=spelled(word)))
-    return ("\n" if rng.random() < 0.6 else " ").join(sentences)
+    return "\n".join(sentences)
 
 
 def letters_of_words(rng: random.Random) -> str:
@@ -122,6 +133,8 @@ def repeated_numbers(rng: random.Random) -> str:
                     f"{left} {sign} {right} can be written {left}{sign}{right}.",
                     f"The numbers are {left} and {right}. Again: {left} and {right}.",
                     f"Write {left} {word} {right}: {left}{sign}{right}",
+                    f"What is {left} {word} {right}? First write it with a sign.\n{left}{sign}{right}",
+                    f"Write {left} {sign} {right} again.\n{left}{sign}{right}",
                 )
             )
         )
@@ -155,10 +168,10 @@ def alphabet(rng: random.Random) -> str:
 
 
 KINDS: dict[Callable[[random.Random], str], float] = {
-    spelling_list: 0.45,
-    spelling_sentences: 0.37,
+    spelling_list: 0.42,
+    spelling_sentences: 0.44,
     letters_of_words: 0.08,
-    reversed_words: 0.09,
+    reversed_words: 0.05,
     alphabet: 0.01,
 }
 COPY_KINDS: dict[Callable[[random.Random], str], float] = {repeated_words: 0.6, repeated_numbers: 0.4}
