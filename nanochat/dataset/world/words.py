@@ -72,6 +72,11 @@ def _all_real() -> frozenset[str]:
     return frozenset((*read_words("words.txt", "spelling"), *world_words()))
 
 
+@functools.cache
+def _unwanted() -> re.Pattern[str]:
+    return re.compile("|".join(read_words("words.txt", "unwanted")))
+
+
 def _syllables(rng: random.Random) -> str:
     choice = rng.choice
     parts = [choice(_ONSETS), choice(_VOWELS)]
@@ -107,7 +112,9 @@ def made_up_word(rng: random.Random, held_out: bool = False) -> str:
     """A pronounceable word of 4 to 11 letters that is no real word of the lists, on the wanted side of the split."""
     while True:
         word = rng.choice(_BUILDERS)(rng)
-        if 4 <= len(word) <= 11 and held_out_word(word) == held_out and word not in _all_real():
+        if not 4 <= len(word) <= 11 or held_out_word(word) != held_out or word in _all_real():
+            continue
+        if not _unwanted().search(word):
             return word
 
 
