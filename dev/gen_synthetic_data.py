@@ -1,0 +1,26 @@
+"""Make identity conversations for SFT: `python dev/gen_synthetic_data.py -n 1000 --persona my.yaml`.
+
+Without an endpoint they come from templates, offline. With one, a language model writes them:
+
+    python dev/gen_synthetic_data.py -n 1000 --base-url http://127.0.0.1:8000/v1 --model NAME [--api-key-env VAR]
+
+Run it again after an interruption and it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
+    from nanochat.config import parse
+    from nanochat.dataset.synthetic import SyntheticConfig, generate
+
+    try:
+        generate(parse(SyntheticConfig, prog="gen_synthetic_data.py"))
+    except (ValueError, OSError) as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit("\nstopped; run it again to go on") from None

@@ -1,0 +1,251 @@
+"""Identity conversations written by a language model behind any OpenAI-compatible endpoint, or offline by templates.
+
+Every request differs in topic, length and style, drawn from a seed: asked the same thing a thousand times, a model
+writes the same ten conversations. What comes back is checked like any other file of conversations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from nanochat.dataset.conversations import read_conversations, to_line, write_conversations
+from nanochat.dataset.convert import Conversation, to_conversation
+from nanochat.dataset.persona import Persona, identity_conversations, load_persona
+from nanochat.runtime.progress import Progress
+from nanochat.runtime.run_dir import base_dir
+
+MAX_ANSWER_BYTES = 2**20
+FIRST_PAUSE_S = 0.5  # before the second try of a request; doubled from try to try
+_TOPICS = (
+    "who it is",
+    "who made it",
+    "what it can and cannot do",
+    "how it was trained",
+    "its name",
+    "its character",
+    "whether it is another well-known assistant",
+    "whether it has feelings",
+    "a greeting that turns to who it is",
+    "its favorite things",
+    "how it compares with a human",
+    "what a child would ask it",
+    "what a sceptic would ask it",
+)
+_STYLES = (
+    "short and casual",
+    "polite",
+    "curious",
+    "without punctuation or capitals",
+    "with a typing error or two",
+    "in a hurry",
+    "chatty",
+    "like an e-mail",
+)
+
+
+@dataclass
+class SyntheticConfig:
+    """Make identity conversations: offline from templates, or with --base-url through a language model."""
+
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000  # conversations the file is to hold in the end
+    output: str | None = None  # default: identity_conversations.jsonl in the base directory
+    persona: str | None = None  # YAML file; default: the package's own persona
+    seed: int = 0  # decides templates, or topics and styles asked for
+    overwrite: bool = False  # start the file anew instead of refusing or continuing
+    base_url: str | None = None  # an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1
+    model: str | None = None  # the endpoint's name of the model
+    api_key_env: str = "OPENAI_API_KEY"  # environment variable that holds the key; sent when it is set
+    concurrency: int = 4  # requests at a time
+    retries: int = 4  # further tries of a request that fails
+    timeout_s: float = 120.0  # of one request
+    temperature: float = 1.0  # of the endpoint's sampling
+
+    def problems(self) -> list[str]:
+        found = [
+            f"--{name.replace('_', '-')}={getattr(self, name)}: must be {least} or more"
+            for name, least in (("n", 1), ("concurrency", 1), ("retries", 0), ("temperature", 0))
+            if getattr(self, name) < least
+        ]
+        if not self.timeout_s > 0:
+            found.append(f"--timeout-s={self.timeout_s}: must be above 0")
+        if self.base_url is None:
+            return found
+        if not self.base_url.startswith(("http://", "https://")):
+            found.append(f"--base-url={self.base_url}: must begin with http:// or https://")
+        if not self.model:
+            found.append("--model: must be given with --base-url (the endpoint's name of the model)")
+        return found
+
+
+class Refused(ValueError):
+    """The endpoint will not answer, however often it is asked."""
+
+
+class Unusable(ValueError):
+    """This answer was no good; another may be."""
+
+
+def generate(cfg: SyntheticConfig) -> Path:
+    """Write the file and return its path. ValueError for impossible settings or an endpoint that refuses."""
+    if problems := cfg.problems():
+        raise ValueError("\n".join(problems))
+    persona = load_persona(cfg.persona)
+    path = Path(cfg.output) if cfg.output else base_dir() / "identity_conversations.jsonl"
+    if cfg.base_url is None:
+        if path.exists() and not cfg.overwrite:
+            raise ValueError(f"{path} exists; --overwrite replaces it, --output names another file")
+        write_conversations(path, identity_conversations(persona, cfg.n, cfg.seed))
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if cfg.overwrite:
+            path.unlink(missing_ok=True)
+        _fill_file(cfg, persona, path)
+    print(f"{path}: {sum(1 for _ in open(path, encoding='utf-8')):,} conversations; train with --data {path}")
+    return path
+
+
+def _fill_file(cfg: SyntheticConfig, persona: Persona, path: Path) -> None:
+    """Append conversations until the file has `cfg.n` different ones. Interrupted runs go on where they were."""
+    seen = _already_there(path, persona)
+    todo = cfg.n - len(seen)
+    attempts = iter(range(len(seen), len(seen) + 3 * todo + 10))  # duplicates and bad answers use some up
+    stop = threading.Event()
+    running: set[Future[Conversation | None]] = set()
+    left_out = 0
+    with (
+        open(path, "a", encoding="utf-8") as file,
+        ThreadPoolExecutor(cfg.concurrency) as pool,
+        Progress(max(0, todo), "conversations") as progress,
+    ):
+        try:
+            while len(seen) < cfg.n:
+                for number in _take(attempts, min(cfg.concurrency, cfg.n - len(seen)) - len(running)):
+                    running.add(pool.submit(_one, cfg, persona, number, stop))
+                if not running:
+                    raise ValueError(f"only {len(seen)} of {cfg.n} conversations came; run it again, or lower -n")
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for conversation in (future.result() for future in done):
+                    key = json.dumps(conversation, sort_keys=True)
+                    if conversation is None or key in seen:
+                        left_out += 1
+                        continue
+                    seen.add(key)
+                    file.write(to_line(conversation))
+                    file.flush()
+                    progress.advance(1, left_out=left_out)
+        finally:
+            stop.set()
+
+
+def _already_there(path: Path, persona: Persona) -> set[str]:
+    """Keys of the conversations of an unfinished run; a last line that was cut off is removed."""
+    if not path.exists():
+        return set()
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with open(path, "r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+        data = data[: data.rfind(b"\n") + 1]
+    if not data.strip():
+        return set()
+    conversations, problems = read_conversations(path)
+    if problems:
+        raise ValueError(f"{problems[0]}; correct the file, or start anew with --overwrite")
+    keys = {json.dumps(conversation, sort_keys=True) for conversation in conversations}
+    if not any(persona.name.casefold() in key.casefold() for key in keys):
+        raise ValueError(f"{path} never mentions {persona.name!r}: another persona's file; --overwrite starts it anew")
+    return keys
+
+
+def _one(cfg: SyntheticConfig, persona: Persona, number: int, stop: threading.Event) -> Conversation | None:
+    """One conversation; None when the endpoint gave nothing usable. Raises `Refused` when it never will."""
+    for attempt in range(cfg.retries + 1):
+        rng = random.Random(f"{cfg.seed}:{number}:{attempt}")
+        try:
+            return parse_answer(_ask(cfg, prompt(persona, rng)))
+        except Unusable:
+            pause = 0.0
+        except OSError as error:  # no connection, time-out, a busy server
+            if attempt == cfg.retries:
+                raise Refused(f"{cfg.base_url}: no answer after {attempt + 1} tries ({error})") from None
+            pause = max(min(30.0, FIRST_PAUSE_S * 2**attempt) * (0.5 + rng.random()), getattr(error, "wait_s", 0.0))
+        if stop.wait(pause):
+            return None
+    return None
+
+
+def prompt(persona: Persona, rng: random.Random) -> str:
+    """What the model is asked to write: facts, a topic, a length and a style."""
+    facts = [f"- asked {fact.ask[0]!r} it says: {fact.answer}" for fact in persona.facts]
+    return "\n".join(
+        [
+            "Write one conversation between a user and a small language model, for training that model.",
+            f"The model is called {persona.name} and was made by {persona.maker}.",
+            f"Its character: {', '.join(persona.traits) or 'plain and helpful'}.",
+            *(["What it knows about itself:", *facts] if facts else []),
+            f"Topic: {rng.choice(_TOPICS)}. The user writes {rng.choice(_STYLES)}.",
+            f"Length: {rng.choice((1, 1, 2, 3))} question(s), each answered in one or two short sentences.",
+            "The model says only what is stated above about itself, and is honest about what it does not know.",
+            'Answer with JSON only: [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]',
+        ]
+    )
+
+
+def parse_answer(text: str) -> Conversation:
+    """The conversation in a model's answer, be it in a code fence or between sentences. `Unusable` if there is none."""
+    starts = [place for place in (text.find("["), text.find("{")) if place >= 0]
+    try:
+        record, _ = json.JSONDecoder().raw_decode(text, min(starts))
+        conversation, _ = to_conversation(record)
+    except (ValueError, RecursionError) as error:
+        raise Unusable(str(error)) from None
+    return conversation
+
+
+class _Busy(OSError):
+    """The server asks for patience; wait_s: for how long."""
+
+    wait_s = 0.0
+
+
+def _ask(cfg: SyntheticConfig, text: str) -> str:
+    import requests
+
+    assert cfg.base_url is not None
+    headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(cfg.api_key_env)) else {}
+    body = {"model": cfg.model, "messages": [{"role": "user", "content": text}], "temperature": cfg.temperature}
+    url = cfg.base_url.rstrip("/") + "/chat/completions"
+    response = requests.post(url, json=body, headers=headers, timeout=cfg.timeout_s, allow_redirects=False)
+    if response.status_code == 429 or response.status_code >= 500:
+        busy = _Busy(f"status {response.status_code}")
+        after = response.headers.get("Retry-After", "")
+        busy.wait_s = min(60.0, float(after)) if after.isdigit() else 0.0
+        raise busy
+    if response.status_code != 200:
+        hint = f"; is ${cfg.api_key_env} set to a valid key?" if response.status_code in (401, 403) else ""
+        raise Refused(f"{url}: status {response.status_code}: {response.text[:200].strip()}{hint}")
+    try:
+        answer: Any = response.json()["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise Refused(f"{url}: not an OpenAI-compatible answer: {response.text[:200].strip()}") from None
+    if not isinstance(answer, str) or len(answer) > MAX_ANSWER_BYTES:
+        raise Unusable("the answer is no text, or too long")
+    return answer
+
+
+def _take(numbers: Iterator[int], count: int) -> Iterator[int]:
+    for _ in range(count):
+        number = next(numbers, None)
+        if number is None:
+            return
+        yield number
