@@ -18,20 +18,14 @@ PREVIEW_TOKENS = 400
 
 @dataclass
 class DataCheckConfig:
-    """Check a file of conversations and show what is trained on.
+    """Check a file of conversations and show what is trained on."""
 
-    file: JSONL (either form, ShareGPT or Alpaca) or a JSON list. convert: write the good conversations there in the
-    {"messages": ...} form. tokenizer: a directory or a tiktoken name; default the trained one. preview: how many
-    conversations to show. max_problems: how many bad lines to list (all are counted). sequence_len: context length
-    that conversations are compared with.
-    """
-
-    file: Annotated[str, tyro.conf.Positional]
-    convert: str | None = None
-    tokenizer: str | None = None
-    preview: int = 1
-    max_problems: int = 50
-    sequence_len: int = 2048
+    file: Annotated[str, tyro.conf.Positional]  # JSONL (either form, ShareGPT or Alpaca) or a JSON list
+    convert: str | None = None  # write the good conversations to this file, in the {"messages": ...} form
+    tokenizer: str | None = None  # a directory or a tiktoken name; default: the trained one
+    preview: int = 1  # conversations to show
+    max_problems: int = 50  # bad lines to list; all are counted
+    sequence_len: int = 2048  # context length that conversations are compared with
 
     def problems(self) -> list[str]:
         found = [

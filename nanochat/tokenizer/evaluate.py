@@ -42,15 +42,11 @@ SAMPLES = {
 
 @dataclass
 class TokEvalConfig:
-    """Measure a tokenizer: bytes per token, higher is better.
+    """Measure a tokenizer in bytes per token (higher is better), beside GPT-2's and GPT-4's."""
 
-    tokenizer: a directory or a tiktoken name; default the trained one. data: text besides the built-in samples, a file
-    or a folder; default the base directory's shards, if any. max_chars: characters taken of that text.
-    """
-
-    tokenizer: str | None = None
-    data: str | None = None
-    max_chars: int = 1_000_000
+    tokenizer: str | None = None  # a directory or a tiktoken name; default: the trained one
+    data: str | None = None  # text besides the built-in samples: a file or folder; default: the shards, if any
+    max_chars: int = 1_000_000  # characters taken of that text
 
     def problems(self) -> list[str]:
         return [] if self.max_chars >= 1 else [f"--max-chars={self.max_chars}: must be at least 1"]

@@ -19,17 +19,12 @@ from nanochat.tokenizer.corpus import corpus_files, documents, size_estimate
 
 @dataclass
 class TokTrainConfig:
-    """Train a byte-level BPE tokenizer.
+    """Train a byte-level BPE tokenizer on the training shards, or on any text."""
 
-    max_chars: characters of text to read. doc_cap: characters taken of one document, so that a few long ones do not
-    decide. vocab_size: entries, special tokens included. data: a text file or a folder; default the base directory's
-    training shards.
-    """
-
-    max_chars: int = 2_000_000_000
-    doc_cap: int = 10_000
-    vocab_size: int = 65_536
-    data: str | None = None
+    max_chars: int = 2_000_000_000  # characters of text to read
+    doc_cap: int = 10_000  # characters taken of one document, so that a few long ones do not decide
+    vocab_size: int = 65_536  # entries, special tokens included
+    data: str | None = None  # a text file or a folder; default: the base directory's training shards
 
     def problems(self) -> list[str]:
         found = [
