@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
@@ -16,8 +15,8 @@ from nanochat.dataloader.loader import PackedLoader
 from nanochat.dataset.shards import shard_paths
 from nanochat.engine import Engine
 from nanochat.eval.bpb import bits_per_byte
-from nanochat.eval.core import evaluate_core
-from nanochat.eval.results import save_results, scored, table, write_section
+from nanochat.eval.core import evaluate_core, read_bundle
+from nanochat.eval.results import save_results, table, write_section
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.run_dir import base_dir
@@ -88,24 +87,17 @@ def base_eval(cfg: BaseEvalConfig, world: World) -> dict[str, Any]:
     """`nanochat base-eval`: CORE of a checkpoint, printed, in its results file and in the report."""
     labels = [label.strip() for label in cfg.tasks.split("|") if label.strip()]
     bundle = cfg.eval_bundle or None
+    read_bundle(bundle)  # what is missing is said before a large model is loaded
     model, tokenizer, meta = load_model(cfg.source, world.device, "eval", cfg.model_tag, cfg.step)
-    started = time.monotonic()
     max_tokens = cfg.max_tokens if cfg.max_tokens > 0 else None
     outcome = evaluate_core(model, tokenizer, world, cfg.max_per_task, bundle, labels, max_tokens)
     settings = {**asdict(cfg), "compute_dtype": str(model.compute_dtype), "world_size": world.world_size}
-    tasks = {
-        label: scored(entry["correct"], entry["baseline"], settings=settings)
-        for label, entry in outcome["tasks"].items()
-    }
-    if labels:  # a mean over some of the tasks is not CORE
-        document: dict[str, Any] = {"tasks": tasks}
-    else:
-        document = {"tasks": tasks, "core": outcome["core"], "max_per_task": cfg.max_per_task}
-    document["wall_s"] = time.monotonic() - started
+    tasks = {label: {**entry, "settings": settings} for label, entry in outcome["tasks"].items()}
+    metrics = {} if labels else {"CORE": outcome["core"]}  # a mean over some of the tasks is not CORE
+    document: dict[str, Any] = {"tasks": tasks, "metrics": metrics}
     if world.is_main:
-        more = {name: value for name, value in document.items() if name != "tasks"}
-        path, document = save_results("base_eval", meta, tokenizer, tasks, **more)
-        print("\n" + table(document["tasks"], document["tasks"]))
+        path, document = save_results("base_eval", meta, tokenizer, tasks, metrics)
+        print("\n" + table(tasks, tasks))
         print(f"CORE {outcome['core']:.4f}" if not labels else f"CORE: not computed, only {len(labels)} tasks were run")
         print(f"results: {path}")
         write_section("base_eval", document)
@@ -167,16 +159,14 @@ def base_loss(cfg: BaseLossConfig, world: World) -> dict[str, Any]:
         name: split_bpb(model, tokenizer, paths, world, tokens, cfg.device_batch_size, name)
         for name, paths in (("train", train), ("val", [validation]))
     }
-    document: dict[str, Any] = {
-        "bpb": {name: value if math.isfinite(value) else None for name, value in bpb.items()},
-        "bpb_tokens": tokens,
-        "completions": sample_completions(model, tokenizer) if world.is_main else [],
-    }
+    metrics = {f"{name}_bpb": value if math.isfinite(value) else None for name, value in bpb.items()}
+    document: dict[str, Any] = {"tasks": {}, "metrics": metrics}
     if world.is_main:
-        path, document = save_results("base_eval", meta, tokenizer, {}, **document)
+        completions = sample_completions(model, tokenizer)
+        path, document = save_results("base_eval", meta, tokenizer, {}, metrics, completions=completions)
         for name, value in bpb.items():
-            print(f"{name} bits per byte: {value:.4f}")
-        for sample in document["completions"]:
+            print(f"{name} bits per byte: {value:.4f} ({tokens:,} tokens)")
+        for sample in completions:
             print(f"- {sample['prompt']} -> {sample['completion']!r}")
         print(f"results: {path}")
         write_section("base_eval", document)

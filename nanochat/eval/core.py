@@ -11,11 +11,13 @@ import csv
 import json
 import math
 import random
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nanochat.eval.results import scored
 from nanochat.eval.scoring import Row, Score, common_prefix, score_groups
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
@@ -47,6 +49,7 @@ class CoreTaskResult:
     label: str
     baseline: float
     correct: list[bool]
+    wall_s: float = field(default=0.0, compare=False)
 
     @property
     def accuracy(self) -> float:
@@ -159,6 +162,7 @@ def evaluate_task(
     share_prefixes: bool = True,
 ) -> CoreTaskResult:
     """Score one task; the examples are dealt out to the ranks and every rank returns the whole result."""
+    started = time.monotonic()
     examples = read_examples(task, max_per_task)
     mine = range(world.rank, len(examples), world.world_size)
     prompts: list[str] = []
@@ -177,7 +181,7 @@ def evaluate_task(
         scores = score_groups(model, groups, max_tokens, share_prefixes, on_done=progress.advance)
     own = [(i, is_correct(task, s, gold)) for i, s, gold in zip(mine, scores, golds, strict=True)]
     everyone = sorted(pair for part in world.gather_objects(own) for pair in part)
-    return CoreTaskResult(task.label, task.baseline, [right for _, right in everyone])
+    return CoreTaskResult(task.label, task.baseline, [right for _, right in everyone], time.monotonic() - started)
 
 
 def evaluate_core(
@@ -189,7 +193,7 @@ def evaluate_core(
     labels: Sequence[str] | None = None,
     max_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """CORE over the bundle's tasks, or those in `labels` -> {"core", "tasks": {label: {accuracy, centered, ...}}}.
+    """CORE over the bundle's tasks, or those in `labels` -> {"core", "tasks": {label: entry as in results.scored}}.
 
     Raises ValueError for an incomplete bundle or an unknown label.
     """
@@ -203,14 +207,5 @@ def evaluate_core(
         for task in tasks
         if not labels or task.label in labels
     ]
-    table = {
-        r.label: {
-            "accuracy": r.accuracy,
-            "centered": r.centered,
-            "baseline": r.baseline,
-            "n": len(r.correct),
-            "correct": [int(right) for right in r.correct],
-        }
-        for r in results
-    }
+    table = {r.label: scored(r.correct, r.baseline, wall_s=r.wall_s) for r in results}
     return {"core": sum(r.centered for r in results) / len(results), "tasks": table, "max_per_task": max_per_task}

@@ -18,7 +18,6 @@ from nanochat.runtime.run_dir import atomic_write, base_dir, code_version, envir
 from nanochat.tokenizer import Tokenizer
 
 PACKAGES = ("nanochat", "torch", "numpy", "tiktoken", "rustbpe", "pyarrow")
-VERDICTS = ("correct", "problems")  # one entry an example: in the results file, not in the report
 
 
 def scored(verdicts: Sequence[float], baseline: float, **more: Any) -> dict[str, Any]:
@@ -81,11 +80,12 @@ def save_results(
     meta: Mapping[str, Any],
     tokenizer: Tokenizer,
     tasks: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> tuple[Path, dict[str, Any]]:
     """Write (or add to) the results file of a checkpoint -> its path and whole content.
 
-    Entries of earlier evaluations of the same weights stay unless evaluated anew; those of other weights go.
+    Tasks and metrics of earlier evaluations of the same weights stay unless evaluated anew; those of other weights go.
     """
     document: dict[str, Any] = {"kind": kind, **identify(meta, tokenizer)}
     path = Path(meta["directory"]) / f"{kind}_{document['step']:06d}.json"
@@ -93,7 +93,8 @@ def save_results(
     same = earlier.get("checkpoint_sha256") == document["checkpoint_sha256"]
     for name, value in earlier.items() if same else ():
         document.setdefault(name, value)
-    document["tasks"] = {**(earlier.get("tasks", {}) if same else {}), **tasks}
+    for name, new in (("tasks", tasks), ("metrics", metrics or {})):
+        document[name] = {**(earlier.get(name, {}) if same else {}), **new}
     document.update(more)
     atomic_write(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return path, document
@@ -111,15 +112,32 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def write_section(section: str, document: Mapping[str, Any], names: Iterable[str] | None = None) -> Path:
-    """Hand the report its part of a results document: `names` (default: all tasks) without the single verdicts."""
+    """Hand the report its part of a results document: the tasks in `names` (default: all), sums instead of verdicts."""
     wanted = list(document["tasks"] if names is None else names)
-    tasks = {
-        name: {key: value for key, value in document["tasks"][name].items() if key not in VERDICTS}
-        for name in wanted
-        if name in document["tasks"]
+    entries = {name: document["tasks"][name] for name in wanted if name in document["tasks"]}
+    shown = ("score", "low", "high", "n", "baseline", "centered", "pass_at", "wall_s")
+    record = {
+        "section": section,
+        "written": document["written"],
+        "code_version": document["code_version"],
+        "environment": document["environment"],
+        "wall_s": sum(entry.get("wall_s", 0.0) for entry in entries.values()),
+        "checkpoint": {name: document[name] for name in ("source", "model_tag", "step", "checkpoint_sha256")},
+        "tokenizer": document["tokenizer"],
+        "packages": document["packages"],
+        "metrics": {name: value for name, value in document["metrics"].items() if names is None},
+        "tasks": {
+            name: {**{key: entry[key] for key in shown if key in entry}, "correct": round(sum(entry["correct"]))}
+            for name, entry in entries.items()
+        },
+        "samples": [
+            *({"task": name, **sample} for name, entry in entries.items() for sample in entry.get("samples", ())),
+            *(document.get("completions", ()) if names is None else ()),
+        ],
+        "not_found": document.get("not_found", {}) if names is None else {},
+        "config": next((entry["settings"] for entry in reversed(entries.values()) if "settings" in entry), {}),
     }
     path = base_dir() / "report" / f"{section}.json"
-    record = {"section": section, **document, "tasks": tasks}
     atomic_write(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -203,7 +204,7 @@ def _details(task: Task, problems: list[int], answers: list[Answered], sampling:
         with_verdict = [i for i, answer in enumerate(answers) if answer.correct[0] == verdict]
         for i in with_verdict[:SHOWN_SAMPLES]:
             question = task[problems[i]]["messages"][-2]["content"]
-            samples.append({"question": question, "answer": answers[i].texts[0], "correct": verdict})
+            samples.append({"prompt": question, "completion": answers[i].texts[0], "correct": verdict})
     return {
         "pass_at": {str(k): sum(a.pass_at(k) for a in answers) / len(answers) for k in ks} if answers else {},
         "samples": samples,
@@ -253,16 +254,18 @@ def chat_eval(cfg: ChatEvalConfig, world: World) -> dict[str, Any]:
     return document
 
 
-def report(path: Any, document: dict[str, Any], source: str) -> None:
+def report(path: Path, document: dict[str, Any], source: str) -> None:
     """Print the table of everything known about these weights and write the report's sections."""
     done = document["tasks"]
-    document["chatcore"] = centered_mean(done, CHATCORE)
     print("\n" + table(done, [name for name in (*CHATCORE, *WORLD) if name in done]))
     for name in document["not_found"]:
         print(f"{name}: NOT FOUND, not in the table")
-    missing = [name for name in CHATCORE if name not in done]
-    core = document["chatcore"]
-    print(f"ChatCORE {core:.4f}" if core is not None else f"ChatCORE: not computed, without {', '.join(missing)}")
+    core = centered_mean(done, CHATCORE)
+    if core is None:
+        print(f"ChatCORE: not computed, without {', '.join(name for name in CHATCORE if name not in done)}")
+    else:
+        print(f"ChatCORE {core:.4f}")
+        document = {**document, "metrics": {**document["metrics"], "ChatCORE": core}}
     print(f"results: {path}")
     write_section(f"chat_eval_{source}", document)
     if any(name in done for name in WORLD):
