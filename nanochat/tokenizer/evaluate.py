@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from nanochat.runtime.records import report_dir, write_record
 from nanochat.tokenizer.bpe import Tokenizer, open_tokenizer
 from nanochat.tokenizer.corpus import corpus_files, documents
-from nanochat.tokenizer.train import update_record
 
 OTHERS = {"gpt2": "GPT-2", "cl100k_base": "GPT-4"}
 SAMPLES = {
@@ -72,9 +74,19 @@ def tok_eval(cfg: TokEvalConfig) -> dict[str, Any]:
         "text_bytes": {name: len(text.encode()) for name, text in texts.items()},
         "not_available": absent,
     }
-    update_record({"evaluation": result})
+    _add_to_record(result)
     _show(result)
     return result
+
+
+def _add_to_record(result: dict[str, Any]) -> None:
+    """Put the comparison beside what `tok_train` wrote, when that is about the same base directory."""
+    path = report_dir() / "tokenizer.json"
+    trained: dict[str, Any] = {}
+    if path.is_file():
+        with contextlib.suppress(ValueError):
+            trained = json.loads(path.read_text(encoding="utf-8"))
+    write_record("tokenizer", {**trained, "evaluation": result})
 
 
 def measure(tokenizer: Tokenizer, texts: dict[str, str]) -> dict[str, Any]:

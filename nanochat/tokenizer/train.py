@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import time
@@ -12,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import atomic_write, base_dir
+from nanochat.runtime.records import write_record
+from nanochat.runtime.run_dir import base_dir
 from nanochat.tokenizer.bpe import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer
 from nanochat.tokenizer.corpus import corpus_files, documents, size_estimate
 
@@ -53,18 +53,18 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
     tokenizer.save(folder)
     sizes = tokenizer.token_bytes()[: -len(tokenizer.special_tokens)].float()
     record = {
-        **asdict(cfg),
-        "vocab_size_reached": tokenizer.get_vocab_size(),
+        "config": asdict(cfg),
+        "vocab_size": tokenizer.get_vocab_size(),
         "documents": counted.documents,
         "characters": counted.characters,
-        "train_time_s": round(time.perf_counter() - started, 2),
+        "wall_s": round(time.perf_counter() - started, 2),
         "token_bytes_min": int(sizes.min()),
         "token_bytes_max": int(sizes.max()),
         "token_bytes_mean": round(float(sizes.mean()), 3),
         "token_bytes_std": round(float(sizes.std()), 3),
         "identity": tokenizer.identity(),
     }
-    update_record({"training": record}, fresh=True)
+    write_record("tokenizer", record)
     if tokenizer.get_vocab_size() < cfg.vocab_size:
         print(
             f"the text holds no more pairs to merge: the vocabulary has {tokenizer.get_vocab_size():,} entries "
@@ -72,21 +72,9 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
         )
     print(
         f"tokenizer of {tokenizer.get_vocab_size():,} entries from {counted.characters:,} characters "
-        f"in {record['train_time_s']} s -> {folder}"
+        f"in {record['wall_s']} s -> {folder}"
     )
     return record
-
-
-def update_record(data: dict[str, Any], fresh: bool = False) -> None:
-    """Write `<base>/report/tokenizer.json`, which the report reads; without `fresh` the other entries stay."""
-    path = base_dir() / "report" / "tokenizer.json"
-    old: dict[str, Any] = {}
-    if not fresh and path.is_file():
-        with contextlib.suppress(ValueError):
-            old = json.loads(path.read_text(encoding="utf-8"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record = {**old, "section": "tokenizer", "written": time.time(), **data}
-    atomic_write(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 class _Counted:

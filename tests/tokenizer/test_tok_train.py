@@ -31,11 +31,11 @@ def test_the_last_shard_is_never_trained_on(base_dir):
     write_shards(base_dir / "base_data", [LINE] * 20, [LINE.upper()] * 20, ["zzzz qqqq zzzz qqqq "] * 50)
     record = tok_train(TokTrainConfig(vocab_size=290))
     tokenizer = Tokenizer.load()
-    assert record["vocab_size_reached"] == tokenizer.get_vocab_size() == 290
+    assert record["vocab_size"] == tokenizer.get_vocab_size() == 290
     assert (record["documents"], record["characters"]) == (40, 40 * len(LINE))
     assert len(tokenizer.encode("zzzz")) == 4 and len(tokenizer.encode("bright")) < 6
     saved = json.loads((base_dir / "report" / "tokenizer.json").read_text())
-    assert saved["training"]["identity"] == tokenizer.identity()
+    assert saved["identity"] == tokenizer.identity()
 
 
 def test_max_chars_and_doc_cap_limit_what_is_read(base_dir):
@@ -102,7 +102,7 @@ def test_tok_eval_without_network_compares_with_nothing_but_works(base_dir, monk
     assert ratios["training text"] > ratios["languages"] >= 1.0
     assert result["not_available"] == ["GPT-2", "GPT-4"]
     saved = json.loads((base_dir / "report" / "tokenizer.json").read_text())
-    assert saved["training"]["documents"] == 20 and saved["evaluation"]["vocab_size"] == {"this": 300}
+    assert saved["documents"] == 20 and saved["evaluation"]["vocab_size"] == {"this": 300}
     assert "not available offline" in capsys.readouterr().out
 
 
