@@ -77,13 +77,15 @@ def score_groups(
     max_tokens: int | None = None,
     share_prefixes: bool = True,
     on_done: Callable[[int], None] | None = None,
+    context: int | None = None,
 ) -> list[list[Score]]:
     """Score rows in groups that are likely to share a prefix -> scores in the same arrangement.
 
-    Rows longer than the model's context are cropped from the left. Memory is bounded by `max_tokens` nodes a batch.
+    Rows longer than `context` tokens (default: the model's) are cropped from the left; as the last token is never
+    forwarded, one more than the model's context is possible. Memory is bounded by `max_tokens` nodes a batch.
     `on_done` is told the number of rows finished after each batch. `share_prefixes=False` is the slow twin for tests.
     """
-    context = model.config.sequence_len
+    context = context or model.config.sequence_len
     device = model.get_device()
     flat = [crop_left(row, context) for group in groups for row in group]
     trees: list[_Tree] = []
