@@ -69,20 +69,19 @@ class Trainer:
         hooks: Sequence[Hook] = (),
         *,
         grad_clip: float = 0.0,
-        compiled_hidden: Callable[[Tensor], Tensor] | None = None,
+        hidden_fn: Callable[[Tensor], Tensor] | None = None,
         max_bad_steps: int = 5,
         description: str = "train",
     ) -> None:
         self.model, self.source, self.optimizer, self.schedule, self.world = model, source, optimizer, schedule, world
         self.hooks, self.grad_clip, self.max_bad_steps = list(hooks), grad_clip, max_bad_steps
         self.description = description
-        self.compiled_hidden = compiled_hidden
+        self.hidden_fn = hidden_fn or model.hidden
         self.step = 0  # steps done
         self.train_s = 0.0  # time in steps, without hooks
         self.tokens_seen = 0
         self.n_bad_steps = 0
         self.stop_reason: str | None = None
-        self._compiled_shape: torch.Size | None = None
 
     @property
     def n_steps(self) -> int:
@@ -114,7 +113,7 @@ class Trainer:
         n_targets, n_tokens = (int(count) for count in self.world.all_reduce_sum(counts.to(self.world.device)).tolist())
         loss_sum = torch.zeros((), dtype=torch.float32, device=self.world.device)
         for batch in batches:
-            total, _ = loss_sum_and_count(self.model, batch, self._hidden_fn(batch))
+            total, _ = loss_sum_and_count(self.model, batch, self.hidden_fn)
             loss = total / max(n_targets, 1)
             loss.backward()
             loss_sum += loss.detach()
@@ -136,13 +135,6 @@ class Trainer:
         seconds = time.perf_counter() - started
         self.train_s += seconds
         return StepStats(self.step, loss_value, grad_norm, lr, n_targets, n_tokens, seconds, skipped=bad)
-
-    def _hidden_fn(self, batch: Batch) -> Callable[[Tensor], Tensor] | None:
-        """The compiled forward for the usual shape; odd last micro-batches run uncompiled instead of recompiling."""
-        if self.compiled_hidden is None:
-            return None
-        self._compiled_shape = self._compiled_shape or batch.input_ids.shape
-        return self.compiled_hidden if batch.input_ids.shape == self._compiled_shape else None
 
     def _gradients(self) -> list[Tensor]:
         """Every parameter's gradient; zeros where nothing reached it, so that all ranks hold the same list."""

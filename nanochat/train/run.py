@@ -1,0 +1,205 @@
+"""One run of a stage: its folder, its hooks, its resume, and the record it leaves for the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nanochat.checkpoint_manager import checkpoint_dir, find_checkpoint, load_checkpoint, read_meta
+from nanochat.config import as_dict, dump
+from nanochat.dataloader.documents import Documents
+from nanochat.dataloader.loader import PackedLoader
+from nanochat.gpt import GPT
+from nanochat.optim.groups import parameter_groups
+from nanochat.optim.optimizer import Optimizer
+from nanochat.runtime.records import write_record
+from nanochat.runtime.metrics import MetricLog
+from nanochat.runtime.run_dir import atomic_write, code_version
+from nanochat.runtime.world import World
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.compiled import hidden_function
+from nanochat.train.configs import BaseConfig, TrainConfig
+from nanochat.train.hooks import LogHook, PeriodicHook, SaveHook, ValidationHook
+from nanochat.train.samples import sample_texts
+from nanochat.train.settings import Settings
+from nanochat.train.trainer import Hook, Trainer
+
+SECTIONS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
+
+
+class Run:
+    """Puts a stage's parts together and trains. Nothing is written before everything has been checked."""
+
+    def __init__(
+        self,
+        stage: str,
+        cfg: TrainConfig,
+        settings: Settings,
+        model: GPT,
+        tokenizer: Tokenizer,
+        world: World,
+        tag: str,
+        prompts: Sequence[str],
+        parent: dict[str, Any] | None = None,
+    ) -> None:
+        self.stage, self.cfg, self.settings, self.model, self.tokenizer = stage, cfg, settings, model, tokenizer
+        self.world, self.prompts, self.parent = world, prompts, parent
+        self.directory = checkpoint_dir(stage, tag)
+        self.samples: list[dict[str, str]] = []
+
+    def fit(self, train: Documents, validation: Documents) -> dict[str, Any]:
+        """Train to the end and write the record; returns it."""
+        started = time.time()
+        loader = self._loader(train)
+        n_steps = self.settings.n_steps or loader.estimate_steps(getattr(self.cfg, "num_epochs", 1.0))
+        optimizer = Optimizer(parameter_groups(self.model, self.settings.optim))
+        hidden_fn = hidden_function(self.model, self.cfg.compile, n_steps * self.settings.total_batch_size)
+        trainer = Trainer(
+            self.model, loader, optimizer, self.settings.schedule(n_steps), self.world,
+            grad_clip=self.settings.grad_clip, hidden_fn=hidden_fn, description=self.stage,
+        )  # fmt: skip
+        self._resume(trainer)
+        self._announce(n_steps)
+        with MetricLog(self._metrics_path(trainer.step), self.cfg.run, as_dict(self.cfg)) as log:
+            validator = ValidationHook(self._validation_loader(validation), self.tokenizer.token_bytes(),
+                                       self.cfg.eval_every, log)  # fmt: skip
+            saver = self._saver(n_steps)
+            trainer.hooks = [LogHook(log), saver, validator, *self._evaluations(log)]
+            trainer.fit()
+        loader.close()
+        return self._record(trainer, validator, saver, started)
+
+    def _loader(self, documents: Documents) -> PackedLoader:
+        return PackedLoader(
+            documents,
+            self.tokenizer,
+            rows_per_step=self.settings.rows_per_step,
+            seq_len=self.settings.seq_len,
+            device_batch_size=self.settings.device_batch_size,
+            rank=self.world.rank,
+            world_size=self.world.world_size,
+        )
+
+    def _validation_loader(self, documents: Documents) -> PackedLoader:
+        rows = max(self.world.world_size, min(self.settings.rows_per_step, 8192 // self.settings.seq_len or 1))
+        return PackedLoader.validation(
+            documents,
+            self.tokenizer,
+            eval_tokens=self.cfg.eval_tokens,
+            rows_per_step=rows,
+            seq_len=self.settings.seq_len,
+            device_batch_size=self.settings.device_batch_size,
+            rank=self.world.rank,
+            world_size=self.world.world_size,
+            prefetch=False,
+        )
+
+    def _resume(self, trainer: Trainer) -> None:
+        step = self.cfg.resume_from_step
+        if step == -1 or (step is None and not self.cfg.resume):
+            return
+        directory, step, why = find_checkpoint(self.stage, self.directory.name, step)
+        state, optimizer_state, meta = load_checkpoint(directory, step, self.world.device, load_optimizer=True)
+        self.model.load_state_dict(state)
+        assert optimizer_state is not None
+        trainer.optimizer.load_state_dict(optimizer_state)
+        trainer.load_state_dict(meta["trainer"])
+        if self.world.is_main:
+            print(f"resuming {self.stage} {self.directory.name} after step {step} ({why})", flush=True)
+
+    def _metrics_path(self, from_step: int) -> Path | None:
+        """A fresh run starts a new log; a resumed one continues it."""
+        path = self.directory / "metrics.jsonl"
+        if not self.world.is_main:
+            return None
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if from_step == 0:
+            path.unlink(missing_ok=True)
+        dump(self.cfg, self.directory / "config.yaml")
+        self.tokenizer.save(self.directory / "tokenizer")
+        return path
+
+    def _saver(self, n_steps: int) -> SaveHook:
+        meta = {
+            "stage": self.stage,
+            "model_config": self.model.config.to_dict(),
+            "user_config": as_dict(self.cfg),
+            "settings": {**asdict(self.settings), "n_steps": n_steps},
+            "device_batch_size": self.settings.device_batch_size,
+            "max_seq_len": self.settings.seq_len,
+            "total_batch_size": self.settings.total_batch_size,
+            "tokenizer": self.tokenizer.identity(),
+            "code_version": code_version(),
+            "parent": self.parent,
+        }
+        return SaveHook(self.directory, meta, self.cfg.save_every, self.cfg.save_every_s, self.cfg.keep)
+
+    def _evaluations(self, log: MetricLog) -> list[Hook]:
+        hooks: list[Hook] = [PeriodicHook(self.cfg.sample_every, self._sample)]
+        if isinstance(self.cfg, BaseConfig) and self.cfg.core_metric_every > 0:
+            per_task = self.cfg.core_metric_max_per_task
+
+            def core(trainer: Trainer) -> None:
+                from nanochat.eval.suite import core_metric
+
+                value = core_metric(trainer.model, self.tokenizer, trainer.world, per_task)
+                log.log(trainer.step, core_metric=value)
+
+            hooks.append(PeriodicHook(self.cfg.core_metric_every, core))
+        return hooks
+
+    def _sample(self, trainer: Trainer) -> None:
+        if not trainer.world.is_main:
+            return
+        self.samples = sample_texts(self.model, self.tokenizer, self.prompts, chat=self.stage != "base")
+        for sample in self.samples:
+            print(f"  {sample['prompt']} -> {sample['completion']!r}", flush=True)
+
+    def _announce(self, n_steps: int) -> None:
+        if not self.world.is_main:
+            return
+        settings, n_params = self.settings, sum(parameter.numel() for parameter in self.model.parameters())
+        rows = settings.device_batch_size
+        print(
+            f"{self.stage}: {settings.model_config.generation} d{settings.model_config.n_layer}, {n_params:,} parameters, "
+            f"{n_steps:,} steps of {settings.total_batch_size:,} tokens ({rows} x {settings.seq_len} a micro-batch), "
+            f"{self.model.compute_dtype}, {self.world.world_size} process(es) on {self.world.device}",
+            flush=True,
+        )
+
+    def _record(self, trainer: Trainer, validator: ValidationHook, saver: SaveHook, started: float) -> dict[str, Any]:
+        """What the report reads; the final numbers also go into the last checkpoint's meta file."""
+        metrics = {
+            "val_bpb": validator.last,
+            "min_val_bpb": validator.best,
+            "steps": trainer.step,
+            "tokens": trainer.tokens_seen,
+            "train_s": round(trainer.train_s, 2),
+            "tokens_per_s": round(trainer.tokens_seen / max(trainer.train_s, 1e-9), 1),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+        }
+        record = {
+            "stage": self.stage,
+            "config": as_dict(self.cfg),
+            "settings": asdict(self.settings),
+            "metrics": metrics,
+            "started": started,
+            "finished": time.time(),
+            "wall_s": round(time.time() - started, 2),
+            "device": str(self.world.device),
+            "world_size": self.world.world_size,
+            "metrics_jsonl": str(self.directory / "metrics.jsonl"),
+            "samples": self.samples,
+        }
+        if self.world.is_main and saver.saved_step is not None:
+            meta = read_meta(self.directory, saver.saved_step)
+            path = self.directory / f"meta_{saver.saved_step:06d}.json"
+            atomic_write(path, json.dumps({**meta, "metrics": metrics, "val_bpb": validator.last}, indent=1) + "\n")
+            sha256 = meta["files"][f"model_{saver.saved_step:06d}.pt"]["sha256"]
+            record["checkpoint"] = {"path": str(self.directory), "step": saver.saved_step, "sha256": sha256}
+            write_record(SECTIONS[self.stage], record)
+        return record

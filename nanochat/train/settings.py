@@ -1,0 +1,155 @@
+"""From a stage's config to numbers: shape, batch, learning rates, schedule. Pure; what a flag gives is not derived."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nanochat.gpt import GPTConfig
+from nanochat.optim.groups import OptimConfig, published_settings
+from nanochat.optim.schedule import Schedule
+from nanochat.runtime.world import World
+from nanochat.train.configs import BaseConfig, ChatTrainConfig, TrainConfig
+from nanochat.train.scaling import (
+    REFERENCE_DEPTH,
+    batch_tokens,
+    lr_scale,
+    scaling_params,
+    shape_for_depth,
+    weight_decay_scale,
+)
+
+MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536, "mps": 8192}
+WARMUP_STEPS = 40  # modern recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run is given besides data and weights. n_steps None: follows from the length of the data."""
+
+    model_config: GPTConfig
+    seq_len: int
+    device_batch_size: int
+    total_batch_size: int
+    n_steps: int | None
+    optim: OptimConfig
+    warmup_ratio: float
+    warmdown_ratio: float
+    final_lr_frac: float
+    grad_clip: float
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.total_batch_size // self.seq_len
+
+    def schedule(self, n_steps: int) -> Schedule:
+        """The generation's schedule over `n_steps`."""
+        modern = self.model_config.generation == "modern"
+        return Schedule(
+            n_steps,
+            warmup_steps=round(self.warmup_ratio * n_steps),
+            warmdown_steps=round(self.warmdown_ratio * n_steps),
+            final_lr_frac=self.final_lr_frac,
+            momentum=(0.85, 0.97, 0.90) if modern else (0.85, 0.95, 0.95),
+            momentum_warmup=min(400, n_steps) if modern else 300,
+            decay_weight_decay=modern,
+        )
+
+
+def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
+    """Pretraining: `--depth` gives the rest. Raises ValueError with every value that does not fit."""
+    modern, shape = cfg.generation == "modern", shape_for_depth(cfg.depth, cfg.aspect_ratio, cfg.head_dim)
+    pattern = cfg.window_pattern or ("SSSL" if modern and world.device.type == "cuda" else "L")
+    seq_len = cfg.max_seq_len or 2048
+    n_kv_head = cfg.n_kv_head or shape.n_head
+    model_config = GPTConfig(
+        seq_len, vocab_size, shape.n_layer, shape.n_head, n_kv_head, shape.n_embd, pattern, cfg.generation
+    )
+    params = scaling_params(cfg.depth, vocab_size, cfg.aspect_ratio, cfg.head_dim)
+    reference = scaling_params(REFERENCE_DEPTH, vocab_size, cfg.aspect_ratio, cfg.head_dim)
+    if modern:
+        ratio = cfg.target_param_data_ratio or 12.0
+        horizon, reference_horizon = ratio * params, 12.0 * reference
+        total = cfg.total_batch_size or max(seq_len, batch_tokens(horizon, reference_horizon))
+    else:
+        horizon = (cfg.target_param_data_ratio or 20.0) * (params + shape.n_embd * vocab_size)
+        total, reference_horizon = cfg.total_batch_size or 2**19, horizon
+    if cfg.num_iterations and cfg.num_iterations > 0:
+        n_steps = cfg.num_iterations
+    elif cfg.target_flops and cfg.target_flops > 0:
+        n_steps = max(1, round(cfg.target_flops / (6 * params * total)))
+    else:
+        n_steps = max(1, round(horizon / total))
+    optim = optim_settings(cfg, total)
+    if modern and cfg.weight_decay is None:
+        decay_scale = weight_decay_scale(total, max(horizon, n_steps * total), reference_horizon)
+        optim = replace(optim, weight_decay=optim.weight_decay * decay_scale)
+    return Settings(
+        model_config,
+        seq_len,
+        micro_batch_rows(cfg, seq_len, total, world),
+        _checked_total(total, seq_len),
+        n_steps,
+        optim,
+        warmup_ratio=_given(cfg.warmup_ratio, min(0.1, WARMUP_STEPS / n_steps) if modern else 0.0),
+        warmdown_ratio=_given(cfg.warmdown_ratio, 0.65 if modern else 0.2),
+        final_lr_frac=_given(cfg.final_lr_frac, 0.05 if modern else 0.0),
+        grad_clip=_given(cfg.grad_clip, 0.0 if modern else 1.0),
+    )
+
+
+def chat_settings(cfg: ChatTrainConfig, meta: dict[str, Any], world: World) -> Settings:
+    """Midtraining and fine-tuning: shape and recipe of the source checkpoint, its learning rates times init_lr_frac."""
+    model_config = GPTConfig.from_dict(meta["model_config"])
+    seq_len = cfg.max_seq_len or model_config.sequence_len
+    if seq_len > 10 * model_config.sequence_len:
+        raise ValueError(f"--max-seq-len={seq_len}: at most ten times the model's {model_config.sequence_len} tokens")
+    total = cfg.total_batch_size or min(2**19, seq_len * max(1, 2**19 // seq_len))
+    if cfg.total_batch_size is None and meta.get("total_batch_size"):
+        total = max(seq_len, meta["total_batch_size"] // seq_len * seq_len)
+    optim = optim_settings(cfg, total, model_config.generation)
+    optim = replace(optim, lr_scale=optim.lr_scale * cfg.init_lr_frac)
+    if cfg.weight_decay is None:
+        optim = replace(optim, weight_decay=0.0)
+    return Settings(
+        model_config,
+        seq_len,
+        micro_batch_rows(cfg, seq_len, total, world),
+        _checked_total(total, seq_len),
+        cfg.num_iterations if cfg.num_iterations and cfg.num_iterations > 0 else None,
+        optim,
+        warmup_ratio=_given(cfg.warmup_ratio, 0.0),
+        warmdown_ratio=_given(cfg.warmdown_ratio, 1.0),
+        final_lr_frac=_given(cfg.final_lr_frac, 0.0),
+        grad_clip=_given(cfg.grad_clip, 1.0),
+    )
+
+
+def optim_settings(cfg: TrainConfig, total_batch_size: int, generation: str | None = None) -> OptimConfig:
+    """The generation's published learning rates, scaled to the batch (modern), with the given ones put in."""
+    generation = generation or getattr(cfg, "generation", "modern")
+    published = published_settings(generation)
+    names = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "weight_decay")
+    given = {name: getattr(cfg, name) for name in names if getattr(cfg, name) is not None}
+    scale = lr_scale(total_batch_size) if generation == "modern" else 1.0
+    return replace(published, lr_scale=scale, **given)
+
+
+def micro_batch_rows(cfg: TrainConfig, seq_len: int, total_batch_size: int, world: World) -> int:
+    """Rows of a micro-batch: as asked, else what suits the device, never more than a rank's share of the step."""
+    share = max(1, math.ceil(total_batch_size / seq_len / world.world_size))
+    return min(share, cfg.device_batch_size or max(1, MICRO_BATCH_TOKENS[world.device.type] // seq_len))
+
+
+def _checked_total(total_batch_size: int, seq_len: int) -> int:
+    if total_batch_size % seq_len:
+        raise ValueError(
+            f"--total-batch-size={total_batch_size}: must be a multiple of --max-seq-len={seq_len}; "
+            f"use e.g. {max(1, round(total_batch_size / seq_len)) * seq_len}"
+        )
+    return total_batch_size
+
+
+def _given(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
