@@ -125,7 +125,7 @@ def test_two_processes_agree(tmp_path):
         world.barrier()
         assert total.item() == 3.0 and seen == [{"rank": 0}, {"rank": 1}] and word == "from 0", (total, seen, word)
         world.close()
-        print("agreed", world.rank, world.backend)
+        print(f"agreed {world.rank} {world.backend}\\n", end="")  # one write: unbuffered output of two would mix
         """)
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
