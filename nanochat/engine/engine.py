@@ -46,10 +46,11 @@ class Engine:
         cache_tokens: int | None = None,
         page_tokens: int = 16,
         reuse_prefixes: bool = True,
+        native: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.special = model, tokenizer, SpecialIds.of(tokenizer)
         self.context = model.config.sequence_len
-        self.runner = Runner(model, page_tokens, min(model.config.vocab_size, tokenizer.get_vocab_size()))
+        self.runner = Runner(model, page_tokens, min(model.config.vocab_size, tokenizer.get_vocab_size()), native)
         tokens = self._default_cache_tokens(max_running) if cache_tokens is None else cache_tokens
         if tokens < self.context:
             raise ValueError(f"cache_tokens={tokens}: must hold one full context, {self.context} tokens or more")
@@ -179,14 +180,16 @@ class Engine:
             self.pool.drop_retained()
             self.runner.cache.shrink(self.pool.n_reached)
 
-    def _weights_version(self) -> int:
-        """Changes whenever a weight was changed in place (an optimizer step, a load)."""
-        return sum(0 if p.is_inference() else p._version for p in self.model.parameters())
+    def _weights_version(self) -> list[tuple[int, int]]:
+        """Differs after a weight was changed in place (an optimizer step, a load) or replaced (a quantisation)."""
+        tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
     def _forget_old_weights(self) -> None:
         version = self._weights_version()
         if version != self._weights_seen:
             self._weights_seen = version
+            self.runner.refresh()
             self.pool.drop_retained()
 
     # --- whole answers

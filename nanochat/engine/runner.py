@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nanochat.engine.kv_cache import KVCache, StepView
+from nanochat.engine.native.decoder import MAX_TOKENS, NativeDecoder, unsupported
 from nanochat.engine.scheduler import Row
 from nanochat.gpt import GPT
 
@@ -13,10 +14,17 @@ from nanochat.gpt import GPT
 class Runner:
     """A model and its cache. `n_tokens` is how many ids may be sampled: ids the tokenizer cannot decode are cut off."""
 
-    def __init__(self, model: GPT, page_tokens: int, n_tokens: int) -> None:
-        self.model, self.n_tokens = model, n_tokens
+    def __init__(self, model: GPT, page_tokens: int, n_tokens: int, native: bool = True) -> None:
+        self.model, self.n_tokens, self._native_wanted = model, n_tokens, native
         self.device = model.get_device()
         self.cache = KVCache(model.config, page_tokens, self.device)
+        self.native: NativeDecoder | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the model's weights again, after they changed or moved."""
+        usable = self._native_wanted and unsupported(self.model) is None
+        self.native = NativeDecoder(self.model) if usable else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -27,6 +35,8 @@ class Runner:
     def run(self, rows: list[Row], n_pages: int) -> Tensor:
         """Logits (S, n_tokens) fp32 of the S rows that sample, in order. `n_pages`: how many pages the rows may use."""
         self.cache.hold(n_pages, self.dtype)
+        if self.native is not None and sum(row.n_tokens for row in rows) <= MAX_TOKENS:
+            return self.native.run(rows, self.cache)[:, : self.n_tokens]
         view = StepView(self.cache, rows)
         ids = [token for row in rows for token in row.sequence.tokens[row.start : row.stop]]
         hidden = self.model.hidden(torch.tensor([ids], dtype=torch.long, device=self.device), view)[0]

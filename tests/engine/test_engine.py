@@ -273,7 +273,7 @@ def test_training_goes_on_after_sampling(build, tokenizer):
 
 def test_a_failing_model_leaves_a_usable_engine(build, tokenizer, monkeypatch):
     model = build("classic", tokenizer.get_vocab_size())
-    engine = engine_of(model, tokenizer)
+    engine = engine_of(model, tokenizer, native=False)
     expected = answers(engine, [[1, 2, 3]], 5)
     bystander = engine.submit([4, 5], SamplingParams(max_tokens=3))
     with monkeypatch.context() as broken:

@@ -23,7 +23,7 @@ def engine() -> Engine:
     with torch.no_grad():
         model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(0))
         model.lm_head.weight[256:] = 0  # keep to plain bytes: the answers run to max_tokens
-    return Engine(model, tokenizer)
+    return Engine(model, tokenizer, native=False)
 
 
 def converse(engine: Engine, lines: list, **settings) -> tuple[str, TerminalChat]:

@@ -1,0 +1,1 @@
+"""Decoding in C, compiled where a compiler is: one call a step instead of hundreds of framework operations."""

@@ -1,0 +1,201 @@
+"""The C decoder against gpt.py, its definition: both generations, every precision, ragged steps, any threads."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+import torch
+
+from nanochat.engine import Engine
+from nanochat.engine.kv_cache import StepView
+from nanochat.engine.native import build
+from nanochat.engine.native.decoder import unsupported
+from nanochat.engine.quantize import Int8Linear, quantize_int8, quantize_rows, weight_bytes_read
+from nanochat.engine.scheduler import Row
+from nanochat.engine.sequence import SamplingParams, Sequence
+from nanochat.gpt import GPT, GPTConfig, Linear
+
+needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C compiler: the engine uses gpt.py alone")
+
+
+def convert(model: GPT, kind: str) -> GPT:
+    model.requires_grad_(False)
+    if kind != "float32":
+        model.bfloat16()
+        model.compute_dtype = torch.bfloat16
+    return quantize_int8(model) if kind == "int8" else model
+
+
+def steps(vocab: int) -> list[list[Row]]:
+    """Ragged steps of three sequences: prompts, decoding, prompts beside decoding, a last token computed again."""
+    generator = random.Random(0)
+    lengths = (250, 40, 7)
+    made = [Sequence(n, [generator.randrange(vocab) for _ in range(n)], SamplingParams()) for n in lengths]
+    for number, sequence in enumerate(made):
+        sequence.pages = list(range(1 + 20 * number, 21 + 20 * number))[:: -1 if number == 1 else 1]
+    a, b, c = made
+    plan = [
+        [Row(a, 0, 200, 0)],
+        [Row(b, 0, 9, 0)],
+        [Row(a, 200, 201, 200), Row(b, 9, 22, 9), Row(c, 0, 7, 0)],
+        [Row(a, 201, 230, 201), Row(b, 22, 23, 22)],
+        [Row(a, 230, 231, 230), Row(b, 23, 24, 23), Row(c, 6, 7, 7)],
+        [Row(a, 231, 250, 231)],
+        [Row(b, 24, 40, 24), Row(a, 249, 250, 250)],
+    ]
+    return plan
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("generation", ["classic", "modern"])
+@torch.no_grad()
+def test_logits_equal_those_of_the_model(build, tokenizer, generation, kind):
+    """Compared with gpt.py in fp32 on the same (rounded) weights: nearer to it than gpt.py in bf16 is."""
+    model = convert(build(generation, tokenizer.get_vocab_size()), kind)
+    precise = convert(build(generation, tokenizer.get_vocab_size()), kind).float()
+    precise.compute_dtype = torch.float32
+    native, plain, exact = (
+        Engine(m, tokenizer, native=n).runner for m, n in ((model, True), (model, False), (precise, False))
+    )
+    assert native.native is not None and plain.native is None and exact.native is None
+    worst_native = worst_plain = 0.0
+    for rows in steps(256):
+        for runner in (native, plain, exact):
+            runner.cache.hold(61, runner.dtype)
+        ids = [token for row in rows for token in row.sequence.tokens[row.start : row.stop]]
+        logits = native.run(rows, 61)
+        assert logits.shape == (sum(row.samples for row in rows), tokenizer.get_vocab_size())
+        reference, rounded = exact.run(rows, 61), plain.run(rows, 61)
+        assert StepView(exact.cache, rows).n_tokens == len(ids)
+        if len(logits):
+            worst_native = max(worst_native, float((logits - reference).abs().max()))
+            worst_plain = max(worst_plain, float((rounded - reference).abs().max()))
+    if kind == "float32":
+        assert worst_native < 1e-4
+    else:
+        assert 0 < worst_native < 1.1 * worst_plain < 0.6
+    for own, other in zip(native.cache.keys + native.cache.values, exact.cache.keys + exact.cache.values, strict=True):
+        torch.testing.assert_close(
+            own[16:].float(), other[16:].float(), atol=0.15 if kind != "float32" else 1e-4, rtol=0.05
+        )
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+def test_a_tokens_logits_do_not_depend_on_its_neighbours(build, tokenizer, kind):
+    model = convert(build("modern", tokenizer.get_vocab_size()), kind)
+    alone, together = Engine(model, tokenizer).runner, Engine(model, tokenizer).runner
+    plan = steps(256)
+    for rows in plan[:4]:
+        alone.run(rows, 61)
+        together.run(rows, 61)
+    a, b, c = (plan[4][n] for n in range(3))
+    for row in (a, b):
+        alone.run([row], 61)
+    together.run([b, c, a], 61)
+    for own, other in zip(
+        alone.cache.keys + alone.cache.values, together.cache.keys + together.cache.values, strict=True
+    ):
+        assert torch.equal(own[16:], other[16:])
+    last = Row(a.sequence, 231, 232, 231), Row(b.sequence, 24, 40, 24)
+    assert torch.equal(alone.run([last[1]], 61), together.run(list(last), 61))
+
+
+@needs_compiler
+def test_threads_change_nothing(build, tokenizer):
+    model = convert(build("classic", tokenizer.get_vocab_size()), "bfloat16")
+    results, before = [], torch.get_num_threads()
+    try:
+        for n_threads in (1, 2, 5, 2):
+            torch.set_num_threads(n_threads)
+            engine = Engine(model, tokenizer)
+            results.append([c.ids for c in engine.complete([[1, 2, 3], [4] * 20], max_tokens=40, tools="off")])
+    finally:
+        torch.set_num_threads(before)
+    assert all(result == results[0] for result in results)
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_decoding_goes_on_in_a_forked_process(build, tokenizer):
+    model = build("classic", tokenizer.get_vocab_size())
+    engine = Engine(model, tokenizer)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    expected = engine.complete([[1, 2]], max_tokens=5)[0].ids
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, bytes(str(engine.complete([[1, 2]], max_tokens=5)[0].ids), "ascii"))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    torch.set_num_threads(before)
+    assert os.read(read, 1000).decode() == str(expected)
+
+
+def test_what_the_c_code_does_not_know_is_left_to_the_model(build, tokenizer):
+    assert "width" in unsupported(GPT(GPTConfig(64, 265, 1, 2, 2, 32)))
+    model = build("classic", tokenizer.get_vocab_size())
+    handle = model.transformer.h[0].register_forward_hook(lambda *a: None)
+    assert "hooks" in unsupported(model)
+    handle.remove()
+    model.half()
+    assert "float16" in unsupported(model)
+    other = build("classic", tokenizer.get_vocab_size())
+    other.lm_head = torch.nn.Linear(64, tokenizer.get_vocab_size(), bias=False)
+    assert "lm_head is a Linear" in unsupported(other)
+    assert Engine(other, tokenizer).complete([[1]], max_tokens=2)[0].ids
+
+
+def test_without_a_compiler_the_model_itself_answers(build, tokenizer, monkeypatch):
+    from nanochat.engine.native import build as module
+
+    model = build("classic", tokenizer.get_vocab_size())
+    expected = Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)[0].ids
+    module.library.cache_clear()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    try:
+        engine = Engine(model, tokenizer)
+        assert engine.runner.native is None
+        assert engine.complete([[1, 2, 3]], max_tokens=20)[0].ids == expected
+    finally:
+        module.library.cache_clear()
+
+
+@needs_compiler
+def test_new_weights_are_noticed(build, tokenizer):
+    model = build("modern", tokenizer.get_vocab_size())
+    engine = Engine(model, tokenizer)
+    engine.complete([[1, 2, 3]], max_tokens=5)
+    model.bfloat16().float()
+    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)
+    with torch.no_grad():
+        model.x0_lambdas.add_(1.0)
+        model.lm_head.weight.neg_()
+    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)
+    quantize_int8(model)
+    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)
+
+
+def test_rows_are_rounded_to_their_own_scale():
+    weight = torch.randn(50, 96) * torch.logspace(-3, 3, 50)[:, None]
+    weight[7] = 0
+    rounded, scale = quantize_rows(weight)
+    assert rounded.dtype == torch.int8 and int(rounded.abs().max()) == 127
+    assert bool(((rounded * scale[:, None] - weight).abs() <= scale[:, None] / 2 * 1.001).all())
+
+
+def test_quantisation_covers_every_matrix_and_the_head(build, tokenizer):
+    model = build("modern", tokenizer.get_vocab_size())
+    before = weight_bytes_read(model)
+    quantize_int8(model)
+    assert isinstance(model.lm_head, Int8Linear)
+    left = [m for m in model.modules() if isinstance(m, Linear)]
+    assert all(m.in_features < 32 for m in left) and len(left) == 3
+    assert weight_bytes_read(model) < before / 3.5
+    ids = torch.randint(0, 256, (1, 64))
+    exact = build("modern", tokenizer.get_vocab_size())(ids)
+    assert (model(ids) - exact).abs().mean() < 0.05 * exact.abs().mean()
