@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
@@ -103,6 +104,22 @@ def base_eval(cfg: BaseEvalConfig, world: World) -> dict[str, Any]:
         write_section("base_eval", document)
     world.barrier()
     return document
+
+
+def core_metric(model: GPT, tokenizer: Tokenizer, world: World, max_per_task: int = -1) -> float:
+    """CORE of a model in training, for its hook. A missing eval bundle is said and gives NaN: hours of training must
+    not end over it. Leaves the model in its own mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        read_bundle()
+        return float(evaluate_core(model, tokenizer, world, max_per_task)["core"])
+    except ValueError as error:
+        if world.is_main:
+            print(f"warning: CORE is not measured: {error}", file=sys.stderr, flush=True)
+        return math.nan
+    finally:
+        model.train(was_training)
 
 
 def split_bpb(

@@ -19,7 +19,7 @@ import tyro
 from nanochat.checkpoint_manager import load_model
 from nanochat.dataset.shards import read_manifest
 from nanochat.engine import Engine
-from nanochat.eval.base_suite import BaseEvalConfig, BaseLossConfig, base_eval, base_loss
+from nanochat.eval.base_suite import BaseEvalConfig, BaseLossConfig, base_eval, base_loss, core_metric
 from nanochat.eval.choice import evaluate_choice
 from nanochat.eval.generative import Answered, Sampling, evaluate_generative
 from nanochat.eval.results import centered_mean, save_results, scored, table, write_section
@@ -31,7 +31,16 @@ from nanochat.tasks.base import Task
 from nanochat.tasks.sources import DataNotFound
 from nanochat.tokenizer import Tokenizer
 
-__all__ = ["BaseEvalConfig", "BaseLossConfig", "ChatEvalConfig", "base_eval", "base_loss", "chat_eval", "run_chat_eval"]
+__all__ = [
+    "BaseEvalConfig",
+    "BaseLossConfig",
+    "ChatEvalConfig",
+    "base_eval",
+    "base_loss",
+    "chat_eval",
+    "core_metric",
+    "run_chat_eval",
+]
 
 CHATCORE = ("ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "HumanEval", "SpellingBee")
 WORLD_PARTS = ("identity", "facts", "arithmetic", "spelling", "counting")
@@ -126,7 +135,7 @@ def make_task(name: str, unsafe_exec: bool = False) -> Task:
     if name == "SpellingBee":
         from nanochat.tasks.spellingbee import SpellingBee
 
-        return SpellingBee("test", SPELLING_BEE_SIZE)
+        return SpellingBee(SPELLING_BEE_SIZE, "test")
     if name in WORLD:
         from nanochat.tasks.world import WorldTask
 

@@ -80,7 +80,7 @@ def word_list(held_out: bool) -> tuple[str, ...]:
 
 
 class _WordTask(Task):
-    def __init__(self, split: str, size: int) -> None:
+    def __init__(self, size: int, split: str) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split: {split!r} is unknown; use train or test")
         if size < 0:
@@ -101,8 +101,8 @@ class SpellingBee(_WordTask):
 
     name = "SpellingBee"
 
-    def __init__(self, split: str = "train", size: int = 1000) -> None:
-        super().__init__(split, size)
+    def __init__(self, size: int = 1000, split: str = "train") -> None:
+        super().__init__(size, split)
 
     def __getitem__(self, index: int) -> Conversation:
         rng = self._rng(index)
@@ -155,8 +155,8 @@ class SimpleSpelling(_WordTask):
 
     name = "SimpleSpelling"
 
-    def __init__(self, split: str = "train", size: int = 1000) -> None:
-        super().__init__(split, size)
+    def __init__(self, size: int = 1000, split: str = "train") -> None:
+        super().__init__(size, split)
 
     def __getitem__(self, index: int) -> Conversation:
         rng = self._rng(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -159,6 +160,20 @@ def test_base_loss_and_base_eval_share_a_file(checkpoint, base_dir, tmp_path, si
     record = read(base_dir / "report" / "base_eval.json")
     assert record["metrics"].keys() == {"CORE", "train_bpb", "val_bpb"} and len(record["tasks"]) == 2
     assert record["tasks"]["one"]["n"] == 6 and record["samples"][0]["prompt"] == "The capital of France is"
+
+
+def test_training_goes_on_without_a_bundle(base_dir, make_model, tokenizer, single, capsys):
+    model = make_model().train()
+    assert math.isnan(suite.core_metric(model, tokenizer, single, 5)) and model.training
+    assert "CORE is not measured" in capsys.readouterr().err
+    bundle = base_dir / "eval_bundle"
+    (bundle / "eval_data").mkdir(parents=True)
+    (bundle / "eval_data" / "t.jsonl").write_text('{"query": "a", "choices": ["b", "c"], "gold": 0}\n' * 3)
+    (bundle / "core.yaml").write_text(
+        "icl_tasks:\n- {label: one, dataset_uri: t.jsonl, num_fewshot: [0], icl_task_type: multiple_choice}\n"
+    )
+    (bundle / "eval_meta_data.csv").write_text("Eval Task,Random baseline\none,50\n")
+    assert suite.core_metric(model, tokenizer, single, 5) in (-1.0, 1.0) and model.training
 
 
 def test_missing_checkpoint_and_bundle_are_one_line(base_dir, single):
