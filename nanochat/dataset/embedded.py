@@ -23,10 +23,10 @@ Maker = Callable[[random.Random], str]
 class DocumentMix:
     """Share of each kind of document, by characters; they need not add up to 1."""
 
-    facts: float = 0.40
-    stories: float = 0.15
+    facts: float = 0.38
+    stories: float = 0.13
     numbers: float = 0.12
-    spelling: float = 0.17
+    spelling: float = 0.23
     copying: float = 0.06
     dialogues: float = 0.10
 

@@ -158,9 +158,10 @@ def counting(rng: random.Random, ask: Ask) -> Turn:
     slots = {"w": _written(rng, word, 0.4), "l": _written(rng, letter, 0.15)}
     question = rng.choice(_wordings("counting", ask, rng)).format(**slots)
     text = f"The letter {letter} appears {count} time{'' if count == 1 else 's'}."
+    wanted = f"{letter} {count}"
     if ask.tool:
-        return Turn(question, _called(f'"{spelled(word)}".count("{letter}")', str(count), text), str(count))
-    return Turn(question, f"{_marked(word, letter)}. {text}", str(count))
+        return Turn(question, _called(f'"{spelled(word)}".count("{letter}")', str(count), text), wanted)
+    return Turn(question, f"{_marked(word, letter)}. {text}", wanted)
 
 
 def _marked(word: str, letter: str) -> str:
@@ -231,6 +232,13 @@ def judge_spelling(text: str, wanted: str) -> bool:
     return bool(found) and re.sub(r"[^A-Za-z]", "", found[-1]).lower() == wanted.lower()
 
 
+def judge_count(text: str, wanted: str) -> bool:
+    """The last number of the text is the wanted one, and where the text names a letter it is the one asked about."""
+    letter, count = wanted.split()
+    named = re.findall(r"\bletter ['\"]?([A-Za-z])\b", text)
+    return judge_number(text, count) and all(each.lower() == letter for each in named)
+
+
 def judge(part: str, question: str, wanted: str, rivals: tuple[str, ...], completion: str) -> bool:
     """Whether a completion answers a turn of `part`."""
     text = spoken(completion)
@@ -240,4 +248,6 @@ def judge(part: str, question: str, wanted: str, rivals: tuple[str, ...], comple
         return judge_spelling(text, wanted)
     if part == "smalltalk":
         return text in read_sections("smalltalk.txt")[f"{wanted}.reply"]
+    if part == "counting":
+        return judge_count(text, wanted)
     return judge_number(text, wanted)

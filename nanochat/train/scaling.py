@@ -39,11 +39,16 @@ def batch_tokens(horizon_tokens: float, reference_horizon_tokens: float) -> int:
     return 2 ** round(math.log2(exact))
 
 
+# Tiny batches belong to short runs, for which the square root alone is far too careful: d4, 240 steps of 8,192 tokens
+# of prose reached 1.943 bits per byte at 0.125 (the square root), 1.778 at 0.5 (docs/LOG.md).
+LEAST_LR_SCALE = 0.5
+
+
 def lr_scale(total_batch_tokens: int) -> float:
-    """Learning rates follow the square root of the batch, 1 at 2^19 tokens."""
-    return math.sqrt(total_batch_tokens / REFERENCE_BATCH_TOKENS)
+    """Learning rates follow the square root of the batch, 1 at 2^19 tokens, and never fall below half."""
+    return max(LEAST_LR_SCALE, math.sqrt(total_batch_tokens / REFERENCE_BATCH_TOKENS))
 
 
 def weight_decay_scale(total_batch_tokens: int, horizon_tokens: float, reference_horizon_tokens: float) -> float:
     """Decay that keeps the averaging time of AdamW a fixed share of the run (arXiv 2405.13698)."""
-    return lr_scale(total_batch_tokens) * reference_horizon_tokens / horizon_tokens
+    return math.sqrt(total_batch_tokens / REFERENCE_BATCH_TOKENS) * reference_horizon_tokens / horizon_tokens

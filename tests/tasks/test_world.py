@@ -64,7 +64,7 @@ def test_a_reply_to_another_question_is_wrong(part):
     task = WorldTask(part, "exam")
     replies = [written(row["messages"][-1]["content"]) for row in task]
     right = sum(task.evaluate(row, replies[(index + 1) % len(replies)]) for index, row in enumerate(task))
-    assert right < (0.4 if part == "counting" else 0.03) * len(task)
+    assert right < (0.2 if part == "counting" else 0.03) * len(task)  # two questions may be about the same letter
 
 
 def test_calculator_calls_give_what_the_calculator_gives():
