@@ -1,0 +1,175 @@
+"""The model: equal to the public implementations of both generations, and true to its own rules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanochat.attention import attend
+from nanochat.checkpoint_manager import build_model, load_checkpoint
+from nanochat.dataloader.loader import Batch
+from nanochat.gpt import GPT, GPTConfig, rotary_tables, rotate
+from nanochat.train.objective import loss_sum_and_count
+
+GENERATIONS = ("classic", "modern")
+
+
+def small(generation: str, **changes) -> GPT:
+    values = {"sequence_len": 64, "vocab_size": 100, "n_layer": 3, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
+    model = GPT(GPTConfig(**{**values, "generation": generation, **changes}))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # a fresh model's zeroed projections would hide errors
+        for parameter in model.parameters():
+            parameter.normal_(0, 1.0 if parameter.dim() < 2 else parameter.size(-1) ** -0.5, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("folder", ["classic_d2", "modern_d3"])
+def test_equal_to_the_public_implementation(shared_dir: Path, folder: str):
+    place = next((shared_dir / "fixtures" / folder / "base_checkpoints").iterdir())
+    state, _, meta = load_checkpoint(place, 60, "cpu")
+    model = build_model(state, meta).float()
+    expected = np.load(shared_dir / "fixtures" / folder / "expected.npz")
+    ids = torch.from_numpy(expected["input_ids"].astype(np.int64))[None]
+    with torch.no_grad():
+        logits = model(ids)
+        total, count = loss_sum_and_count(model, Batch(ids[:, :-1], ids[:, 1:], torch.ones(1, ids.size(1) - 1)))
+    assert logits.shape == (1, ids.size(1), model.config.vocab_size)
+    assert (logits[0] - torch.from_numpy(expected["logits"])).abs().max() < 2e-3
+    assert count == ids.size(1) - 1 and abs(float(total) - float(expected["nll_sum"])) < 1e-3 * float(count)
+    greedy = expected["greedy_prompt"].tolist()
+    with torch.no_grad():
+        for _ in expected["greedy"]:
+            greedy.append(int(model(torch.tensor([greedy]))[0, -1].argmax()))
+    assert greedy[len(expected["greedy_prompt"]) :] == expected["greedy"].tolist()
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_config_rebuilds_the_model(generation):
+    config = small(generation).config
+    assert GPTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_public_configs_say_no_generation():
+    public = {"sequence_len": 8, "vocab_size": 64, "n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 64}
+    assert GPTConfig.from_dict(public).generation == "classic"
+    assert GPTConfig.from_dict({**public, "window_pattern": "SL", "later_field": 1}).generation == "modern"
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"n_layer": 0}, "n_layer=0"), ({"n_embd": 65}, "n_embd=65"), ({"n_embd": 68}, "n_embd=68"),
+        ({"n_kv_head": 3}, "n_kv_head=3: must divide n_head=4"), ({"window_pattern": "SX"}, "window_pattern='SX'"),
+        ({"generation": "future"}, "generation='future'"), ({"vocab_size": -1, "n_head": 0}, "vocab_size=-1.*n_head=0"),
+    ],
+)  # fmt: skip
+def test_config_problems_name_the_field(changes, named):
+    with pytest.raises(ValueError, match=named):
+        small(**{"generation": "modern", **changes})
+
+
+def test_windows_and_value_embeddings_by_layer():
+    config = GPTConfig(2048, 64, 6, 1, 1, 64, "SSSL", "modern")
+    assert [config.window(layer) for layer in range(6)] == [512, 512, 512, -1, 512, -1]  # the last is always long
+    assert [layer for layer in range(6) if config.has_value_embedding(layer)] == [1, 3, 5]
+    assert GPTConfig(1000, 64, 2, 1, 1, 64, "SL").window(0) == 256  # a quarter, rounded up to 128
+    assert GPTConfig(vocab_size=50_000, generation="modern").padded_vocab_size == 50_048
+    assert GPTConfig(vocab_size=50_000, generation="classic").padded_vocab_size == 50_000
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_the_future_changes_nothing(generation):
+    model, ids = small(generation), torch.randint(0, 100, (2, 30))
+    changed = ids.clone()
+    changed[:, 20:] = 7
+    with torch.no_grad():
+        before, after = model(ids), model(changed)
+    torch.testing.assert_close(before[:, :20], after[:, :20])
+    assert not torch.allclose(before[:, 20:], after[:, 20:])
+
+
+def test_short_windows_limit_what_a_layer_sees():
+    """Two layers, the first short: through value and smear paths a token reaches window + 1 + 1 back, not more."""
+    model = small("modern", sequence_len=512, n_layer=2, window_pattern="SL")
+    assert model.config.window(0) == 128
+    ids = torch.randint(0, 100, (1, 300))
+    seen: list[torch.Tensor] = []
+    model.transformer.h[0].register_forward_hook(lambda module, args, out: seen.append(out.detach()))
+    changed = ids.clone()
+    changed[0, 50] = (changed[0, 50] + 1) % 100
+    with torch.no_grad():
+        model(ids), model(changed)
+    differs = (seen[0] != seen[1]).any(dim=-1)[0].nonzero().flatten().tolist()
+    assert min(differs) == 50 and 50 + 128 + 1 >= max(differs) >= 50 + 128
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_attention_backends_agree_through_the_model(generation, monkeypatch):
+    model = small(generation, sequence_len=512, window_pattern="SL" if generation == "modern" else "L")
+    ids = torch.randint(0, 100, (2, 200))
+    with torch.no_grad():
+        fast = model(ids)
+        monkeypatch.setattr("nanochat.gpt.attend", lambda q, k, v, w: attend(q, k, v, w, backend="reference"))
+        torch.testing.assert_close(fast, model(ids), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_grouped_queries_are_repeated_heads(generation):
+    """A model whose k and v matrices are copied for every query head computes the same as one that shares them."""
+    shared = small(generation, n_kv_head=2)
+    full = small(generation, n_kv_head=4)
+    state = shared.state_dict()
+    for name, tensor in state.items():
+        if name.endswith(("c_k.weight", "c_v.weight")):
+            state[name] = tensor.view(2, 16, 64).repeat_interleave(2, 0).reshape(64, 64)
+        elif name.endswith("ve_gate.weight"):
+            state[name] = tensor.repeat_interleave(2, 0)
+        elif name.startswith("value_embeds"):
+            state[name] = tensor.view(-1, 2, 16).repeat_interleave(2, 1).reshape(-1, 64)
+    full.load_state_dict(state)
+    ids = torch.randint(0, 100, (2, 20))
+    with torch.no_grad():
+        torch.testing.assert_close(shared(ids), full(ids), atol=1e-5, rtol=1e-5)
+
+
+def test_rotation_keeps_distances():
+    cos, sin = rotary_tables(GPTConfig(64, 64, 1, 1, 1, 64, generation="modern"), 50, torch.device("cpu"))
+    q, k = torch.randn(1, 1, 1, 64), torch.randn(1, 1, 1, 64)
+
+    def at(x, position):
+        return rotate(x, cos[None, position : position + 1, None], sin[None, position : position + 1, None])
+
+    near, far = (at(q, 5) * at(k, 3)).sum(), (at(q, 42) * at(k, 40)).sum()
+    torch.testing.assert_close(near, far)
+    torch.testing.assert_close(at(q, 7).norm(), q.norm())
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_fresh_weights_follow_the_seed_and_start_even(generation):
+    model, again, other = (GPT(small(generation).config) for _ in range(3))
+    model.init_weights(1), again.init_weights(1), other.init_weights(2)
+    for (name, a), b in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    assert not torch.equal(model.transformer.wte.weight, other.transformer.wte.weight)
+    ids = torch.randint(0, 100, (2, 32))
+    with torch.no_grad():
+        loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    assert abs(float(loss) - np.log(100)) < 0.02  # an untrained model knows nothing
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_low_precision_stays_near(generation, dtype):
+    model, ids = small(generation), torch.randint(0, 100, (2, 20))
+    with torch.no_grad():
+        exact = model(ids)
+        model.compute_dtype = dtype
+        near = model(ids)
+    assert near.dtype == torch.float32 and (near - exact).abs().mean() < 0.03 * exact.abs().mean()
+    assert model.lm_head.weight.dtype == torch.float32  # the weights keep their own precision
