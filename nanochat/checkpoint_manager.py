@@ -17,7 +17,8 @@ import torch
 
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.precision import pick_dtype
-from nanochat.runtime.run_dir import atomic_write, base_dir, sha256_file
+from nanochat.runtime.run_dir import atomic_write, base_dir
+from nanochat.runtime.tensor_files import read_tensors, sync_directory, write_tensors
 from nanochat.tokenizer import Tokenizer
 
 FOLDERS = {
@@ -43,22 +44,6 @@ def checkpoint_dir(source: str, tag: str) -> Path:
     return base_dir() / FOLDERS[source] / tag
 
 
-def write_tensors(path: Path, state: Any) -> dict[str, Any]:
-    """torch.save under a temporary name, flushed to disk, then renamed -> {"sha256", "bytes"} of the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = sha256_file(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return {"sha256": digest, "bytes": path.stat().st_size}
-
-
 def save_checkpoint(
     directory: str | Path,
     step: int,
@@ -66,21 +51,34 @@ def save_checkpoint(
     optimizer_state: dict[str, Any] | None,
     meta: dict[str, Any],
 ) -> Path:
-    """Write one step: the tensors first, `meta_*.json` last. Returns the path of the meta file."""
+    """Write one step: the tensors first, `meta_*.json` last. Returns the path of the meta file.
+
+    Raises OSError when the disk is full; the files of the unfinished step are removed then.
+    """
     directory = Path(directory)
     files = {f"model_{step:06d}.pt": model_state}
     if optimizer_state is not None:
         files[f"optim_{step:06d}.pt"] = optimizer_state
     meta_path = directory / f"meta_{step:06d}.json"
     meta_path.unlink(missing_ok=True)  # while its files are replaced the step does not exist
-    written = {name: write_tensors(directory / name, state) for name, state in files.items()}
-    document = {**meta, "step": step, "files": written}
-    atomic_write(meta_path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    try:
+        written = {name: write_tensors(directory / name, state) for name, state in files.items()}
+        sync_directory(directory)
+        write_meta(directory, step, {**meta, "step": step, "files": written})
+    except OSError:
+        remove_step(directory, step)
+        raise
     return meta_path
 
 
+def write_meta(directory: Path, step: int, meta: dict[str, Any]) -> None:
+    """Write (or replace) the meta file of a step, whole or not at all."""
+    atomic_write(directory / f"meta_{step:06d}.json", json.dumps(meta, indent=1, allow_nan=False) + "\n")
+    sync_directory(directory)
+
+
 def complete_steps(directory: str | Path) -> list[int]:
-    """Steps in `directory` whose meta file can be read and whose files are all there with the recorded size, ascending."""
+    """Steps in `directory`, ascending, whose meta file can be read and whose files all have the recorded size."""
     found = []
     for path in Path(directory).glob("meta_*.json"):
         match = re.fullmatch(r"meta_(\d+)\.json", path.name)
@@ -127,6 +125,31 @@ def remove_step(directory: Path, step: int) -> None:
             path.unlink(missing_ok=True)
 
 
+def remove_leftovers(directory: Path) -> list[str]:
+    """Delete what a killed save left: temporary files, and tensors that no meta file names. Returns their names."""
+    stale = [*directory.glob(".*.pt.partial"), *directory.glob(".meta_*.json.*")]
+    for path in (*directory.glob("model_*.pt"), *directory.glob("optim_*.pt")):
+        match = re.match(r"(?:model|optim)_(\d+)", path.name)
+        if match and not (directory / f"meta_{match.group(1)}.json").exists():
+            stale.append(path)
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return sorted(path.name for path in stale)
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Keep the `keep` newest complete steps and the one with the lowest `val_bpb`; delete the other complete steps."""
+    steps = complete_steps(directory)
+    if len(steps) <= keep:
+        return
+    scores = {step: read_meta(directory, step).get("val_bpb") for step in steps}
+    scored = [step for step in steps if scores[step] is not None]
+    best = min(scored, key=lambda step: scores[step]) if scored else None
+    for step in steps[: len(steps) - keep]:
+        if step != best:
+            remove_step(directory, step)
+
+
 def load_checkpoint(
     directory: str | Path, step: int, device: torch.device | str, load_optimizer: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
@@ -137,27 +160,12 @@ def load_checkpoint(
     directory = Path(directory)
     meta = read_meta(directory, step)
     facts = meta.get("files", {})
-    model = _read_tensors(directory / f"model_{step:06d}.pt", facts, device)
+    model = read_tensors(directory / f"model_{step:06d}.pt", facts, device)
     model = {name.removeprefix("_orig_mod."): tensor for name, tensor in model.items()}
     optimizer = None
     if load_optimizer:
-        optimizer = _read_tensors(directory / f"optim_{step:06d}.pt", facts, device)
+        optimizer = read_tensors(directory / f"optim_{step:06d}.pt", facts, device)
     return model, optimizer, meta
-
-
-def _read_tensors(path: Path, facts: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
-    fix = "use another --step, or delete this one's files"
-    if not path.is_file():
-        raise ValueError(f"{path}: missing; {fix}")
-    if path.name in facts and sha256_file(path) != facts[path.name]["sha256"]:
-        raise ValueError(f"{path}: damaged (its SHA-256 is not the one recorded when it was saved); {fix}")
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not one of its own
-        raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); {fix}") from None
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: holds a {type(state).__name__} instead of named tensors; {fix}")
-    return state
 
 
 def find_checkpoint(source: str, model_tag: str | None = None, step: int | None = None) -> tuple[Path, int, str]:
