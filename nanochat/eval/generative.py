@@ -48,17 +48,23 @@ def fit_prompt(prompt: Sequence[int], context: int, max_new_tokens: int) -> list
 
 
 def complete_all(
-    engine: Engine, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling, progress: Progress
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    progress: Progress,
+    tools: Sequence[bool] | None = None,
 ) -> list[list[Completion]]:
-    """All prompts through the engine together -> the completions of each, in order."""
+    """All prompts through the engine together -> the completions of each, in order. `tools`: who may use one (all)."""
     requests = []
-    for prompt, seed in zip(prompts, seeds, strict=True):
+    for prompt, seed, tool in zip(prompts, seeds, tools or [True] * len(prompts), strict=True):
         fitted = fit_prompt(prompt, engine.model.config.sequence_len, sampling.max_new_tokens)
         params = SamplingParams(
             temperature=sampling.temperature,
             top_k=sampling.top_k or None,
             max_tokens=sampling.max_new_tokens,
             seed=seed,
+            tools=tool,
         )
         requests.append(engine.submit(fitted, params, sampling.num_samples))
     running = list(requests)
@@ -93,6 +99,7 @@ def evaluate_generative(
     prompts = [engine.tokenizer.render_for_completion(conversation) for conversation in conversations]
     seeds = [sampling.seed + number for number in numbers]
     with Progress(len(prompts), task.name, enabled=world.is_main) as progress:
-        completions = complete_all(engine, prompts, seeds, sampling, progress)
+        tools = [bool(conversation.get("tool", True)) for conversation in conversations]
+        completions = complete_all(engine, prompts, seeds, sampling, progress, tools)
     own = judge(task, conversations, [[completion.text for completion in row] for row in completions])
     return in_order(world.gather_objects(own), len(problems))

@@ -45,6 +45,8 @@ __all__ = [
 CHATCORE = ("ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "HumanEval", "SpellingBee")
 WORLD_PARTS = ("identity", "facts", "arithmetic", "spelling", "counting")
 WORLD = tuple(f"World-{part}" for part in WORLD_PARTS)
+WITHOUT_TOOL = "-without-tool"  # the same part of the exam with the calculator left off
+UNAIDED = tuple(f"World-{part}{WITHOUT_TOOL}" for part in ("arithmetic", "counting"))
 SPELLING_BEE_SIZE = 256
 SUBSET_SEED = 1337
 SHOWN_SAMPLES = 3
@@ -103,7 +105,7 @@ def task_names(spelled: str | None) -> list[str] | None:
     """`GSM8K|world` -> full names, groups expanded; None for None. Case does not matter. ValueError for an unknown."""
     if spelled is None:
         return None
-    known = {name.lower(): [name] for name in (*CHATCORE, *WORLD)}
+    known = {name.lower(): [name] for name in (*CHATCORE, *WORLD, *UNAIDED)}
     known |= {"world": list(WORLD), "chatcore": list(CHATCORE)}
     words = [word.strip() for word in spelled.split("|") if word.strip()]
     unknown = [word for word in words if word.lower() not in known]
@@ -136,10 +138,11 @@ def make_task(name: str, unsafe_exec: bool = False) -> Task:
         from nanochat.tasks.spellingbee import SpellingBee
 
         return SpellingBee(SPELLING_BEE_SIZE, "test")
-    if name in WORLD:
+    if name in (*WORLD, *UNAIDED):
         from nanochat.tasks.world import WorldTask
 
-        task = WorldTask(name.removeprefix("World-"), "exam")
+        part = name.removeprefix("World-").removesuffix(WITHOUT_TOOL)
+        task = WorldTask(part, "exam", tool=name in WORLD)
         task.name = name
         return task
     from nanochat.tasks.arc import ARC
@@ -266,7 +269,7 @@ def chat_eval(cfg: ChatEvalConfig, world: World) -> dict[str, Any]:
 def report(path: Path, document: dict[str, Any], source: str) -> None:
     """Print the table of everything known about these weights and write the report's sections."""
     done = document["tasks"]
-    print("\n" + table(done, [name for name in (*CHATCORE, *WORLD) if name in done]))
+    print("\n" + table(done, [name for name in (*CHATCORE, *WORLD, *UNAIDED) if name in done]))
     for name in document["not_found"]:
         print(f"{name}: NOT FOUND, not in the table")
     core = centered_mean(done, CHATCORE)

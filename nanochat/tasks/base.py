@@ -2,7 +2,8 @@
 
 A conversation is a plain dict: `{"messages": [{"role", "content"}, ...]}` where an assistant's content is a
 string or a list of parts `{"type": "text"|"python"|"python_output", "text": ...}`. A task may add keys of its
-own (such as `letters`) that its `evaluate` reads back; the tokenizer ignores them.
+own (such as `letters`) that its `evaluate` reads back; the tokenizer ignores them. `tool` False asks whoever has the
+question answered to leave the calculator off.
 """
 
 from __future__ import annotations
@@ -66,6 +67,26 @@ class Slice(Task):
 
     def __getitem__(self, index: int) -> Conversation:
         return self.task[self.rows[self.index(index)]]
+
+    def evaluate(self, conversation: Conversation, completion: str) -> bool:
+        return self.task.evaluate(conversation, completion)
+
+    def reward(self, conversation: Conversation, completion: str) -> float:
+        return self.task.reward(conversation, completion)
+
+
+class WithoutTool(Task):
+    """The same questions, to be answered without the calculator."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.name = task, f"{task.name}-without-tool"
+        self.eval_type, self.baseline = task.eval_type, task.baseline
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return {**self.task[index], "tool": False}
 
     def evaluate(self, conversation: Conversation, completion: str) -> bool:
         return self.task.evaluate(conversation, completion)

@@ -107,7 +107,8 @@ class WorldTask(Task):
         return self._row([*self._earlier(rng), *messages], turn)
 
     def _row(self, messages: list[dict[str, Any]], turn: Turn) -> Conversation:
-        return {"messages": messages, "question": turn.question, "wanted": turn.wanted, "rivals": turn.rivals}
+        row = {"messages": messages, "question": turn.question, "wanted": turn.wanted, "rivals": turn.rivals}
+        return row if self.tool else {**row, "tool": False}
 
     def _earlier(self, rng: random.Random) -> list[dict[str, Any]]:
         """Exchanges that come before the row's own, from any part."""

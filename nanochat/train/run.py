@@ -71,7 +71,7 @@ class Run:
             trainer.hooks = [LogHook(log), saver, validator, *self._evaluations(log)]
             trainer.fit()
         loader.close()
-        return self._record(trainer, validator, saver, started)
+        return self._record(trainer, saver, started, {"val_bpb": validator.last, "min_val_bpb": validator.best})
 
     def _loader(self, documents: Documents) -> PackedLoader:
         return PackedLoader(
@@ -171,11 +171,10 @@ class Run:
             flush=True,
         )
 
-    def _record(self, trainer: Trainer, validator: ValidationHook, saver: SaveHook, started: float) -> dict[str, Any]:
+    def _record(self, trainer: Trainer, saver: SaveHook, started: float, scores: dict[str, Any]) -> dict[str, Any]:
         """What the report reads; the final numbers also go into the last checkpoint's meta file."""
         metrics = {
-            "val_bpb": validator.last,
-            "min_val_bpb": validator.best,
+            **scores,
             "steps": trainer.step,
             "tokens": trainer.tokens_seen,
             "train_s": round(trainer.train_s, 2),
@@ -198,7 +197,7 @@ class Run:
         if self.world.is_main and saver.saved_step is not None:
             meta = read_meta(self.directory, saver.saved_step)
             path = self.directory / f"meta_{saver.saved_step:06d}.json"
-            atomic_write(path, json.dumps({**meta, "metrics": metrics, "val_bpb": validator.last}, indent=1) + "\n")
+            atomic_write(path, json.dumps({**meta, "metrics": metrics, "val_bpb": scores.get("val_bpb")}, indent=1) + "\n")
             sha256 = meta["files"][f"model_{saver.saved_step:06d}.pt"]["sha256"]
             record["checkpoint"] = {"path": str(self.directory), "step": saver.saved_step, "sha256": sha256}
             write_record(SECTIONS[self.stage], record)
