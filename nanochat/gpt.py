@@ -10,7 +10,7 @@ Shape legend: B batch, T positions, D model width, H query heads, G key/value he
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,9 @@ class GPTConfig:
             if self.n_head % self.n_kv_head:
                 problems.append(f"n_kv_head={self.n_kv_head}: must divide n_head={self.n_head}")
         if not self.window_pattern or set(self.window_pattern.upper()) - set("SL"):
-            problems.append(f"window_pattern={self.window_pattern!r}: use the letters S (short) and L (long), e.g. SSSL")
+            problems.append(
+                f"window_pattern={self.window_pattern!r}: use the letters S (short) and L (long), e.g. SSSL"
+            )
         if self.generation not in ("classic", "modern"):
             problems.append(f"generation={self.generation!r}: must be classic or modern")
         if problems:
@@ -116,7 +118,9 @@ def rotary_tables(config: GPTConfig, n_positions: int, device: torch.device) -> 
     """cos and sin (n_positions, head_dim/2), fp32. The classic generation rounds them to bf16, as its training did."""
     base = 100_000 if config.generation == "modern" else 10_000
     channel = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
-    angles = torch.outer(torch.arange(n_positions, dtype=torch.float32, device=device), base ** (-channel / config.head_dim))
+    angles = torch.outer(
+        torch.arange(n_positions, dtype=torch.float32, device=device), base ** (-channel / config.head_dim)
+    )
     cos, sin = angles.cos(), angles.sin()
     if config.generation == "classic":
         cos, sin = cos.bfloat16().float(), sin.bfloat16().float()
@@ -139,7 +143,9 @@ class Attention(nn.Module):
         self.c_proj = Linear(config.n_embd, config.n_embd)
         self.ve_gate = Linear(N_GATE_INPUTS, config.n_kv_head) if config.has_value_embedding(layer) else None
 
-    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, value_embedding: Tensor | None, rotary: tuple[Tensor, Tensor], cache: Cache | None
+    ) -> Tensor:
         config, (n_batch, n_tokens, _) = self.config, x.shape
         q = self.c_q(x).view(n_batch, n_tokens, config.n_head, config.head_dim)
         k = self.c_k(x).view(n_batch, n_tokens, config.n_kv_head, config.head_dim)
@@ -171,18 +177,29 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, value_embedding: Tensor | None, rotary: tuple[Tensor, Tensor], cache: Cache | None
+    ) -> Tensor:
         x = x + self.attn(rms_norm(x), value_embedding, rotary, cache)
         return x + self.mlp(rms_norm(x))
 
 
 class GPT(nn.Module):
-    """Token ids (B, T) -> logits (B, T, V). Activations run in `compute_dtype`; the weights keep their own precision."""
+    """Token ids (B, T) -> logits (B, T, V). Activations run in `compute_dtype`, weights keep their own precision."""
+
+    compute_dtype: torch.dtype | None
+    lm_head: Linear
+    value_embeds: nn.ModuleDict
+    resid_lambdas: nn.Parameter
+    x0_lambdas: nn.Parameter
+    smear_gate: Linear
+    smear_lambda: nn.Parameter
+    backout_lambda: nn.Parameter
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.compute_dtype: torch.dtype | None = None
+        self.compute_dtype = None
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
@@ -202,6 +219,18 @@ class GPT(nn.Module):
             self.backout_lambda = nn.Parameter(torch.zeros(1))
         self._rotary: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def wte(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.transformer["wte"])
+
+    @property
+    def blocks(self) -> list[Block]:
+        return list(cast(nn.ModuleList, self.transformer["h"]))  # type: ignore[arg-type]
+
+    def value_embedding(self, layer: int) -> nn.Embedding:
+        """The table of a layer that has one (`GPTConfig.has_value_embedding`)."""
+        return cast(nn.Embedding, self.value_embeds[str(layer)])
+
     def get_device(self) -> torch.device:
         return self.lm_head.weight.device
 
@@ -219,9 +248,9 @@ class GPT(nn.Module):
         def uniform(weight: Tensor, low: float, high: float) -> None:
             weight.uniform_(low, high, generator=generator)
 
-        normal(self.transformer.wte.weight, 0.8 if modern else 1.0)
+        normal(self.wte.weight, 0.8 if modern else 1.0)
         normal(self.lm_head.weight, 0.001) if modern else self.lm_head.weight.zero_()
-        for block in self.transformer.h:
+        for block in self.blocks:
             for linear in (block.attn.c_q, block.attn.c_k, block.attn.c_v, block.mlp.c_fc):
                 if modern:
                     bound = uniform_bound * (0.4 if linear is block.mlp.c_fc else 1.0)
@@ -235,8 +264,8 @@ class GPT(nn.Module):
                 uniform(block.attn.ve_gate.weight, 0.0, 0.02)
         if modern:
             depth = torch.linspace(0, 1, self.config.n_layer, device=device)
-            for embedding in self.value_embeds.values():
-                uniform(embedding.weight, -uniform_bound, uniform_bound)
+            for layer in map(int, self.value_embeds):
+                uniform(self.value_embedding(layer).weight, -uniform_bound, uniform_bound)
             self.resid_lambdas.copy_(1.15 + (1.05 - 1.15) * depth)
             self.x0_lambdas.copy_(0.20 + (0.05 - 0.20) * depth)
             uniform(self.smear_gate.weight, 0.0, 0.02)
@@ -253,20 +282,22 @@ class GPT(nn.Module):
     def hidden(self, input_ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Token ids (B, T) -> final normalised activations (B, T, D). With a cache the ids continue its sequences."""
         config, modern = self.config, self.config.generation == "modern"
-        dtype = self.compute_dtype or self.transformer.wte.weight.dtype
+        dtype = self.compute_dtype or self.wte.weight.dtype
         n_tokens = input_ids.size(1)
-        positions = torch.arange(n_tokens, device=input_ids.device)[None] if cache is None else cache.positions(n_tokens)
+        positions = (
+            torch.arange(n_tokens, device=input_ids.device)[None] if cache is None else cache.positions(n_tokens)
+        )
         rotary = self.rotary(positions, dtype)
-        x = rms_norm(F.embedding(input_ids, self.transformer.wte.weight).to(dtype))
+        x = rms_norm(F.embedding(input_ids, self.wte.weight).to(dtype))
         if modern:
             x = self._smear(x, cache)
         x0, middle = x, None
-        for layer, block in enumerate(self.transformer.h):
+        for layer, block in enumerate(self.blocks):
             value_embedding = None
             if modern:
                 x = self.resid_lambdas[layer].to(dtype) * x + self.x0_lambdas[layer].to(dtype) * x0
                 if config.has_value_embedding(layer):
-                    value_embedding = F.embedding(input_ids, self.value_embeds[str(layer)].weight).to(dtype)
+                    value_embedding = F.embedding(input_ids, self.value_embedding(layer).weight).to(dtype)
             x = block(x, value_embedding, rotary, cache)
             if modern and layer == config.n_layer // 2:
                 middle = x

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from nanochat.gpt import GPT
 from nanochat.optim.muon import NEWTON_SCHULZ, POLAR_EXPRESS, MuonOptions
@@ -29,7 +29,7 @@ class Group:
 
     name: str
     kind: str
-    parameters: list[nn.Parameter]
+    parameters: list[Tensor]
     lr: float
     betas: tuple[float, float] = (0.8, 0.95)
     eps: float = 1e-10
@@ -54,22 +54,22 @@ def parameter_groups(model: GPT, config: OptimConfig) -> list[Group]:
         options = MuonOptions(tuple(POLAR_EXPRESS), beta2=0.9, equilibrate_rows=True, cautious=True)
     head_betas, embedding_betas = ((0.8, 0.96), (0.8, 0.995)) if modern else ((0.8, 0.95), (0.8, 0.95))
     groups = [
-        Group("head", "adamw", [model.lm_head.weight], config.unembedding_lr * wide, head_betas, weight_decay=0.01 * modern),
-        Group("embedding", "adamw", [model.transformer.wte.weight], config.embedding_lr * wide, embedding_betas,
+        Group("head", "adamw", [model.lm_head.weight], config.unembedding_lr * wide, head_betas,
+              weight_decay=0.01 * modern),
+        Group("embedding", "adamw", [model.wte.weight], config.embedding_lr * wide, embedding_betas,
               weight_decay=0.001 * modern),
     ]  # fmt: skip
-    small: list[nn.Parameter] = []
     if modern:
-        tables = [embedding.weight for embedding in model.value_embeds.values()]
+        tables: list[Tensor] = [model.value_embedding(int(layer)).weight for layer in model.value_embeds]
         groups += [
             Group("value_embeds", "adamw", tables, 0.5 * config.embedding_lr * wide, (0.8, 0.995), weight_decay=0.01),
             Group("resid_lambdas", "adamw", [model.resid_lambdas], 0.01 * config.scalar_lr * scale, weight_decay=0.05),
             Group("x0_lambdas", "adamw", [model.x0_lambdas], config.scalar_lr * scale, (0.96, 0.95)),
         ]
-        small = [model.smear_gate.weight, model.smear_lambda, model.backout_lambda]
+        small: list[Tensor] = [model.smear_gate.weight, model.smear_lambda, model.backout_lambda]
         groups.append(Group("smear_backout", "adamw", small, 0.2 * scale))
-    by_shape: dict[torch.Size, list[nn.Parameter]] = {}
-    for parameter in model.transformer.h.parameters():
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for parameter in model.transformer["h"].parameters():
         by_shape.setdefault(parameter.shape, []).append(parameter)
     for shape, matrices in by_shape.items():
         name = "matrices_" + "x".join(map(str, shape))

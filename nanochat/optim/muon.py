@@ -34,7 +34,7 @@ class MuonOptions:
 
 @torch.no_grad()
 def orthogonalize(stack: Tensor, coefficients: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """(K, R, C) -> the nearest semi-orthogonal matrices, approximately, by odd polynomials in bf16 (fp32 where slower)."""
+    """(K, R, C) -> about the nearest semi-orthogonal matrices, by odd polynomials in bf16."""
     x = stack.to(torch.bfloat16)
     tall = x.size(-2) > x.size(-1)
     if tall:

@@ -56,5 +56,7 @@ class Optimizer:
         """Raises ValueError when the saved groups are not this model's."""
         if set(state["state"]) != set(self.state):
             missing, extra = set(self.state) - set(state["state"]), set(state["state"]) - set(self.state)
-            raise ValueError(f"optimizer state does not fit the model: missing groups {missing}, unknown groups {extra}")
+            raise ValueError(
+                f"optimizer state does not fit the model: missing groups {missing}, unknown groups {extra}"
+            )
         self.n_updates, self.state = state["n_updates"], state["state"]

@@ -18,7 +18,7 @@ WORTHWHILE_TOKENS = {"cpu": 1_500_000, "cuda": 0}
 
 
 def hidden_function(model: GPT, wanted: bool | None, planned_tokens: int) -> Callable[[Tensor], Tensor]:
-    """`model.hidden`, compiled when `wanted`, or when None and the device, its compiler and the run's length suit it."""
+    """`model.hidden`, compiled when `wanted`; None: when the device, its compiler and the run's length suit it."""
     device = model.get_device().type
     if wanted is None:
         has_compiler = device == "cuda" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))

@@ -121,7 +121,9 @@ class BaseConfig(TrainConfig):
         found += at_least(self, depth=1, aspect_ratio=1, head_dim=2, n_kv_head=1, core_metric_max_per_task=1)
         if self.head_dim % 2:
             found.append(f"--head-dim={self.head_dim}: must be even; use e.g. 128")
-        if self.window_pattern is not None and (not self.window_pattern or set(self.window_pattern.upper()) - set("SL")):
+        if self.window_pattern is not None and (
+            not self.window_pattern or set(self.window_pattern.upper()) - set("SL")
+        ):
             found.append(f"--window-pattern={self.window_pattern}: use the letters S and L, e.g. SSSL")
         if self.fp8 and self.device_type == "cpu":
             found.append("--fp8: needs an H100 or newer; leave it out on a CPU")

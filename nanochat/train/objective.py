@@ -1,7 +1,8 @@
 """The one objective: weighted negative log-likelihood, summed, without ever holding (B, T, V) logits.
 
 Pretraining and midtraining weigh every target 1, fine-tuning weighs by the loss mask, reinforcement learning by the
-advantage. The caller divides by the global count of weighted targets, so neither micro-batches nor ranks change a result.
+advantage. The caller divides by the global count of weighted targets, so neither micro-batches nor ranks change a
+result.
 
 Shape legend: N = B*T positions, D model width, V vocabulary.
 """
@@ -33,7 +34,11 @@ def loss_sum_and_count(
     hidden = (hidden_fn or model.hidden)(batch.input_ids)
     weights = batch.weights.reshape(-1)
     total = _ChunkedNLL.apply(
-        hidden.reshape(-1, hidden.size(-1)), model.lm_head.weight, batch.targets.reshape(-1), weights, model.config.vocab_size
+        hidden.reshape(-1, hidden.size(-1)),
+        model.lm_head.weight,
+        batch.targets.reshape(-1),
+        weights,
+        model.config.vocab_size,
     )
     return total, (weights != 0).sum().float()
 
@@ -41,8 +46,8 @@ def loss_sum_and_count(
 class _ChunkedNLL(torch.autograd.Function):
     """Sum over positions of weight * NLL(target), from activations (N, D) and the head's weight (V or more, D).
 
-    The logits of a chunk are formed, softcapped and overwritten by their own gradient in the forward pass, so nothing of
-    size N x V exists and nothing is computed twice.
+    The logits of a chunk are formed, softcapped and overwritten by their own gradient in the forward pass, so nothing
+    of size N x V exists and nothing is computed twice.
     """
 
     @staticmethod

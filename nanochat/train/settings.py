@@ -128,7 +128,7 @@ def chat_settings(cfg: ChatTrainConfig, meta: dict[str, Any], world: World) -> S
 
 def optim_settings(cfg: TrainConfig, total_batch_size: int, generation: str | None = None) -> OptimConfig:
     """The generation's published learning rates, scaled to the batch (modern), with the given ones put in."""
-    generation = generation or getattr(cfg, "generation", "modern")
+    generation = generation or str(getattr(cfg, "generation", "modern"))
     published = published_settings(generation)
     names = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "weight_decay")
     given = {name: getattr(cfg, name) for name in names if getattr(cfg, name) is not None}

@@ -37,7 +37,9 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     model = GPT(settings.model_config).to(world.device)
     model.init_weights(cfg.seed)
     model.compute_dtype = pick_dtype(world.device)
-    run = Run("base", cfg, settings, model, tokenizer, world, tag=cfg.model_tag or f"d{cfg.depth}", prompts=BASE_PROMPTS)
+    run = Run(
+        "base", cfg, settings, model, tokenizer, world, tag=cfg.model_tag or f"d{cfg.depth}", prompts=BASE_PROMPTS
+    )
     return run.fit(ShardDocuments(train_paths), ShardDocuments([validation_path]))
 
 
