@@ -1,0 +1,123 @@
+"""What goes wrong for people is one line that names the value and the fix, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nanochat import cli
+from nanochat.checkpoint_manager import save_checkpoint
+from nanochat.dataset.shards import write_shards
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.tokenizer import Tokenizer
+
+TINY = [
+    "--depth=1",
+    "--aspect-ratio=16",
+    "--head-dim=16",
+    "--max-seq-len=16",
+    "--total-batch-size=32",
+    "--device-type=cpu",
+]
+
+
+@pytest.fixture
+def world(base_dir):
+    """A base directory with shards, a tokenizer and one tiny base checkpoint."""
+    texts = [f"Document number {i} says something about the number {i * 7}." for i in range(60)]
+    write_shards(base_dir / "base_data", texts[:50], texts[50:], kind="test", source="test", licence="none")
+    tokenizer = Tokenizer.byte_level()
+    tokenizer.save(base_dir / "tokenizer")
+    model = GPT(GPTConfig(32, tokenizer.get_vocab_size(), 1, 1, 1, 16))
+    model.init_weights()
+    meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity()}
+    save_checkpoint(base_dir / "base_checkpoints" / "d1", 5, model.state_dict(), None, meta)
+    return base_dir
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+def complaint(argv, capsys) -> str:
+    """The error lines of a command that must fail with exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(argv)
+    assert stopped.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert errors
+    return "\n".join(errors)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["base-train", "--dept=4"], ["--dept=4", "--depth"]),
+        (["base-train", "--depth=-3"], ["--depth=-3", "at least 1"]),
+        (["base-train", "--depth=-3", "--max-seq-len=abc"], ["--depth=-3", "--max-seq-len=abc"]),
+        (["base-train", "--max-seq-len=512", "--total-batch-size=1000"], ["--total-batch-size=1000", "multiple"]),
+        (["base-train", "--window-pattern=SXL"], ["--window-pattern=SXL", "SSSL"]),
+        (["chat-cli", "--model-tag=d99", "-p", "hi"], ["no sft checkpoint", "scripts.chat_sft"]),
+        (["chat-cli", "-i", "base", "-g", "d99", "-p", "hi"], ["model_tag=d99", "d1"]),
+        (["chat-cli", "-i", "base", "-s", "7", "-p", "hi"], ["step=7", "[5]"]),
+        (["chat-sft", "--source=base", "--mixture=none"], ["--data"]),
+        (["chat-sft", "--source=base", "--mixture=none", "--data=nowhere.jsonl"], ["nowhere.jsonl"]),
+    ],
+)
+def test_mistyped_commands(argv, words, world, capsys):
+    before = files(world)
+    said = complaint(argv, capsys)
+    assert all(word in said for word in words), said
+    assert files(world) == before
+
+
+def test_missing_tokenizer(world, capsys):
+    for path in (world / "tokenizer").iterdir():
+        path.unlink()
+    assert "tok_train" in complaint(["base-train", *TINY], capsys)
+    assert not (world / "base_checkpoints" / "d1" / "metrics.jsonl").exists()
+
+
+def test_empty_data_folder(world, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in complaint(["base-train", *TINY, f"--data={empty}"], capsys)
+    for path in (world / "base_data").iterdir():
+        path.unlink()
+    said = complaint(["base-train", *TINY], capsys)
+    assert "base_data" in said and "python -m nanochat.dataset" in said
+
+
+def test_corrupt_shard(world, capsys):
+    shard = world / "base_data" / "shard_00000.parquet"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))  # same size, no footer
+    said = complaint(["base-train", *TINY, "--model-tag=new"], capsys)
+    assert "shard_00000.parquet" in said
+    assert not (world / "base_checkpoints" / "new").exists()
+
+
+def test_vocabulary_mismatch(world, capsys):
+    Tokenizer.train(["some other text, repeated. " * 20], 300).save(world / "tokenizer")
+    said = complaint(["chat-cli", "-i", "base", "-p", "hi"], capsys)
+    assert "vocabulary mismatch" in said
+
+
+def test_bad_conversations(world, tmp_path, capsys):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "hi"}]}\nnot json\n')
+    said = complaint(["chat-sft", "--source=base", "--mixture=none", f"--data={path}"], capsys)
+    assert f"{path}:1" in said and "nanochat data check" in said
+    assert not (world / "chatsft_checkpoints").exists()
+
+
+def test_unreadable_checkpoint(world, capsys):
+    path = world / "base_checkpoints" / "d1" / "model_000005.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    said = complaint(["chat-cli", "-i", "base", "-p", "hi"], capsys)
+    assert "model_000005.pt" in said and "damaged" in said
+    torch.save([1, 2], path)  # a pickle of something else, of another size: the step no longer exists
+    assert "no base checkpoint" in complaint(["chat-cli", "-i", "base", "-p", "hi"], capsys)
