@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nanochat.engine.kv_cache import KVCache, StepView
-from nanochat.engine.native.decoder import MAX_TOKENS, NativeDecoder, unsupported
+from nanochat.engine.native.decoder import NativeDecoder, unsupported
 from nanochat.engine.scheduler import Row
 from nanochat.gpt import GPT
 
@@ -35,7 +35,7 @@ class Runner:
     def run(self, rows: list[Row], n_pages: int) -> Tensor:
         """Logits (S, n_tokens) fp32 of the S rows that sample, in order. `n_pages`: how many pages the rows may use."""
         self.cache.hold(n_pages, self.dtype)
-        if self.native is not None and sum(row.n_tokens for row in rows) <= MAX_TOKENS:
+        if self.native is not None and self.native.takes(rows):
             return self.native.run(rows, self.cache)[:, : self.n_tokens]
         view = StepView(self.cache, rows)
         ids = [token for row in rows for token in row.sequence.tokens[row.start : row.stop]]

@@ -105,6 +105,48 @@ def test_a_tokens_logits_do_not_depend_on_its_neighbours(build, tokenizer, kind)
 
 
 @needs_compiler
+@pytest.mark.parametrize("flags", ["-mno-amx-tile", "-mno-amx-tile -mno-avx512bf16 -mno-avx512vnni", "-mno-avx512f"])
+@torch.no_grad()
+def test_every_form_of_product(build, tokenizer, monkeypatch, flags):
+    """What processors with fewer instructions would run."""
+    from nanochat.engine.native import build as module
+
+    monkeypatch.setenv("CC", " ".join([*module.find_compiler(), *flags.split()]))
+    module.library.cache_clear()
+    try:
+        if module.library() is None:
+            pytest.skip(f"the compiler knows no {flags}")
+        for kind in ("float32", "bfloat16", "int8"):
+            model, exact = (convert(build("classic", tokenizer.get_vocab_size()), kind) for _ in range(2))
+            exact.float().compute_dtype = torch.float32
+            native, plain = Engine(model, tokenizer).runner, Engine(exact, tokenizer, native=False).runner
+            for rows in steps(256):
+                difference = native.run(rows, 61) - plain.run(rows, 61)
+                assert not len(difference) or float(difference.abs().max()) < (1e-4 if kind == "float32" else 0.3)
+    finally:
+        module.library.cache_clear()
+
+
+@needs_compiler
+@torch.no_grad()
+def test_steps_of_many_tokens(build, tokenizer):
+    """The native code takes them only where they are fast; it must be right about them everywhere."""
+    for kind in ("float32", "bfloat16", "int8"):
+        model = convert(build("modern", tokenizer.get_vocab_size()), kind)
+        exact = convert(build("modern", tokenizer.get_vocab_size()), kind).float()
+        exact.compute_dtype = torch.float32
+        native, plain = Engine(model, tokenizer).runner, Engine(exact, tokenizer, native=False).runner
+        native.native._max_scores = 10**9
+        generator = random.Random(1)
+        for n_tokens in (17, 33, 100, 250):
+            sequence = Sequence(0, [generator.randrange(256) for _ in range(n_tokens)], SamplingParams())
+            sequence.pages = list(range(1, 20))
+            rows = [Row(sequence, 0, n_tokens, 0)]
+            difference = (native.run(rows, 20) - plain.run(rows, 20)).abs().max()
+            assert float(difference) < (1e-4 if kind == "float32" else 0.3)
+
+
+@needs_compiler
 def test_threads_change_nothing(build, tokenizer):
     model = convert(build("classic", tokenizer.get_vocab_size()), "bfloat16")
     results, before = [], torch.get_num_threads()
@@ -148,6 +190,9 @@ def test_what_the_c_code_does_not_know_is_left_to_the_model(build, tokenizer):
     other.lm_head = torch.nn.Linear(64, tokenizer.get_vocab_size(), bias=False)
     assert "lm_head is a Linear" in unsupported(other)
     assert Engine(other, tokenizer).complete([[1]], max_tokens=2)[0].ids
+    mixed = build("classic", tokenizer.get_vocab_size())
+    mixed.lm_head = Int8Linear(mixed.lm_head.weight)
+    assert "several kinds" in unsupported(mixed)
 
 
 def test_without_a_compiler_the_model_itself_answers(build, tokenizer, monkeypatch):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nanochat.runtime.run_dir import base_dir
 
-SOURCES = ("decode.c", "matmul.h", "team.h", "vectors.h")
+SOURCES = ("decode.c", "attention.h", "input.h", "matmul.h", "model.h", "team.h", "tiles.h", "vectors.h")
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC", "-pthread")
 COMPILE_LIMIT_S = 120
 

@@ -1,8 +1,9 @@
 // A team of threads that runs one function together, shares loops and meets at barriers.
 //
-// A step has a hundred barriers a few microseconds apart, so whoever waits looks again and again for a while. After that
-// it sleeps: where another program wants the processor, the thread everybody waits for may be the one without one. (With
-// OpenMP, which spins for milliseconds, two threads beside two other busy programs decoded ten times slower than one.)
+// A step has a hundred barriers a few microseconds apart, so whoever waits looks again and again for a while. After
+// that it sleeps: where another program wants the processor, the thread everybody waits for may be the one without one.
+// (With OpenMP, which spins for milliseconds, two threads beside two other busy programs decoded ten times slower than
+// one.)
 #pragma once
 
 #include <pthread.h>
@@ -20,15 +21,15 @@
 
 #define MAX_THREADS 64
 #define SPINS 1000
-#define LOOPS 8  // counters in turn: one is reset well before it comes up again
+#define LOOPS 8 // counters in turn: one is reset well before it comes up again
 
 typedef struct Team {
     int n_threads, loop;
-    atomic_int arrived, phase, sleepers;
+    atomic_int arrived, phase, sleepers, started;
     _Atomic int64_t next[LOOPS];
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    void (*work)(struct Team *, void *, int *);
+    void (*work)(struct Team *, void *, int member, int *loop);
     void *argument;
     pthread_t threads[MAX_THREADS];
 } Team;
@@ -83,21 +84,21 @@ static inline int64_t take(Team *team, int number, int64_t size) {
 
 static void *team_member(void *given) {
     Team *team = given;
-    int seen = 0, loop = 0;
+    int seen = 0, loop = 0, member = 1 + atomic_fetch_add(&team->started, 1);
     for (;;) {
         team_wait(team, seen);
         if (!team->work) return 0;
-        team->work(team, team->argument, &loop);
+        team->work(team, team->argument, member, &loop);
         seen = barrier(team);
     }
 }
 
 // Run `work` in every thread of the team, the caller included
-static void team_run(Team *team, void (*work)(Team *, void *, int *), void *argument) {
+static void team_run(Team *team, void (*work)(Team *, void *, int, int *), void *argument) {
     team->work = work;
     team->argument = argument;
     team_next_phase(team);
-    work(team, argument, &team->loop);
+    work(team, argument, 0, &team->loop);
     barrier(team);
 }
 

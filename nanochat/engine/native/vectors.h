@@ -35,7 +35,7 @@ INLINE vf load(const void *base, int64_t at, int kind) {
 
 INLINE void store_f32(float *at, vf value) { *(vf_at *)at = value; }
 
-INLINE uint16_t bf16_of(float value) {  // round to nearest even
+INLINE uint16_t bf16_of(float value) { // round to nearest even
     uint32_t bits;
     memcpy(&bits, &value, 4);
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
@@ -72,7 +72,7 @@ INLINE vf all(float value) { return value - (vf){0}; }
 INLINE vf exponential(vf x) {
     vi low = x < -87.0f, high = x > 88.0f;
     x = (vf)(((vi)all(-87.0f) & low) | ((vi)all(88.0f) & high) | ((vi)x & ~(low | high)));
-    vf n = x * 1.44269504f + 12582912.0f;  // the constant pushes the fraction out of the mantissa: rounding
+    vf n = x * 1.44269504f + 12582912.0f; // the constant pushes the fraction out of the mantissa: rounding
     vi exponent = (vi)n << 23;
     n -= 12582912.0f;
     vf r = x - n * 0.693145752f - n * 1.42860677e-6f;
@@ -93,4 +93,3 @@ static void rms_norm(const float *x, float *out, int64_t n, float gain) {
     vf scale = all(gain / sqrtf(sum(squares) / (float)n + 1.1920929e-7f));
     for (int64_t i = 0; i < n; i += LANES) store_f32(out + i, load(x, i, F32) * scale);
 }
-
