@@ -1,4 +1,8 @@
-"""One optimizer object over mixed groups: AdamW for tables and scalars, Muon for the matrices of the blocks."""
+"""One optimizer object over mixed groups: AdamW for tables and scalars, Muon for the matrices of the blocks.
+
+On several ranks each owns a part of every stack and table (shards.py): reduce-scatter, update, all-gather. A step is
+`grads = reduce_gradients()`, then whatever looks at or scales them (`grad_norm`, clipping), then `step`.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +14,122 @@ from torch import Tensor
 from nanochat.optim.adamw import adamw_update
 from nanochat.optim.groups import Group
 from nanochat.optim.muon import muon_update
+from nanochat.optim.shards import Shard
+from nanochat.runtime.world import World
+
+# Matrices updated at once: Muon's temporaries are several times the stack it works on (d20 on a 24 GB card).
+MUON_ELEMENTS = 2**26
 
 
 class Optimizer:
     """Holds the state of every group. Learning rates are the group's times the schedule's multiplier of the step."""
 
-    def __init__(self, groups: list[Group]) -> None:
+    def __init__(self, groups: list[Group], world: World) -> None:
         self.groups = groups
+        self.world = world
         self.n_updates = 0
-        self.state: dict[str, list[dict[str, Tensor]]] = {
-            group.name: [{} for _ in range(1 if group.kind == "muon" else len(group.parameters))] for group in groups
-        }
+        self.shards: dict[str, list[Shard]] = {}
+        for group in groups:
+            stacked = group.kind == "muon"
+            parts = [group.parameters] if stacked else [[parameter] for parameter in group.parameters]
+            self.shards[group.name] = [Shard(part, self.world, stacked) for part in parts]
+
+    @property
+    def state(self) -> dict[str, list[dict[str, Tensor]]]:
+        """This rank's own states, by group."""
+        return {name: [shard.state for shard in shards] for name, shards in self.shards.items()}
+
+    @torch.no_grad()
+    def reduce_gradients(self) -> list[Tensor]:
+        """Sum the parameters' gradients over ranks, take them away from the parameters and return this rank's parts.
+
+        Collective; all transfers are in flight together. The tensors returned are those that `step` will use, so
+        scaling them in place scales the update.
+        """
+        shards = self._all_shards()
+        for shard in shards:
+            shard.reduce()
+        if self.world.world_size > 1:
+            small = [shard.grad for shard in shards if shard.replicated]
+            flat = self.world.all_reduce_sum(torch.cat([grad.reshape(-1) for grad in small]))  # type: ignore[union-attr]
+            for grad, summed in zip(small, flat.split([grad.numel() for grad in small]), strict=True):  # type: ignore[union-attr]
+                grad.copy_(summed.view_as(grad))  # type: ignore[union-attr,arg-type]
+        for shard in shards:
+            shard.finish_reduce()
+        return [shard.grad for shard in shards]  # type: ignore[misc]
+
+    def grad_norm(self) -> float:
+        """L2 norm of the reduced gradient over all parameters, the same number on every rank. Collective."""
+        if self.world.world_size == 1:
+            return float(torch.nn.utils.get_total_norm([shard.grad for shard in self._all_shards()]))  # type: ignore[misc]
+        square = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        for shard in self._all_shards():
+            if not shard.replicated or self.world.is_main:  # what all ranks hold counts once
+                square += torch.linalg.vector_norm(shard.grad).double().square()  # type: ignore[arg-type]
+        return float(self.world.all_reduce_sum(square).sqrt())
 
     @torch.no_grad()
     def step(self, lr_multiplier: float, momentum: float, weight_decay_multiplier: float = 1.0) -> None:
-        """Update every parameter from its `.grad`."""
+        """Update every parameter from the gradients that `reduce_gradients` left (called here if it was not)."""
+        if any(shard.grad is None for shard in self._all_shards()):
+            self.reduce_gradients()
         self.n_updates += 1
         for group in self.groups:
             lr = group.lr * lr_multiplier
-            if group.kind == "muon":
-                decay = group.weight_decay * weight_decay_multiplier
-                self._muon(group, lr, momentum, decay)
-                continue
-            for parameter, state in zip(group.parameters, self.state[group.name], strict=True):
-                assert parameter.grad is not None, f"no gradient reached a parameter of group {group.name}"
-                arguments = (self.n_updates, lr, group.betas, group.eps, group.weight_decay)
-                adamw_update(parameter, parameter.grad, state, *arguments)
+            for shard in self.shards[group.name]:
+                assert shard.grad is not None
+                own = shard.own_parameters()
+                if group.kind == "muon":
+                    decay = group.weight_decay * weight_decay_multiplier
+                    self._muon(group, shard, own, lr, momentum, decay)
+                else:
+                    arguments = (self.n_updates, lr, group.betas, group.eps, group.weight_decay)
+                    adamw_update(own, shard.grad, shard.state, *arguments)
+                shard.grad = None
+                shard.publish(own)  # travels while the next part is being updated
+        for shard in self._all_shards():
+            shard.finish_publish()
 
-    def _muon(self, group: Group, lr: float, momentum: float, weight_decay: float) -> None:
-        stacked = torch.stack(list(group.parameters))
-        grads = torch.stack([parameter.grad for parameter in group.parameters])  # type: ignore[misc]
-        muon_update(stacked, grads, self.state[group.name][0], lr, momentum, weight_decay, group.muon)
-        for parameter, updated in zip(group.parameters, stacked, strict=True):
-            parameter.copy_(updated)
+    def _muon(self, group: Group, shard: Shard, own: Tensor, lr: float, momentum: float, decay: float) -> None:
+        assert shard.grad is not None
+        size = max(1, MUON_ELEMENTS // own[0].numel())
+        states = []
+        for start in range(0, own.size(0), size):
+            rows = slice(start, start + size)
+            states.append({name: tensor[rows] for name, tensor in shard.state.items()})  # views: updated in place
+            muon_update(own[rows], shard.grad[rows], states[-1], lr, momentum, decay, group.muon)
+        if not shard.state:  # the first step made them
+            shard.state = {name: torch.cat([state[name] for state in states]) for name in states[0]}
 
     def zero_grad(self) -> None:
-        for group in self.groups:
-            for parameter in group.parameters:
+        """Forget the gradients, the parameters' and the reduced ones."""
+        for shard in self._all_shards():
+            shard.grad = None
+            for parameter in shard.parameters:
                 parameter.grad = None
 
+    def _all_shards(self) -> list[Shard]:
+        return [shard for shards in self.shards.values() for shard in shards]
+
     def state_dict(self) -> dict[str, Any]:
-        return {"n_updates": self.n_updates, "state": self.state}
+        """All states, in a form that does not depend on the number of ranks. Collective: call it on every rank.
+
+        On one process these are the live tensors; on several rank 0 gets copies in main memory and the others empty ones.
+        """
+        state = {name: [shard.full_state() for shard in shards] for name, shards in self.shards.items()}
+        return {"n_updates": self.n_updates, "state": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError when the saved groups are not this model's."""
-        if set(state["state"]) != set(self.state):
-            missing, extra = set(self.state) - set(state["state"]), set(state["state"]) - set(self.state)
+        """Take this rank's part of states saved on any number of ranks; every rank is given the full ones.
+
+        Raises ValueError when the saved groups are not this model's.
+        """
+        if set(state["state"]) != set(self.shards):
+            missing, extra = set(self.shards) - set(state["state"]), set(state["state"]) - set(self.shards)
             raise ValueError(
                 f"optimizer state does not fit the model: missing groups {missing}, unknown groups {extra}"
             )
-        self.n_updates, self.state = state["n_updates"], state["state"]
+        for name, shards in self.shards.items():
+            for shard, full in zip(shards, state["state"][name], strict=True):
+                shard.load_full_state(full)
+        self.n_updates = state["n_updates"]

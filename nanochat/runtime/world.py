@@ -21,6 +21,21 @@ from nanochat.runtime.run_dir import core_count
 
 
 @dataclass
+class Pending:
+    """A tensor that a collective under way is filling; `wait` returns it when it is there."""
+
+    tensor: torch.Tensor
+    work: Any = None
+    keep: torch.Tensor | None = None  # what is being sent must outlive the collective
+
+    def wait(self) -> torch.Tensor:
+        if self.work is not None:
+            self.work.wait()
+            self.work = self.keep = None
+        return self.tensor
+
+
+@dataclass
 class World:
     """This process among its peers. `backend` is None for a single process."""
 
@@ -43,6 +58,28 @@ class World:
         if self.world_size > 1:
             dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
         return tensor
+
+    def reduce_scatter_sum(self, tensor: torch.Tensor) -> Pending:
+        """(world_size * n, ...) -> this rank's n rows of the sum over ranks. `tensor` may be overwritten."""
+        if self.world_size == 1:
+            return Pending(tensor)
+        n_rows = tensor.size(0) // self.world_size
+        own = torch.empty_like(tensor[:n_rows])
+        scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor  # renamed in torch 2.13
+        try:
+            return Pending(own, scatter(own, tensor, async_op=True), tensor)
+        except (RuntimeError, NotImplementedError):  # back ends without it: twice the traffic, the same numbers
+            work = dist.all_reduce(tensor, async_op=True)
+            return Pending(tensor[self.rank * n_rows : (self.rank + 1) * n_rows], work)
+
+    def all_gather(self, own: torch.Tensor, into: torch.Tensor | None = None) -> Pending:
+        """Every rank's (n, ...) -> (world_size * n, ...) in rank order, written to `into` when given."""
+        if self.world_size == 1:
+            return Pending(own if into is None else into.copy_(own))
+        if into is None:
+            into = own.new_empty(self.world_size * own.size(0), *own.shape[1:])
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        return Pending(into, gather(into, own, async_op=True), own)
 
     def broadcast_object(self, obj: Any) -> Any:
         """Rank 0's object on every rank."""

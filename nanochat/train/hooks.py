@@ -71,15 +71,15 @@ class SaveHook(Hook):
     def save(self, trainer: Trainer) -> None:
         """Copy the state now (collective), write it in the background (rank 0)."""
         state = trainer.state_dict()
+        optimizer_state = trainer.optimizer.state_dict() if self.with_optimizer else None  # gathered from all ranks
         self._last = time.monotonic()
         if not trainer.world.is_main:
             return
         self._finish()
         model_state = {name: _copy(tensor) for name, tensor in trainer.model.state_dict().items()}
-        optimizer_state = _copy(trainer.optimizer.state_dict()) if self.with_optimizer else None
         meta = {**self.meta, "trainer": state}
         self._pending = self._writer.submit(
-            save_checkpoint, self.directory, trainer.step, model_state, optimizer_state, meta
+            save_checkpoint, self.directory, trainer.step, model_state, _copy(optimizer_state), meta
         )
         self.saved_step = trainer.step
 

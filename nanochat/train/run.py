@@ -56,7 +56,7 @@ class Run:
         started = time.time()
         loader = self._loader(train)
         n_steps = self.settings.n_steps or loader.estimate_steps(getattr(self.cfg, "num_epochs", 1.0))
-        optimizer = Optimizer(parameter_groups(self.model, self.settings.optim))
+        optimizer = Optimizer(parameter_groups(self.model, self.settings.optim), self.world)
         hidden_fn = hidden_function(self.model, self.cfg.compile, n_steps * self.settings.total_batch_size)
         trainer = Trainer(
             self.model, loader, optimizer, self.settings.schedule(n_steps), self.world,

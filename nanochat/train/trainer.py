@@ -117,10 +117,9 @@ class Trainer:
             loss = total / max(n_targets, 1)
             loss.backward()
             loss_sum += loss.detach()
-        grads = self._gradients()
-        self._reduce(grads)
+        grads = self.optimizer.reduce_gradients()  # this rank's parts of the sum over ranks
         loss_value = float(self.world.all_reduce_sum(loss_sum))
-        grad_norm = float(torch.nn.utils.get_total_norm(grads))
+        grad_norm = self.optimizer.grad_norm()
         bad = not (math.isfinite(loss_value) and math.isfinite(grad_norm))
         lr = self.schedule.lr(self.step)
         if not bad and n_targets:
@@ -135,18 +134,6 @@ class Trainer:
         seconds = time.perf_counter() - started
         self.train_s += seconds
         return StepStats(self.step, loss_value, grad_norm, lr, n_targets, n_tokens, seconds, skipped=bad)
-
-    def _gradients(self) -> list[Tensor]:
-        """Every parameter's gradient; zeros where nothing reached it, so that all ranks hold the same list."""
-        for parameter in self.model.parameters():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        return [parameter.grad for parameter in self.model.parameters()]  # type: ignore[misc]
-
-    def _reduce(self, grads: list[Tensor]) -> None:
-        if self.world.world_size > 1:
-            for grad in grads:
-                self.world.all_reduce_sum(grad)
 
     def _count_bad_step(self, bad: bool, loss: float, grad_norm: float) -> None:
         """Skipped steps are forgiven until `max_bad_steps` of them come in a row."""

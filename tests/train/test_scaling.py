@@ -48,7 +48,7 @@ def test_the_reference_is_the_reference():
     assert batch_tokens(REFERENCE, REFERENCE) == 2**19 and lr_scale(2**19) == 1
     assert weight_decay_scale(2**19, REFERENCE, REFERENCE) == 1
     assert lr_scale(2**21) == 2
-    assert batch_tokens(REFERENCE * 2 ** (1 / 0.383), REFERENCE) == 2**20
+    assert [batch_tokens(REFERENCE * 2 ** (n / 0.383), REFERENCE) for n in (1, 4, -6)] == [2**20, 2**23, 2**13]
 
 
 @given(st.integers(1, 2**23))

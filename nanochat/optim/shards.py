@@ -1,0 +1,127 @@
+"""What one rank owns of the optimizer's work: an equal part of each stack of matrices and of each big table.
+
+Gradients arrive by reduce-scatter, so every rank gets the sum for its own part alone; it keeps the states of that part
+and hands its new parameters to the others by all-gather. With one process a part is the whole and nothing is sent.
+
+Shape legend: N rows of a table or matrices of a stack, W ranks, n = ceil(N / W) of them owned by a rank. Rows beyond N
+are padding of zeros, which every update rule leaves at zero, so any number of ranks fits any model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nanochat.runtime.world import Pending, World
+
+REPLICATED_ELEMENTS = 2**14  # smaller tensors cost less to update everywhere than to send around
+
+
+class Shard:
+    """A stack of equally shaped matrices (N, R, C), or one table or vector (N, ...), and this rank's part of it."""
+
+    def __init__(self, parameters: list[nn.Parameter], world: World, stacked: bool) -> None:
+        self.parameters, self.world, self.stacked = parameters, world, stacked
+        self.count = len(parameters) if stacked else parameters[0].size(0)
+        self.replicated = world.world_size == 1 or sum(p.numel() for p in parameters) < REPLICATED_ELEMENTS
+        self.n_own = self.count if self.replicated else -(-self.count // world.world_size)
+        self.start = 0 if self.replicated else self.n_own * world.rank
+        self.n_padded = self.n_own * (1 if self.replicated else world.world_size)
+        self.state: dict[str, Tensor] = {}  # of the own part
+        self.grad: Tensor | None = None  # of the own part, once reduced
+        self._pending: Pending | None = None
+
+    def reduce(self) -> None:
+        """Start summing the gradients over ranks; `finish_reduce` waits for them. Takes them away from the parameters."""
+        whole = self._padded([_gradient(parameter) for parameter in self.parameters])
+        for parameter in self.parameters:
+            parameter.grad = None
+        if self.replicated:
+            self.grad = whole
+        else:
+            self._pending = self.world.reduce_scatter_sum(whole)
+
+    def finish_reduce(self) -> None:
+        if self._pending is not None:
+            self.grad, self._pending = self._pending.wait(), None
+
+    def own_parameters(self) -> Tensor:
+        """(n, ...): the part to update. A view of the parameter where the part is all of a table, else a copy."""
+        if not self.stacked:
+            table = self.parameters[0].data
+            own = table[self.start : self.start + self.n_own]
+            return own if self.replicated else _with_rows(own, self.n_own)
+        own = [p.data for p in self.parameters[self.start : self.start + self.n_own]]
+        return _with_rows(torch.stack(own), self.n_own) if own else self.parameters[0].new_zeros(self._own_shape())
+
+    def publish(self, updated: Tensor) -> None:
+        """Start sending the updated part to all ranks; `finish_publish` puts every part into the parameters."""
+        if self.replicated:
+            if self.stacked:
+                for parameter, matrix in zip(self.parameters, updated, strict=True):
+                    parameter.data.copy_(matrix)
+            return
+        direct = not self.stacked and self.n_padded == self.count
+        self._pending = self.world.all_gather(updated, self.parameters[0].data if direct else None)
+
+    def finish_publish(self) -> None:
+        if self._pending is None:
+            return
+        whole, self._pending = self._pending.wait()[: self.count], None
+        if self.stacked:
+            for parameter, matrix in zip(self.parameters, whole, strict=True):
+                parameter.data.copy_(matrix)
+        elif whole.data_ptr() != self.parameters[0].data_ptr():
+            self.parameters[0].data.copy_(whole)
+
+    def full_state(self) -> dict[str, Tensor]:
+        """The states of all ranks' parts, (N, ...) each: the same whatever the number of ranks. Collective.
+
+        On several ranks rank 0 gets them, one by one, in its main memory; the others get nothing.
+        """
+        if self.world.world_size == 1:
+            return self.state
+        full = {}
+        for name in sorted(self.state):
+            whole = (
+                self.state[name] if self.replicated else self.world.all_gather(self.state[name]).wait()[: self.count]
+            )
+            if self.world.is_main:
+                full[name] = whole.to("cpu", copy=True)
+        return full
+
+    def load_full_state(self, full: dict[str, Tensor]) -> None:
+        """Cut this rank's part out of states saved on any number of ranks. Raises ValueError where they do not fit."""
+        state = {}
+        for name, whole in full.items():
+            if whole.size(0) != self.count:
+                raise ValueError(
+                    f"optimizer state {name} has {whole.size(0)} rows where this model has {self.count}; "
+                    "resume with the settings of the run that saved it"
+                )
+            own = whole[self.start : self.start + self.n_own].to(self.parameters[0].device, copy=True)
+            state[name] = _with_rows(own, self.n_own)
+        self.state = state
+
+    def _padded(self, grads: list[Tensor]) -> Tensor:
+        if not self.stacked:
+            return _with_rows(grads[0], self.n_padded)
+        missing = self.n_padded - self.count
+        return torch.stack(grads + [torch.zeros_like(grads[0])] * missing)
+
+    def _own_shape(self) -> tuple[int, ...]:
+        return (self.n_own, *self.parameters[0].shape[0 if self.stacked else 1 :])
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """Its gradient; zeros where none reached it, so that all ranks send the same."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _with_rows(tensor: Tensor, n_rows: int) -> Tensor:
+    """(m, ...) -> (n_rows, ...), zeros below; contiguous, the tensor itself where it already fits."""
+    if tensor.size(0) == n_rows:
+        return tensor.contiguous()
+    padded = tensor.new_zeros(n_rows, *tensor.shape[1:])
+    padded[: tensor.size(0)] = tensor
+    return padded
