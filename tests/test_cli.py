@@ -14,7 +14,7 @@ from nanochat import cli, config
 from nanochat.launch import commands
 
 ROOT = Path(__file__).resolve().parents[1]
-LATER = {"plan", "chat-rl"}  # in the table before their code is in the tree
+LATER = {"plan"}  # in the table before their code is in the tree
 WIRED = {**commands.COMMANDS, **{f"data {k}": c for k, c in commands.GROUPS["data"].items()}}
 WIRED.pop("data")
 

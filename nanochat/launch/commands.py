@@ -42,7 +42,7 @@ COMMANDS = {
         "midtrain on conversations and tools", "nanochat.train.stages:mid", "nanochat.train.configs:MidConfig"
     ),
     "chat-sft": Command("finetune on conversations", "nanochat.train.stages:sft", "nanochat.train.configs:SFTConfig"),
-    "chat-rl": Command("reinforcement learning", "nanochat.train.stages:rl", "nanochat.train.configs:RLConfig"),
+    "chat-rl": Command("reinforcement learning", "nanochat.train.rl:rl", "nanochat.train.rl_configs:RLConfig"),
     "chat-eval": Command(
         "chat benchmarks and the exam", "nanochat.eval.suite:chat_eval", "nanochat.eval.suite:ChatEvalConfig"
     ),

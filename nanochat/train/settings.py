@@ -11,6 +11,7 @@ from nanochat.optim.groups import OptimConfig, published_settings
 from nanochat.optim.schedule import Schedule
 from nanochat.runtime.world import World
 from nanochat.train.configs import BaseConfig, ChatTrainConfig, TrainConfig
+from nanochat.train.rl_configs import RLConfig
 from nanochat.train.scaling import (
     REFERENCE_DEPTH,
     batch_tokens,
@@ -99,8 +100,8 @@ def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
     )
 
 
-def chat_settings(cfg: ChatTrainConfig, meta: dict[str, Any], world: World) -> Settings:
-    """Midtraining and fine-tuning: shape and recipe of the source checkpoint, its learning rates times init_lr_frac."""
+def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: World) -> Settings:
+    """Stages after pretraining: shape and recipe of the source checkpoint, its learning rates times init_lr_frac."""
     model_config = GPTConfig.from_dict(meta["model_config"])
     seq_len = cfg.max_seq_len or model_config.sequence_len
     if seq_len > 10 * model_config.sequence_len:

@@ -1,0 +1,87 @@
+"""What reinforcement learning does around its steps: log what the answers earned, examine on held-out questions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from nanochat.eval.generative import Answered, Sampling, evaluate_generative
+from nanochat.eval.results import scored
+from nanochat.eval.suite import choose_problems
+from nanochat.runtime.metrics import MetricLog
+from nanochat.tasks.base import Task
+from nanochat.train.hooks import is_due
+from nanochat.train.rollouts import RolloutSource
+from nanochat.train.trainer import Hook, StepStats, Trainer
+
+
+class RolloutLog(Hook):
+    """Reward, length, entropy, KL and the like of every step's answers."""
+
+    def __init__(self, source: RolloutSource, log: MetricLog) -> None:
+        self.source, self.log = source, log
+
+    def after_step(self, trainer: Trainer, stats: StepStats) -> None:
+        self.log.log(stats.step, **self.source.stats)
+
+
+class Examination(Hook):
+    """pass@1 to pass@k on held-out questions, the same ones with the same seeds each time."""
+
+    def __init__(
+        self,
+        source: RolloutSource,
+        tasks: dict[str, Task],
+        n_questions: int,
+        sampling: Sampling,
+        every: int,
+        log: MetricLog,
+    ) -> None:
+        self.source, self.tasks, self.n_questions, self.sampling = source, tasks, n_questions, sampling
+        self.every, self.log = every, log
+        self.before: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+
+    def after_step(self, trainer: Trainer, stats: StepStats) -> None:
+        if is_due(stats.step, self.every, trainer.n_steps):
+            self.examine(trainer)
+
+    def examine(self, trainer: Trainer) -> None:
+        """Ask, judge, log. On all ranks."""
+        engine, answers = self.source.engine(), {}
+        for name, task in self.tasks.items():
+            problems = choose_problems(len(task), self.n_questions)
+            answers[name] = evaluate_generative(engine, task, trainer.world, problems, self.sampling)
+        engine.trim()
+        self.last = pass_rates([answer for each in answers.values() for answer in each])
+        if len(answers) > 1:
+            self.last |= {f"pass@1 of {name}": pass_rates(each)["pass@1"] for name, each in answers.items()}
+        self.before = self.before or self.last
+        self.log.log(trainer.step, **self.last)
+        if trainer.world.is_main:
+            k = self.sampling.num_samples
+            rate, low, high = (self.last[name] for name in ("pass@1", "pass@1_low", "pass@1_high"))
+            more = f", pass@{k} {self.last[f'pass@{k}']:.4f}" if k > 1 else ""
+            print(f"step {trainer.step}: pass@1 {rate:.4f} [{low:.4f}, {high:.4f}]{more}", file=sys.stderr)
+
+
+def pass_rates(answers: list[Answered]) -> dict[str, float]:
+    """pass@1 with its 95% interval over questions, and pass@2, 4 ... k for k answers to each."""
+    k = len(answers[0].correct)
+    entry = scored([answer.pass_at(1) for answer in answers], 0.0)
+    rates = {"pass@1": entry["score"], "pass@1_low": entry["low"], "pass@1_high": entry["high"]}
+    for n in [n for n in (2, 4, 8, 16, 32, 64) if n < k] + [k] * (k > 1):
+        rates[f"pass@{n}"] = sum(answer.pass_at(n) for answer in answers) / len(answers)
+    return rates
+
+
+def logged_before(path: Path) -> dict[str, float]:
+    """What the examination before the first step found, from the log of a run that is being resumed."""
+    if not path.is_file():
+        return {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["step"] == 0 and "pass@1" in row:
+            return {name: value for name, value in row.items() if name.startswith("pass@")}
+    return {}
