@@ -49,9 +49,10 @@ def parameter_groups(model: GPT, config: OptimConfig) -> list[Group]:
     modern = model.config.generation == "modern"
     scale = config.lr_scale
     wide = scale * (model.config.n_embd / 768) ** -0.5  # embedding-like rates follow 1/sqrt(width)
-    options = MuonOptions(tuple(NEWTON_SCHULZ))
+    dtype = model.compute_dtype or model.lm_head.weight.dtype
+    options = MuonOptions(tuple(NEWTON_SCHULZ), dtype=dtype)
     if modern:
-        options = MuonOptions(tuple(POLAR_EXPRESS), beta2=0.9, equilibrate_rows=True, cautious=True)
+        options = MuonOptions(tuple(POLAR_EXPRESS), beta2=0.9, equilibrate_rows=True, cautious=True, dtype=dtype)
     head_betas, embedding_betas = ((0.8, 0.96), (0.8, 0.995)) if modern else ((0.8, 0.95), (0.8, 0.95))
     groups = [
         Group("head", "adamw", [model.lm_head.weight], config.unembedding_lr * wide, head_betas,

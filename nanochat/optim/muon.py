@@ -30,16 +30,21 @@ class MuonOptions:
     beta2: float = 0.0  # NorMuon's second moment; 0 leaves it out
     equilibrate_rows: bool = False
     cautious: bool = False
+    dtype: torch.dtype = torch.bfloat16  # of the orthogonalisation: the type the model computes in
 
 
 @torch.no_grad()
-def orthogonalize(stack: Tensor, coefficients: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """(K, R, C) -> about the nearest semi-orthogonal matrices, by odd polynomials in bf16."""
-    x = stack.to(torch.bfloat16)
-    tall = x.size(-2) > x.size(-1)
+def orthogonalize(
+    stack: Tensor, coefficients: tuple[tuple[float, float, float], ...], dtype: torch.dtype = torch.bfloat16
+) -> Tensor:
+    """(K, R, C) -> about the nearest semi-orthogonal matrices, by odd polynomials computed in `dtype`.
+
+    Scaled before the conversion: in fp16 a small gradient would vanish and a large one overflow.
+    """
+    tall = stack.size(-2) > stack.size(-1)
+    x = (stack / (stack.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)).to(dtype)
     if tall:
         x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
     for a, b, c in coefficients:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -62,7 +67,7 @@ def muon_update(
     update = grads.lerp(buffer, momentum)  # Nesterov
     if options.equilibrate_rows:
         update = update / update.norm(dim=-1, keepdim=True).clamp_min(1e-10)
-    update = orthogonalize(update, options.coefficients).to(parameters.dtype)
+    update = orthogonalize(update, options.coefficients, options.dtype).to(parameters.dtype)
     if options.beta2:
         update = _normalize_neurons(update, state, options.beta2)
     lr = lr * max(1.0, parameters.size(-2) / parameters.size(-1)) ** 0.5
