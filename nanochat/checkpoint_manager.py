@@ -143,8 +143,7 @@ def prune(directory: Path, keep: int) -> None:
     if len(steps) <= keep:
         return
     scores = {step: read_meta(directory, step).get("val_bpb") for step in steps}
-    scored = [step for step in steps if scores[step] is not None]
-    best = min(scored, key=lambda step: scores[step]) if scored else None
+    best = min(((score, step) for step, score in scores.items() if score is not None), default=(None, None))[1]
     for step in steps[: len(steps) - keep]:
         if step != best:
             remove_step(directory, step)

@@ -37,7 +37,7 @@ def write_tensors(path: Path, state: Any) -> dict[str, Any]:
     try:
         with open(temporary, "wb") as file:
             hashing = _Hashing(file)
-            torch.save(state, hashing)
+            torch.save(state, hashing)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

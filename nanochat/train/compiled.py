@@ -42,6 +42,8 @@ class CompiledHidden:
             return self.compiled(input_ids)
         try:
             hidden = self.compiled(input_ids)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # a broken compiler on the user's machine must not cost the run
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             print(f"warning: compiling failed ({reason}); training goes on uncompiled", file=sys.stderr)
@@ -49,3 +51,7 @@ class CompiledHidden:
             return self.model.hidden(input_ids)
         self.shape = input_ids.shape
         return hidden
+
+    def forget_shape(self) -> None:
+        """Micro-batches have another size from now on: compile for the next one met."""
+        self.shape = None

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nanochat.checkpoint_manager import checkpoint_dir, find_checkpoint, load_checkpoint, read_meta
+from nanochat.checkpoint_manager import (
+    checkpoint_dir,
+    load_checkpoint,
+    read_meta,
+    remove_leftovers,
+    write_meta,
+)
 from nanochat.config import as_dict, dump
 from nanochat.dataloader.documents import Documents
 from nanochat.dataloader.loader import PackedLoader
 from nanochat.gpt import GPT
 from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
-from nanochat.runtime.records import write_record
 from nanochat.runtime.metrics import MetricLog
-from nanochat.runtime.run_dir import atomic_write, code_version
+from nanochat.runtime.records import write_record
+from nanochat.runtime.run_dir import code_version
+from nanochat.runtime.watch import Watch, say_lost
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.compiled import hidden_function
 from nanochat.train.configs import BaseConfig, TrainConfig
 from nanochat.train.hooks import LogHook, PeriodicHook, SaveHook, ValidationHook
+from nanochat.train.interrupt import Interrupt, Stopped
+from nanochat.train.resume import check_settings, choose_step, load_weights, rewind_metrics, set_aside
 from nanochat.train.samples import sample_texts
+from nanochat.train.saving import check_disk, checkpoint_bytes
 from nanochat.train.settings import Settings
 from nanochat.train.trainer import Hook, Trainer
 
@@ -50,28 +60,61 @@ class Run:
         self.world, self.prompts, self.parent = world, prompts, parent
         self.directory = checkpoint_dir(stage, tag)
         self.samples: list[dict[str, str]] = []
+        self.history: list[dict[str, Any]] = []  # metrics of the part of the run before a resume
+        self.resumed_from: int | None = None
+        self.evaluated = True  # whether the evaluations of that step have been made
 
     def fit(self, train: Documents, validation: Documents) -> dict[str, Any]:
-        """Train to the end and write the record; returns it."""
+        """Train to the end and write the record; returns it. Raises Stopped when a signal ended it early."""
         started = time.time()
         loader = self._loader(train)
         n_steps = self.settings.n_steps or loader.estimate_steps(getattr(self.cfg, "num_epochs", 1.0))
-        optimizer = Optimizer(parameter_groups(self.model, self.settings.optim), self.world)
+        groups = parameter_groups(self.model, self.settings.optim)
         hidden_fn = hidden_function(self.model, self.cfg.compile, n_steps * self.settings.total_batch_size)
         trainer = Trainer(
-            self.model, loader, optimizer, self.settings.schedule(n_steps), self.world,
+            self.model, loader, Optimizer(groups, self.world), self.settings.schedule(n_steps), self.world,
             grad_clip=self.settings.grad_clip, hidden_fn=hidden_fn, description=self.stage,
+            interrupt=Interrupt(self.world),
         )  # fmt: skip
         self._resume(trainer)
+        check_disk(self.directory, checkpoint_bytes(self.model, groups), self.cfg.keep)
         self._announce(n_steps)
         with MetricLog(self._metrics_path(trainer.step), self.cfg.run, as_dict(self.cfg)) as log:
             validator = ValidationHook(self._validation_loader(validation), self.tokenizer.token_bytes(),
                                        self.cfg.eval_every, log)  # fmt: skip
+            validator.last, validator.best = self._past_scores()
             saver = self._saver(n_steps)
             trainer.hooks = [LogHook(log), saver, validator, *self._evaluations(log)]
-            trainer.fit()
+            self.train(trainer, saver)
         loader.close()
         return self._record(trainer, saver, started, {"val_bpb": validator.last, "min_val_bpb": validator.best})
+
+    def train(self, trainer: Trainer, saver: SaveHook) -> None:
+        """`trainer.fit()` that signals stop in good order and that ends when a rank is lost."""
+        interrupt = trainer.interrupt
+        watch = Watch(self.world, lambda: interrupt.requested, interrupt.poke, saver.wait)
+        try:
+            with interrupt, watch:
+                if trainer.step and (trainer.done or not self.evaluated):
+                    trainer.catch_up()
+                trainer.fit()
+        except RuntimeError as error:  # a collective, broken by another rank's end, or a fault of our own
+            cause = watch.explain(error)
+            saver.wait()
+            if cause is error:
+                watch.fail(error)
+                raise
+            say_lost(str(watch.verdict), self.world.rank)
+            raise cause from None
+        except Exception as error:
+            watch.fail(error)
+            saver.wait()
+            raise
+        if trainer.interrupted:
+            message = f"{trainer.stop_reason}: saved and stopped after step {trainer.step}; --resume goes on from there"
+            if self.world.is_main:
+                print(message, file=sys.stderr, flush=True)
+            raise Stopped(message)
 
     def _loader(self, documents: Documents) -> PackedLoader:
         return PackedLoader(
@@ -99,29 +142,43 @@ class Run:
         )
 
     def _resume(self, trainer: Trainer) -> None:
-        step = self.cfg.resume_from_step
-        if step == -1 or (step is None and not self.cfg.resume):
+        """Load what `--resume` or `--resume-from-step` ask for. Raises ValueError when settings are not the same."""
+        asked = self.cfg.resume_from_step
+        if asked == -1 or (asked is None and not self.cfg.resume):
             return
-        directory, step, why = find_checkpoint(self.stage, self.directory.name, step)
-        state, optimizer_state, meta = load_checkpoint(directory, step, self.world.device, load_optimizer=True)
-        self.model.load_state_dict(state)
+        step = choose_step(self.stage, self.directory, asked, self.world)
+        if step is None:
+            return
+        state, optimizer_state, meta = load_checkpoint(self.directory, step, self.world.device, load_optimizer=True)
+        settings = {**asdict(self.settings), "n_steps": trainer.n_steps}
+        check_settings(meta, settings, as_dict(self.cfg), self.tokenizer.identity())
+        load_weights(self.model, state, self.directory / f"model_{step:06d}.pt")
         assert optimizer_state is not None
         trainer.optimizer.load_state_dict(optimizer_state)
         trainer.load_state_dict(meta["trainer"])
+        self.resumed_from, self.evaluated = step, bool(meta.get("evaluated"))
         if self.world.is_main:
-            print(f"resuming {self.stage} {self.directory.name} after step {step} ({why})", flush=True)
+            print(f"resuming {self.stage} {self.directory.name} after step {step} of {trainer.n_steps}", flush=True)
 
     def _metrics_path(self, from_step: int) -> Path | None:
         """A fresh run starts a new log; a resumed one continues it."""
         path = self.directory / "metrics.jsonl"
         if not self.world.is_main:
             return None
-        self.directory.mkdir(parents=True, exist_ok=True)
         if from_step == 0:
+            set_aside(self.directory)
             path.unlink(missing_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.history = rewind_metrics(path, from_step)
+        remove_leftovers(self.directory)
         dump(self.cfg, self.directory / "config.yaml")
         self.tokenizer.save(self.directory / "tokenizer")
         return path
+
+    def _past_scores(self) -> tuple[float | None, float | None]:
+        """(last, best) validation bits per byte of the part of the run before a resume."""
+        scores = [row["val_bpb"] for row in self.history if row.get("val_bpb") is not None]
+        return (scores[-1], min(scores)) if scores else (None, None)
 
     def _saver(self, n_steps: int) -> SaveHook:
         meta = {
@@ -136,7 +193,9 @@ class Run:
             "code_version": code_version(),
             "parent": self.parent,
         }
-        return SaveHook(self.directory, meta, self.cfg.save_every, self.cfg.save_every_s, self.cfg.keep)
+        hook = SaveHook(self.directory, meta, self.cfg.save_every, self.cfg.save_every_s, self.cfg.keep)
+        hook.saved_step = self.resumed_from
+        return hook
 
     def _evaluations(self, log: MetricLog) -> list[Hook]:
         hooks: list[Hook] = [PeriodicHook(self.cfg.sample_every, self._sample)]
@@ -147,6 +206,7 @@ class Run:
                 from nanochat.eval.suite import core_metric
 
                 value = core_metric(trainer.model, self.tokenizer, trainer.world, per_task)
+                trainer.scores.setdefault(trainer.step, {})["core_metric"] = value
                 log.log(trainer.step, core_metric=value)
 
             hooks.append(PeriodicHook(self.cfg.core_metric_every, core))
@@ -163,10 +223,10 @@ class Run:
         if not self.world.is_main:
             return
         settings, n_params = self.settings, sum(parameter.numel() for parameter in self.model.parameters())
-        rows = settings.device_batch_size
+        rows, config = settings.device_batch_size, settings.model_config
         print(
-            f"{self.stage}: {settings.model_config.generation} d{settings.model_config.n_layer}, {n_params:,} parameters, "
-            f"{n_steps:,} steps of {settings.total_batch_size:,} tokens ({rows} x {settings.seq_len} a micro-batch), "
+            f"{self.stage}: {config.generation} d{config.n_layer}, {n_params:,} parameters, {n_steps:,} steps of "
+            f"{settings.total_batch_size:,} tokens ({rows} x {settings.seq_len} a micro-batch), "
             f"{self.model.compute_dtype}, {self.world.world_size} process(es) on {self.world.device}",
             flush=True,
         )
@@ -196,8 +256,7 @@ class Run:
         }
         if self.world.is_main and saver.saved_step is not None:
             meta = read_meta(self.directory, saver.saved_step)
-            path = self.directory / f"meta_{saver.saved_step:06d}.json"
-            atomic_write(path, json.dumps({**meta, "metrics": metrics, "val_bpb": scores.get("val_bpb")}, indent=1) + "\n")
+            write_meta(self.directory, saver.saved_step, {**meta, "metrics": metrics, "val_bpb": scores.get("val_bpb")})
             sha256 = meta["files"][f"model_{saver.saved_step:06d}.pt"]["sha256"]
             record["checkpoint"] = {"path": str(self.directory), "step": saver.saved_step, "sha256": sha256}
             write_record(SECTIONS[self.stage], record)

@@ -28,6 +28,8 @@ def sample_texts(
         ]
     else:
         rows = [tokenizer.encode(prompt, prepend=tokenizer.get_bos_token_id()) for prompt in prompts]
+    room = model.config.sequence_len - 1  # a short context must not end a training run
+    rows = [row[-room:] for row in rows]
     with torch.no_grad():
         completions = engine.complete(rows, max_tokens=max_tokens, temperature=0.0)
     model.train(was_training)

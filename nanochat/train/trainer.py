@@ -20,12 +20,19 @@ from nanochat.gpt import GPT
 from nanochat.optim.optimizer import Optimizer
 from nanochat.optim.schedule import Schedule
 from nanochat.runtime.progress import Progress
+from nanochat.runtime.rng import rng_state, set_rng_state
 from nanochat.runtime.world import World
-from nanochat.train.objective import loss_sum_and_count
+from nanochat.train.gradients import Gradients
+from nanochat.train.interrupt import Interrupt
+from nanochat.train.loss_scale import LossScale
 
 
 class Source(Protocol):
-    """Where batches come from: shards, conversations or rollouts."""
+    """Where batches come from: shards, conversations or rollouts.
+
+    `state_dict` returns a value that later steps do not change. A stop request may raise out of `next_step`; the run
+    then saves the state from before that call. A source with collectives keeps its World in an attribute `world`.
+    """
 
     def next_step(self) -> list[Batch]: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -47,7 +54,15 @@ class StepStats:
 
 
 class Hook:
-    """Something done around the steps. `due` is asked after every step; `run` may not change the model."""
+    """Something done around the steps; it may not change the model."""
+
+    def due(self, trainer: Trainer, step: int) -> bool:
+        """True for an evaluation that `after_step` will make now: it is preceded by a save and given up on a signal."""
+        return False
+
+    def asks(self, trainer: Trainer) -> bool:
+        """A wish of this rank alone (time is up); then `trainer.asked` holds the hooks that asked on any rank."""
+        return False
 
     def after_step(self, trainer: Trainer, stats: StepStats) -> None:
         """Called on every rank after each step, in the order of the hooks."""
@@ -72,16 +87,24 @@ class Trainer:
         hidden_fn: Callable[[Tensor], Tensor] | None = None,
         max_bad_steps: int = 5,
         description: str = "train",
+        interrupt: Interrupt | None = None,
     ) -> None:
         self.model, self.source, self.optimizer, self.schedule, self.world = model, source, optimizer, schedule, world
         self.hooks, self.grad_clip, self.max_bad_steps = list(hooks), grad_clip, max_bad_steps
         self.description = description
-        self.hidden_fn = hidden_fn or model.hidden
+        self.interrupt = interrupt or Interrupt(world)
+        self.loss_scale = LossScale() if model.compute_dtype == torch.float16 else None
+        self.gradients = Gradients(model, hidden_fn or model.hidden, self.loss_scale, world.rank)
         self.step = 0  # steps done
         self.train_s = 0.0  # time in steps, without hooks
         self.tokens_seen = 0
         self.n_bad_steps = 0
+        self.interrupted = False  # by a signal
         self.stop_reason: str | None = None
+        self.asked: list[Hook] = []
+        self.scores: dict[int, dict[str, float | None]] = {}  # of evaluations, by step
+        self.evaluated: set[int] = set()  # steps whose evaluations are all made
+        self._position: dict[str, Any] | None = None  # of the source, when a step was given up
 
     @property
     def n_steps(self) -> int:
@@ -92,53 +115,128 @@ class Trainer:
         return self.step >= self.n_steps or self.stop_reason is not None
 
     def fit(self) -> None:
-        """Train to the end, or until a hook sets `stop_reason`."""
+        """Train to the end, until a hook sets `stop_reason` or a signal asks to stop."""
         with Progress(self.n_steps, self.description, enabled=self.world.is_main) as progress:
             progress.done = self.step
             while not self.done:
                 stats = self.train_step()
-                for hook in self.hooks:
-                    hook.after_step(self, stats)
+                if stats is None:
+                    break
+                self.call_hooks(stats)
                 progress.advance(1, loss=stats.loss, tok_s=round(stats.n_tokens / max(stats.seconds, 1e-9)))
         for hook in self.hooks:
             hook.at_end(self)
 
-    def train_step(self) -> StepStats:
-        """One optimizer step over this rank's micro-batches."""
+    def call_hooks(self, stats: StepStats) -> None:
+        due = [hook for hook in self.hooks if hook.due(self, stats.step)]
+        for hook in self.hooks:
+            if hook not in due:
+                hook.after_step(self, stats)
+            elif not self.interrupted:
+                self._evaluate(hook, stats)
+        if due and not self.interrupted:
+            self.evaluated.add(stats.step)
+
+    def catch_up(self) -> None:
+        """Make the evaluations that are due at the current step: a resumed run's were broken off."""
+        stats = StepStats(self.step, math.nan, math.nan, 0.0, 0, 0, 0.0)
+        for hook in self.hooks:
+            if hook.due(self, self.step) and not self.interrupted:
+                self._evaluate(hook, stats)
+        if not self.interrupted:
+            self.evaluated.add(self.step)
+
+    def _evaluate(self, hook: Hook, stats: StepStats) -> None:
+        world, was_training = self.world, self.model.training
+        self.world = self.interrupt.guarded()
+        try:
+            if self.interrupt.run(hook.after_step, self, stats):
+                self._stop()
+        finally:
+            self.world = world
+            self.model.train(was_training)
+
+    def _stop(self) -> None:
+        self.interrupted, self.stop_reason = True, self.interrupt.requested
+
+    def train_step(self) -> StepStats | None:
+        """One optimizer step over this rank's micro-batches; None when a stop request came before there was a batch."""
         started = time.perf_counter()
-        batches = [batch.to(self.world.device) for batch in self.source.next_step()]
-        counts = torch.zeros(2, dtype=torch.float64)
-        counts[0] = sum(int((batch.weights != 0).sum()) for batch in batches)
-        counts[1] = sum(batch.targets.numel() for batch in batches)
-        n_targets, n_tokens = (int(count) for count in self.world.all_reduce_sum(counts.to(self.world.device)).tolist())
-        loss_sum = torch.zeros((), dtype=torch.float32, device=self.world.device)
-        for batch in batches:
-            total, _ = loss_sum_and_count(self.model, batch, self.hidden_fn)
-            loss = total / max(n_targets, 1)
-            loss.backward()
-            loss_sum += loss.detach()
-        grads = self.optimizer.reduce_gradients()  # this rank's parts of the sum over ranks
-        loss_value = float(self.world.all_reduce_sum(loss_sum))
-        grad_norm = self.optimizer.grad_norm()
-        bad = not (math.isfinite(loss_value) and math.isfinite(grad_norm))
+        batches = self._next_batches()
+        counts = torch.zeros(3, dtype=torch.float64)
+        if batches is None:
+            counts[2] = 1
+        else:
+            counts[0] = sum(int((batch.weights != 0).sum()) for batch in batches)
+            counts[1] = sum(batch.targets.numel() for batch in batches)
+        n_targets, n_tokens, given_up = map(int, self.world.all_reduce_sum(counts.to(self.world.device)).tolist())
+        if given_up or batches is None:
+            self._stop()
+            return None
+        self._position = None
+        loss_sum = self.gradients.accumulate(batches, n_targets)
+        grads = self.optimizer.reduce_gradients()
+        loss = self._agree(loss_sum)
+        grad_norm = self._unscaled_norm(grads)
         lr = self.schedule.lr(self.step)
-        if not bad and n_targets:
-            if self.grad_clip and grad_norm > self.grad_clip:
-                torch._foreach_mul_(grads, self.grad_clip / (grad_norm + 1e-6))
-            decay = self.schedule.weight_decay(self.step)
-            self.optimizer.step(lr, self.schedule.muon_momentum(self.step), decay)
+        finite = math.isfinite(loss) and math.isfinite(grad_norm)
+        if finite and n_targets:
+            self._update(grads, grad_norm, lr)
         self.optimizer.zero_grad()
         self.step += 1
         self.tokens_seen += n_tokens
-        self._count_bad_step(bad, loss_value, grad_norm)
+        self._count_bad_step(finite, loss, grad_norm)
         seconds = time.perf_counter() - started
         self.train_s += seconds
-        return StepStats(self.step, loss_value, grad_norm, lr, n_targets, n_tokens, seconds, skipped=bad)
+        return StepStats(self.step, loss, grad_norm, lr, n_targets, n_tokens, seconds, skipped=not finite)
 
-    def _count_bad_step(self, bad: bool, loss: float, grad_norm: float) -> None:
+    def _next_batches(self) -> list[Batch] | None:
+        """This rank's batches on its device, or None when a stop request broke into their making."""
+        self._position = self.source.state_dict()
+        batches: list[Batch] = []
+
+        def fill() -> None:
+            batches.extend(self.source.next_step())
+
+        if hasattr(self.source, "world"):  # it has collectives of its own
+            self.source.world = self.interrupt.guarded()
+            given_up = self.interrupt.run(fill)
+        else:
+            given_up = self.interrupt.attempt(fill)
+        if given_up:
+            return None
+        return [batch.to(self.world.device) for batch in batches]
+
+    def _agree(self, loss_sum: Tensor) -> float:
+        """The loss over all ranks; with it travel stop requests and the hooks' wishes, so that all ranks act alike."""
+        wishes = [self.interrupt.requested is not None, *(hook.asks(self) for hook in self.hooks)]
+        message = torch.cat([loss_sum.reshape(1), torch.tensor(wishes, dtype=torch.float32, device=loss_sum.device)])
+        loss, stop, *asked = self.world.all_reduce_sum(message).tolist()
+        if stop:
+            self.interrupt.request("another rank's signal")
+            self._stop()
+        self.asked = [hook for hook, wish in zip(self.hooks, asked, strict=True) if wish]
+        return loss
+
+    def _unscaled_norm(self, grads: list[Tensor]) -> float:
+        if self.loss_scale is not None:
+            torch._foreach_mul_(grads, 1 / self.loss_scale.scale)
+        return self.optimizer.grad_norm()
+
+    def _update(self, grads: list[Tensor], grad_norm: float, lr: float) -> None:
+        if self.grad_clip and grad_norm > self.grad_clip:
+            torch._foreach_mul_(grads, self.grad_clip / (grad_norm + 1e-6))
+        self.optimizer.step(lr, self.schedule.muon_momentum(self.step), self.schedule.weight_decay(self.step))
+
+    def _count_bad_step(self, finite: bool, loss: float, grad_norm: float) -> None:
         """Skipped steps are forgiven until `max_bad_steps` of them come in a row."""
-        self.n_bad_steps = self.n_bad_steps + 1 if bad else 0
-        if bad and self.n_bad_steps >= self.max_bad_steps:
+        if self.loss_scale is not None and math.isfinite(loss):
+            searching = not finite and not self.loss_scale.exhausted
+            self.loss_scale.update(overflow=not finite)
+            if searching:  # float16 looking for its scale is no fault of the run
+                return
+        self.n_bad_steps = 0 if finite else self.n_bad_steps + 1
+        if self.n_bad_steps >= self.max_bad_steps:
             raise ValueError(
                 f"step {self.step}: loss {loss} and gradient norm {grad_norm} were not finite for {self.n_bad_steps} "
                 "steps in a row; lower --matrix-lr and --embedding-lr, or look at the data; "
@@ -146,14 +244,30 @@ class Trainer:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and the data position of every rank; plain JSON values. Call it on all ranks."""
+        """Counters and, of every rank, data position and random states; plain JSON values. Call it on all ranks."""
+        own = {
+            "source": self.source.state_dict() if self._position is None else self._position,
+            "rng": rng_state(self.world.device),
+            "micro_rows": self.gradients.micro_rows,
+        }
+        ranks = self.world.gather_objects(own)
         return {
             "step": self.step,
             "train_s": self.train_s,
             "tokens_seen": self.tokens_seen,
-            "source": self.world.gather_objects(self.source.state_dict()),
+            "n_bad_steps": self.n_bad_steps,
+            "micro_rows": min((rank["micro_rows"] for rank in ranks if rank["micro_rows"]), default=None),
+            "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
+            "source": [rank["source"] for rank in ranks],
+            "rng": [rank["rng"] for rank in ranks],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`, on any number of ranks."""
         self.step, self.train_s, self.tokens_seen = state["step"], state["train_s"], state["tokens_seen"]
+        self.n_bad_steps, self.gradients.micro_rows = state.get("n_bad_steps", 0), state.get("micro_rows")
+        if self.loss_scale is not None and state.get("loss_scale"):
+            self.loss_scale.load_state_dict(state["loss_scale"])
         self.source.load_state_dict(state["source"])
+        if self.world.rank < len(state.get("rng", [])):
+            set_rng_state(state["rng"][self.world.rank], self.world.device)

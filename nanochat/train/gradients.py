@@ -1,0 +1,77 @@
+"""Gradients of one step: micro-batches in a row, smaller ones when memory runs out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from nanochat.dataloader.loader import Batch
+from nanochat.gpt import GPT
+from nanochat.train.loss_scale import LossScale
+from nanochat.train.objective import loss_sum_and_count
+
+
+class Gradients:
+    """Adds up the gradients of a rank's batches in `parameter.grad`.
+
+    `micro_rows`: rows that fit in memory at once where that is fewer than a batch has, else None.
+    """
+
+    def __init__(
+        self, model: GPT, hidden_fn: Callable[[Tensor], Tensor], loss_scale: LossScale | None, rank: int = 0
+    ) -> None:
+        self.model, self.hidden_fn, self.loss_scale, self.rank = model, hidden_fn, loss_scale, rank
+        self.micro_rows: int | None = None
+
+    def accumulate(self, batches: list[Batch], n_targets: int) -> Tensor:
+        """Backward through all rows -> this rank's share of the loss, a scalar. `n_targets`: of all ranks.
+
+        Out of memory: half the rows a micro-batch from now on, and the step from its start. Every row still counts
+        once, so the step is the same. Raises ValueError when a single row does not fit.
+        """
+        while True:
+            try:
+                return self._backward(batches, n_targets)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            self._halve(max(len(batch.input_ids) for batch in batches), reason)  # the failed try is freed by now
+
+    def _backward(self, batches: list[Batch], n_targets: int) -> Tensor:
+        loss_sum = torch.zeros((), dtype=torch.float32, device=self.model.get_device())
+        for batch in split_rows(batches, self.micro_rows):
+            total, _ = loss_sum_and_count(self.model, batch, self.hidden_fn)
+            loss = total / max(n_targets, 1)
+            (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
+            loss_sum += loss.detach()
+        return loss_sum
+
+    def _halve(self, rows: int, reason: str) -> None:
+        rows = min(rows, self.micro_rows or rows)
+        if rows == 1:
+            raise ValueError(
+                f"out of memory with a single row a micro-batch ({reason}); use --activation-checkpointing, "
+                "a smaller --max-seq-len or a smaller --depth"
+            )
+        self.micro_rows = -(-rows // 2)
+        print(
+            f"WARNING: rank {self.rank} ran out of memory with {rows} rows ({reason}); going on with micro-batches of "
+            f"{self.micro_rows}, the total batch stays the same",
+            file=sys.stderr,
+            flush=True,
+        )
+        self.model.zero_grad(set_to_none=True)
+        if hasattr(self.hidden_fn, "forget_shape"):
+            self.hidden_fn.forget_shape()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def split_rows(batches: list[Batch], rows: int | None) -> Iterator[Batch]:
+    """The same rows, in batches of at most `rows`."""
+    for batch in batches:
+        tensors = (batch.input_ids, batch.targets, batch.weights)
+        for parts in zip(*(tensor.split(rows or len(tensor)) for tensor in tensors), strict=True):
+            yield Batch(*parts)

@@ -1,0 +1,164 @@
+"""Checkpoints while training: copied between two steps, written in the background."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanochat.checkpoint_manager import complete_steps, prune, read_meta, save_checkpoint, write_meta
+from nanochat.gpt import GPT
+from nanochat.optim.groups import Group
+from nanochat.train.trainer import Hook, StepStats, Trainer
+
+
+class SaveHook(Hook):
+    """Saves by step, by time, before every evaluation, when the run is stopped and at the end.
+
+    Keeps the newest few and the best. `meta` gives the parts of the meta file that do not change; the trainer adds
+    counters, positions and random states. `saved_step`: the newest step that was handed to the writer and not lost.
+    """
+
+    def __init__(
+        self, directory: Path, meta: dict[str, Any], every: int, every_s: float, keep: int, with_optimizer: bool = True
+    ) -> None:
+        self.directory, self.meta, self.every, self.every_s, self.keep = directory, meta, every, every_s, keep
+        self.with_optimizer = with_optimizer
+        self.saved_step: int | None = None
+        self.stall_s = 0.0  # time that training has waited for saving
+        self._last = time.monotonic()
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="save")
+        self._pending: Future[Path] | None = None
+        self._snapshot = Snapshot()
+
+    def asks(self, trainer: Trainer) -> bool:
+        return trainer.world.is_main and time.monotonic() - self._last >= self.every_s
+
+    def after_step(self, trainer: Trainer, stats: StepStats) -> None:
+        step = stats.step
+        by_step = step == trainer.n_steps or (self.every > 0 and step % self.every == 0)
+        evaluation = any(hook.due(trainer, step) for hook in trainer.hooks)
+        if by_step or evaluation or trainer.done or self in trainer.asked:
+            self.save(trainer)
+        elif self._pending is not None and self._pending.done():
+            self._finish(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Copy the state now (collective), write it in the background (rank 0)."""
+        started = time.monotonic()
+        state = trainer.state_dict()
+        optimizer_state = trainer.optimizer.state_dict() if self.with_optimizer else None  # gathered from all ranks
+        self._last = started
+        if trainer.world.is_main:
+            self._finish(trainer)
+            copied = self._snapshot.take({"model": trainer.model.state_dict(), "optimizer": optimizer_state})
+            arguments = (copied["model"], copied["optimizer"], {**self.meta, "trainer": state})
+            self._pending = self._writer.submit(save_checkpoint, self.directory, trainer.step, *arguments)
+        self.saved_step = trainer.step
+        self.stall_s += time.monotonic() - started
+
+    def at_end(self, trainer: Trainer) -> None:
+        """Save what is not saved yet and wait for it. Raises ValueError on all ranks when the last save fails."""
+        agree = trainer.world.broadcast_object  # only rank 0 knows of failed writes
+        if agree(self.saved_step != trainer.step):
+            self.save(trainer)
+        if agree(not self._finish(trainer)):  # perhaps there is room now; this one must not be lost
+            prune(self.directory, 1)
+            self.save(trainer)
+            self._finish(trainer)
+        self._writer.shutdown()
+        if agree(self.saved_step) != trainer.step:
+            raise ValueError(
+                f"{self.directory}: step {trainer.step} could not be saved; complete steps: "
+                f"{complete_steps(self.directory) or 'none'}. Free disk space and go on with --resume"
+            )
+
+    def wait(self, timeout_s: float = 120.0) -> None:
+        """Let the write under way end, before the process is ended for another reason. From any thread."""
+        if self._pending is not None:
+            try:
+                self._pending.result(timeout_s)
+            except (OSError, RuntimeError, TimeoutError) as error:
+                print(f"WARNING: saving step {self.saved_step} failed ({error})", file=sys.stderr)
+
+    def _finish(self, trainer: Trainer) -> bool:
+        """Wait for the write under way -> False when it failed: a loud warning, the checkpoints before it stay."""
+        if self._pending is None:
+            return True
+        pending, self._pending = self._pending, None
+        try:
+            pending.result()
+            self._note_evaluations(trainer)
+            prune(self.directory, self.keep)
+        except OSError as error:
+            print(
+                f"WARNING: saving step {self.saved_step} failed ({error}); training goes on, complete steps: "
+                f"{complete_steps(self.directory) or 'none'}",
+                file=sys.stderr,
+                flush=True,
+            )
+            self.saved_step = None
+            return False
+        return True
+
+    def _note_evaluations(self, trainer: Trainer) -> None:
+        """Put the results of a step's evaluations, made after its save, into its meta file."""
+        step = self.saved_step
+        if step is not None and step in trainer.scores.keys() | trainer.evaluated:
+            noted = {**trainer.scores.get(step, {}), "evaluated": step in trainer.evaluated}
+            write_meta(self.directory, step, {**read_meta(self.directory, step), **noted})
+
+
+class Snapshot:
+    """Copies of nested tensors in main memory. The memory is kept from one copy to the next: fresh pages cost more
+    time than the copying itself."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def take(self, value: Any) -> Any:
+        """A copy of `value`, valid until the next one is taken."""
+        copied = self._copy(value, ())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return copied
+
+    def _copy(self, value: Any, key: tuple[Any, ...]) -> Any:
+        if isinstance(value, torch.Tensor):
+            kept = self._buffers.get(key)
+            if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
+                kept = self._buffers[key] = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            return kept.copy_(value.detach(), non_blocking=True)
+        if isinstance(value, dict):
+            return {name: self._copy(item, (*key, name)) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._copy(item, (*key, number)) for number, item in enumerate(value)]
+        return value
+
+
+def checkpoint_bytes(model: GPT, groups: list[Group]) -> int:
+    """Size of one checkpoint: weights, and one moment (Muon) or two (AdamW) of each."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    moments = sum(
+        (1 if group.kind == "muon" else 2) * parameter.numel() * 4 for group in groups for parameter in group.parameters
+    )
+    return weights + moments
+
+
+def check_disk(directory: Path, one_bytes: int, keep: int) -> None:
+    """Raise ValueError when the checkpoints of a run (`keep`, the best, one being written) will not fit on the disk."""
+    place = directory
+    while not place.exists():
+        place = place.parent
+    wanted = max(1, keep + 2 - len(complete_steps(directory))) * one_bytes
+    free = shutil.disk_usage(place).free
+    if wanted > free:
+        raise ValueError(
+            f"{directory}: checkpoints need {wanted / 1e9:.1f} GB ({one_bytes / 1e9:.2f} GB each) and {free / 1e9:.1f} "
+            "GB are free; free disk space, lower --keep, or set NANOCHAT_BASE_DIR to a larger disk"
+        )
