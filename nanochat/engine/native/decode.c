@@ -177,7 +177,7 @@ static void step(Team *team, void *given, int member, int *loop) {
 }
 
 // Whether many tokens at a time are fast too: on matrix units, for weights of this kind
-int has_tiles(int kind) { return form_of(kind) == TILES; }
+int has_tiles(int kind) { return form_of(kind, 64) == TILES; }
 
 void forward(const Model *m, const Step *s, Team *team) {
     Run run = {m, s, team, 0, 0};

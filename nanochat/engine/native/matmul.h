@@ -13,8 +13,11 @@
 enum { FLOATS = 0, PAIRS = 1, BYTES = 2, TILES = 3 };
 
 // In what form weights of this kind meet their activations on this processor
-INLINE int form_of(int kind) {
+INLINE int form_of(int kind, int64_t n_tokens) {
     if (kind == F32) return FLOATS;
+#ifdef __AVX512VNNI__
+    if (kind == INT8 && n_tokens <= 4) return BYTES; // exact like the tiles, and faster for few
+#endif
 #ifdef __AMX_TILE__
     if (tiles_allowed()) return TILES;
 #endif
@@ -163,7 +166,7 @@ INLINE void linear_as(const Product *p, int kind, int form, int64_t from, int64_
 
 // The team shares the rows
 static void linear(Team *team, int *loop, const Product *p) {
-    const int number = begin_loop(team, loop), kind = (int)p->w->kind, form = form_of(kind);
+    const int number = begin_loop(team, loop), kind = (int)p->w->kind, form = form_of(kind, p->n_tokens);
     for (int64_t from; (from = take(team, number, CHUNK)) < p->w->rows;) {
         const int64_t to = from + CHUNK < p->w->rows ? from + CHUNK : p->w->rows;
         if (kind == F32) linear_as(p, F32, FLOATS, from, to);
@@ -178,7 +181,7 @@ static void linear(Team *team, int *loop, const Product *p) {
 
 // Bring the input into the form that weights of this kind want, shared by the team, who have met before and meet after
 static void pack(Team *team, int *loop, const Input *input, int64_t n_tokens, int64_t n, int kind) {
-    const int form = form_of(kind);
+    const int form = form_of(kind, n_tokens);
     int number;
     if (form == FLOATS) return;
     if (kind == INT8) {
