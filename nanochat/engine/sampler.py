@@ -15,7 +15,8 @@ from torch import Tensor
 
 from nanochat.engine.sequence import SamplingParams, Sequence
 
-TOP_P_CANDIDATES = 512  # a nucleus almost always fits in these; when it does not, the row is sorted whole
+TOP_P_CANDIDATES = 512  # a nucleus almost always fits in these; when it does not, eight times as many are tried
+COLDEST = 1e-30  # below this a temperature would divide by zero in fp32, and it is greedy long before
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled]:
             if method == "all":
                 drawn = _invert(_weights(part, members), uniforms)
             else:
-                drawn = _sample_candidates(part, members, uniforms, n_candidates)
+                drawn = _sample_candidates(part, members, uniforms, n_candidates, method == "nucleus")
         for row, token in zip(rows, drawn.tolist(), strict=True):
             tokens[row] = token
     sampled = [Sampled(token) for token in tokens]
@@ -70,43 +71,47 @@ def _column(values: list[float], device: torch.device) -> Tensor:
 
 
 def _weights(scores: Tensor, sequences: list[Sequence]) -> Tensor:
-    """Unnormalised probabilities (R, K) fp64 at each row's temperature, those below its min_p set to zero.
+    """Unnormalised probabilities (R, K) fp32 at each row's temperature, those below its min_p set to zero.
 
     The maximum comes off before the division, so that the coldest temperature gives a one-hot row and not infinities.
     """
-    shifted = scores.double() - scores.max(dim=-1, keepdim=True).values
-    weights = (shifted / _column([s.params.temperature for s in sequences], scores.device)).exp()
+    temperature = _column([max(s.params.temperature, COLDEST) for s in sequences], scores.device).float()
+    weights = ((scores - scores.max(dim=-1, keepdim=True).values) / temperature).exp_()
     if any(s.params.min_p for s in sequences):  # the likeliest token's weight is 1
         weights = weights.masked_fill(weights < _column([s.params.min_p or 0.0 for s in sequences], scores.device), 0.0)
     return weights
 
 
-def _sample_candidates(logits: Tensor, sequences: list[Sequence], uniforms: Tensor, n_candidates: int) -> Tensor:
-    """Draw from the `n_candidates` likeliest tokens of each row, cut to its min_p and then to its top_p -> (R) ids."""
+def _sample_candidates(
+    logits: Tensor, sequences: list[Sequence], uniforms: Tensor, n_candidates: int, nucleus: bool
+) -> Tensor:
+    """Draw from the `n_candidates` likeliest tokens of each row, cut to its min_p and then to its top_p -> (R) ids.
+
+    `nucleus`: the rows have no top_k, so top_p is a share of the whole vocabulary's probability and may need more
+    candidates than these.
+    """
+    n_vocab = logits.size(1)
     scores, ids = logits.topk(n_candidates, dim=-1)
     weights = _weights(scores, sequences)
     top_p = _column([1.0 if s.params.top_p is None else s.params.top_p for s in sequences], logits.device)
-    total = weights.cumsum(dim=-1)[:, -1:]
-    if not sequences[0].params.top_k:
-        everything = _weights(logits, sequences).sum(dim=-1, keepdim=True)
-        flat = (total < top_p * everything)[:, 0].nonzero()[:, 0].tolist()
-        total = everything
-    else:
-        flat = []
-    before = weights.cumsum(dim=-1) - weights
+    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
+    total, flat = cumulative[:, -1:], []
+    if nucleus and n_candidates < n_vocab:
+        total = _weights(logits, sequences).sum(dim=-1, keepdim=True, dtype=torch.float64)
+        flat = (cumulative[:, -1:] < top_p * total)[:, 0].nonzero()[:, 0].tolist()
     rank = torch.arange(n_candidates, device=logits.device)
-    weights = weights.masked_fill((before >= top_p * total) & (rank > 0), 0.0)  # the token that crosses top_p stays in
-    drawn = ids.gather(1, _invert(weights, uniforms)[:, None])[:, 0]
-    if n_candidates < logits.size(1):
-        for row in flat:  # the nucleus is wider than the candidates: sort the whole row
-            here = slice(row, row + 1)
-            drawn[row] = _sample_candidates(logits[here], sequences[here], uniforms[here], logits.size(1))[0]
+    outside = (cumulative - weights >= top_p * total) & (rank > 0)  # the token that crosses top_p stays in
+    drawn = ids.gather(1, _invert(weights.masked_fill(outside, 0.0), uniforms)[:, None])[:, 0]
+    more = min(8 * n_candidates, n_vocab)
+    for row in flat:
+        here = slice(row, row + 1)
+        drawn[row] = _sample_candidates(logits[here], sequences[here], uniforms[here], more, nucleus)[0]
     return drawn
 
 
 def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
     """Index (R) where the cumulative weight (R, K) passes uniforms (R, 1) in [0, 1)."""
-    cumulative = weights.cumsum(dim=-1)
+    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
     total = cumulative[:, -1:]
     target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True)[:, 0]

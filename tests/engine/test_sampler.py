@@ -72,6 +72,12 @@ def test_flat_distributions_need_more_than_the_usual_candidates():
     assert len(set(drawn)) > 200, "the nucleus is 3600 tokens wide"
 
 
+def test_a_top_k_of_everything_is_no_top_k():
+    logits = torch.randn(2000, generator=torch.Generator().manual_seed(2))
+    assert draw(logits, 50, top_k=5000, top_p=0.95) == draw(logits, 50, top_p=0.95)
+    assert len(set(draw(torch.zeros(2000), 2000, top_k=5000, top_p=0.99))) > 1000
+
+
 def test_cold_is_greedy_and_zero_is_greedy():
     logits = torch.randn(100, generator=torch.Generator().manual_seed(1))
     best = int(logits.argmax())
