@@ -18,6 +18,8 @@ from nanochat.runtime.world import World
 
 FREE_SETTINGS = {"device_batch_size"}  # what may differ: it does not change a result
 MUST_AGREE = ("seed", "mixture", "persona", "data", "num_epochs", "task")  # flags not in settings
+MUST_AGREE += ("examples_per_step", "num_samples", "max_new_tokens", "temperature", "top_k", "advantage")
+MUST_AGREE += ("updates_per_batch", "clip_ratio", "kl_coef")
 
 
 def choose_step(source: str, directory: Path, step: int | None, world: World) -> int | None:

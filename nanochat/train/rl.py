@@ -10,19 +10,16 @@ from typing import Any
 from nanochat.checkpoint_manager import load_model
 from nanochat.config import as_dict
 from nanochat.eval.generative import Sampling
-from nanochat.optim.groups import parameter_groups
-from nanochat.optim.optimizer import Optimizer
 from nanochat.runtime.metrics import MetricLog
 from nanochat.runtime.world import World
 from nanochat.train.hooks import LogHook
 from nanochat.train.rl_configs import RLConfig
-from nanochat.train.rl_hooks import Examination, RolloutLog, logged_before
+from nanochat.train.rl_hooks import Examination, RolloutLog
 from nanochat.train.rl_tasks import Questions, questions
 from nanochat.train.rollouts import RolloutOptions, RolloutSource
 from nanochat.train.run import Run
 from nanochat.train.scoring import in_precision
 from nanochat.train.settings import MICRO_BATCH_TOKENS, Settings, chat_settings
-from nanochat.train.trainer import Trainer
 
 ROLLOUT_BATCH = {"cpu": 32, "cuda": 256, "mps": 64}
 
@@ -73,22 +70,16 @@ class RLRun(Run):
         # The starting model, before a resume puts later weights in its place.
         reference = in_precision(self.model, self.model.compute_dtype or self.model.lm_head.weight.dtype)
         source = RolloutSource(self.model, self.tokenizer, asked.train, self.world, self.options(), reference)
-        optimizer = Optimizer(parameter_groups(self.model, self.settings.optim), self.world)
-        trainer = Trainer(
-            self.model, source, optimizer, self.settings.schedule(n_steps), self.world,
-            grad_clip=self.settings.grad_clip, description="rl",
-        )  # fmt: skip
-        self._resume(trainer)
-        self._announce(n_steps)
+        trainer = self._trainer(source, n_steps)
         with MetricLog(self._metrics_path(trainer.step), self.cfg.run, as_dict(self.cfg)) as log:
             examination = self._examination(source, asked, log)
             saver = self._saver(n_steps)
             if trainer.step:
-                examination.before = logged_before(self.directory / "metrics.jsonl")
+                examination.recall(self.history)
             elif self.cfg.eval_every:
                 examination.examine(trainer)
             trainer.hooks = [LogHook(log), RolloutLog(source, log), saver, examination]
-            trainer.fit()
+            self.train(trainer, saver)
         self.samples = source.samples
         scores = {**examination.last, **{f"{name} before": value for name, value in examination.before.items()}}
         return self._record(trainer, saver, started, {**scores, **source.stats})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nanochat.eval.generative import Answered, Sampling, evaluate_generative
 from nanochat.eval.results import scored
@@ -43,9 +43,18 @@ class Examination(Hook):
         self.before: dict[str, float] = {}
         self.last: dict[str, float] = {}
 
+    def due(self, trainer: Trainer, step: int) -> bool:
+        return is_due(step, self.every, trainer.n_steps)
+
     def after_step(self, trainer: Trainer, stats: StepStats) -> None:
-        if is_due(stats.step, self.every, trainer.n_steps):
+        if self.due(trainer, stats.step):
             self.examine(trainer)
+
+    def recall(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Take the first and last results from the log of the part of the run before a resume."""
+        found = [{n: v for n, v in row.items() if n.startswith("pass@")} for row in history if "pass@1" in row]
+        if found:
+            self.before, self.last = found[0], found[-1]
 
     def examine(self, trainer: Trainer) -> None:
         """Ask, judge, log. On all ranks."""
@@ -58,6 +67,7 @@ class Examination(Hook):
         if len(answers) > 1:
             self.last |= {f"pass@1 of {name}": pass_rates(each)["pass@1"] for name, each in answers.items()}
         self.before = self.before or self.last
+        trainer.scores.setdefault(trainer.step, {})["pass@1"] = self.last["pass@1"]
         self.log.log(trainer.step, **self.last)
         if trainer.world.is_main:
             k = self.sampling.num_samples
@@ -74,14 +84,3 @@ def pass_rates(answers: list[Answered]) -> dict[str, float]:
     for n in [n for n in (2, 4, 8, 16, 32, 64) if n < k] + [k] * (k > 1):
         rates[f"pass@{n}"] = sum(answer.pass_at(n) for answer in answers) / len(answers)
     return rates
-
-
-def logged_before(path: Path) -> dict[str, float]:
-    """What the examination before the first step found, from the log of a run that is being resumed."""
-    if not path.is_file():
-        return {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["step"] == 0 and "pass@1" in row:
-            return {name: value for name, value in row.items() if name.startswith("pass@")}
-    return {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from nanochat.checkpoint_manager import (
     checkpoint_dir,
@@ -36,7 +38,7 @@ from nanochat.train.resume import check_settings, choose_step, load_weights, rew
 from nanochat.train.samples import sample_texts
 from nanochat.train.saving import check_disk, checkpoint_bytes
 from nanochat.train.settings import Settings
-from nanochat.train.trainer import Hook, Trainer
+from nanochat.train.trainer import Hook, Source, Trainer
 
 SECTIONS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
 
@@ -69,16 +71,8 @@ class Run:
         started = time.time()
         loader = self._loader(train)
         n_steps = self.settings.n_steps or loader.estimate_steps(getattr(self.cfg, "num_epochs", 1.0))
-        groups = parameter_groups(self.model, self.settings.optim)
         hidden_fn = hidden_function(self.model, self.cfg.compile, n_steps * self.settings.total_batch_size)
-        trainer = Trainer(
-            self.model, loader, Optimizer(groups, self.world), self.settings.schedule(n_steps), self.world,
-            grad_clip=self.settings.grad_clip, hidden_fn=hidden_fn, description=self.stage,
-            interrupt=Interrupt(self.world),
-        )  # fmt: skip
-        self._resume(trainer)
-        check_disk(self.directory, checkpoint_bytes(self.model, groups), self.cfg.keep)
-        self._announce(n_steps)
+        trainer = self._trainer(loader, n_steps, hidden_fn)
         with MetricLog(self._metrics_path(trainer.step), self.cfg.run, as_dict(self.cfg)) as log:
             validator = ValidationHook(self._validation_loader(validation), self.tokenizer.token_bytes(),
                                        self.cfg.eval_every, log)  # fmt: skip
@@ -88,6 +82,19 @@ class Run:
             self.train(trainer, saver)
         loader.close()
         return self._record(trainer, saver, started, {"val_bpb": validator.last, "min_val_bpb": validator.best})
+
+    def _trainer(self, source: Source, n_steps: int, hidden_fn: Callable[[Tensor], Tensor] | None = None) -> Trainer:
+        """The loop over `source`, at its beginning or where a resumed run goes on."""
+        groups = parameter_groups(self.model, self.settings.optim)
+        trainer = Trainer(
+            self.model, source, Optimizer(groups, self.world), self.settings.schedule(n_steps), self.world,
+            grad_clip=self.settings.grad_clip, hidden_fn=hidden_fn, description=self.stage,
+            interrupt=Interrupt(self.world),
+        )  # fmt: skip
+        self._resume(trainer)
+        check_disk(self.directory, checkpoint_bytes(self.model, groups), self.cfg.keep)
+        self._announce(n_steps)
+        return trainer
 
     def train(self, trainer: Trainer, saver: SaveHook) -> None:
         """`trainer.fit()` that signals stop in good order and that ends when a rank is lost."""
