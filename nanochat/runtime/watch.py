@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NoAnswer  # the built-in one only from Python 3.11 on
 from typing import Any
 
 from nanochat.runtime.world import World
@@ -60,9 +62,12 @@ class Watch:
             self._thread.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        if self._thread is not None and self._found.is_set():
-            return  # leaving may block on the lost rank: the thread then ends the process
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if self._found.is_set() or isinstance(error, RuntimeError):
+            return  # leaving may block on the lost rank: the thread then ends the process, or `explain` ends the thread
+        self._end()
+
+    def _end(self) -> None:
         self._ended.set()
         if self._thread is not None:
             self._thread.join(timeout=2 * self.every_s)
@@ -77,23 +82,25 @@ class Watch:
 
     def explain(self, error: RuntimeError) -> BaseException:
         """What to raise for a failed collective: LostRank naming the rank when one is lost, else the error itself."""
-        if self._thread is None or not self._found.wait(2 * self.limit_s):
+        if self._thread is None or not self._found.wait(2 * self.limit_s + self.every_s):
+            self._end()
             return error
         self._said = True
         return LostRank(f"{self.verdict} ({str(error).strip().splitlines()[0][:200]})")
 
     def _run(self) -> None:
-        beats = 0
+        beats, asking = 0, ThreadPoolExecutor(max_workers=1, thread_name_prefix="watch-store")
         while not self._ended.wait(self.every_s):
             beats += 1
-            try:
-                self.verdict = self._beat(beats)
-            except RuntimeError as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-                self.verdict = f"rank 0 or the launcher, which keep the ranks' meeting point, are gone ({reason})"
+            try:  # with a stopped rank 0 a request to its store never returns, whatever its timeout
+                self.verdict = asking.submit(self._beat, beats).result(self.limit_s)
+            except (RuntimeError, NoAnswer) as error:
+                reason = (str(error).strip().splitlines() or ["no answer"])[0][:120]
+                self.verdict = f"rank 0 or its launcher, where the ranks meet, died or hangs ({reason})"
             if self.verdict is not None:
                 break
         if self.verdict is None or self._ended.is_set():
+            asking.shutdown(wait=False)
             return
         self._found.set()
         if self._ended.wait(GRACE_S):

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as SlowWrite  # the built-in one only from Python 3.11 on
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class SaveHook(Hook):
         if self._pending is not None:
             try:
                 self._pending.result(timeout_s)
-            except (OSError, RuntimeError, TimeoutError) as error:
+            except (OSError, RuntimeError, SlowWrite) as error:
                 print(f"WARNING: saving step {self.saved_step} failed ({error})", file=sys.stderr)
 
     def _finish(self, trainer: Trainer) -> bool:
