@@ -21,7 +21,7 @@ Settings = Mapping[str, Any]
 # The CPU recipe: two cores, no network, ten minutes. Step -> settings of its command.
 CPU: dict[str, Settings] = {
     "data": {"embedded": True, "characters": 20_000_000},
-    "tokenizer": {"vocab_size": 4096, "max_chars": 10_000_000},
+    "tokenizer": {"vocab_size": 2048, "max_chars": 10_000_000},
     "base": {
         "depth": 4,
         "max_seq_len": 256,
@@ -32,8 +32,23 @@ CPU: dict[str, Settings] = {
         "sample_every": -1,
         "core_metric_every": -1,
     },
-    "mid": {"mixture": "world", "num_iterations": 300, "eval_every": -1, "eval_tokens": 65_536, "sample_every": -1},
-    "sft": {"mixture": "world", "num_iterations": 150, "eval_every": -1, "eval_tokens": 65_536, "sample_every": -1},
+    "mid": {
+        "mixture": "world",
+        "total_batch_size": 8192,
+        "num_iterations": 220,
+        "eval_every": -1,
+        "eval_tokens": 65_536,
+        "sample_every": -1,
+    },
+    "sft": {
+        "mixture": "world",
+        "total_batch_size": 8192,
+        "num_iterations": 80,
+        "init_lr_frac": 0.3,
+        "eval_every": -1,
+        "eval_tokens": 65_536,
+        "sample_every": -1,
+    },
     "exam": {"source": "sft", "task_name": "world"},
 }
 # What `--smoke` changes: every step for real, all of them in about a minute, nothing learned.
