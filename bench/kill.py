@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -36,9 +37,10 @@ from nanochat.train import saving, stages
 from nanochat.train.configs import BaseConfig
 from nanochat.train.trainer import Trainer
 
-STEPS_PER_ROUND = 12
+STEPS_PER_ROUND = {1: 12, 2: 40}
 SURVIVOR_LIMIT_S = 30.0
-WORDS = "the sun moon river stone bird tree wind sings runs falls over under bright old quiet".split()
+EXIT_ALONE = 2  # killed so early that the other could not join
+WORDS = "the sun moon river stone bird tree wind sings runs falls over under bright".split()
 
 
 def make_data(base: Path) -> None:
@@ -164,7 +166,7 @@ class Harness:
 
     def __init__(self, folder: Path, rounds: int, ranks: int, seed: int) -> None:
         self.folder, self.ranks, self.rng = folder, ranks, random.Random(seed)
-        self.n_steps = max(30, rounds * STEPS_PER_ROUND)
+        self.n_steps = max(30, rounds * STEPS_PER_ROUND.get(ranks, 40))
         self.base, self.reference = folder / "killed", folder / "reference"
         self.directory = self.base / "base_checkpoints" / "t"
         self.counts: Counter[str] = Counter()
@@ -200,15 +202,14 @@ class Harness:
                 run.wait(10)
             elif len(victims) < self.ranks:
                 self.survivor_s.append(time.monotonic() - killed)
-            self.counts["kills"] += 1
-            self.counts["kills during a save"] += self.unfinished()
-        bad = {c for rank, c in run.codes.items() if c not in (0, -signal.SIGKILL, EXIT_LOST_RANK)}
+            self.counts.update({"kills": 1, "kills during a save": int(self.unfinished())})
+        bad = {c for rank, c in run.codes.items() if c not in (0, -signal.SIGKILL, EXIT_LOST_RANK, EXIT_ALONE)}
         if bad:
             self.problems.append(f"round {number}: exit codes {run.codes}")
         self.inspect(number, run.messages())
 
     def unfinished(self) -> bool:
-        names = {path.name for path in self.directory.glob("*")} | {p.name for p in self.directory.glob(".*")}
+        names = {path.name for path in self.directory.iterdir()} if self.directory.exists() else set()
         tensors = {name.split("_")[1].split(".")[0] for name in names if name.startswith(("model_", "optim_"))}
         metas = {name.split("_")[1].split(".")[0] for name in names if name.startswith("meta_")}
         return bool(tensors - metas) or any(name.startswith(".") for name in names)
@@ -229,8 +230,16 @@ class Harness:
             self.problems.append(f"round {number}: step {self.known} was saved, newest is {newest}")
         self.known = newest
 
+    def start_over(self) -> None:
+        """The run is finished though rounds are left: compare it and begin another."""
+        self.one(-1, kill=False)
+        self.compare()
+        shutil.rmtree(self.directory)
+        self.known = 0
+
     def compare(self) -> None:
         """The finished run against the uninterrupted one."""
+        self.counts["runs completed and compared"] += 1
         ours = load_checkpoint(self.directory, self.n_steps, "cpu", load_optimizer=True)
         theirs = load_checkpoint(self.reference / "base_checkpoints" / "t", self.n_steps, "cpu", load_optimizer=True)
         for name, mine, other in (("weights", ours[0], theirs[0]), ("optimizer", ours[1], theirs[1])):
@@ -264,7 +273,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)  # no thread pool in this process: it is forked
     os.environ.update(OMP_NUM_THREADS="1", NANOCHAT_DTYPE="float32")
-    os.environ.setdefault("NANOCHAT_HEARTBEAT_S", "4")
+    os.environ.update(NANOCHAT_HEARTBEAT_S="4", NANOCHAT_DIST_TIMEOUT_S="20")
     with tempfile.TemporaryDirectory(prefix="nanochat-kill-") as folder:
         harness = Harness(Path(folder), args.rounds, args.ranks, args.seed)
         took = harness.run_reference()
@@ -272,6 +281,8 @@ def main() -> int:
         started = time.monotonic()
         for number in range(args.rounds):
             harness.one(number)
+            if harness.known == harness.n_steps:
+                harness.start_over()
             if number % 10 == 9:
                 print(f"round {number + 1}: at step {harness.known}, {dict(harness.counts)}", flush=True)
         harness.one(args.rounds, kill=False)

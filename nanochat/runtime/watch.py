@@ -55,8 +55,13 @@ class Watch:
 
     def __enter__(self) -> Watch:
         if self.world.world_size > 1:
-            self.world.barrier()  # all start counting together
-            self._store = _own_store(self.limit_s)
+            try:
+                self.world.barrier()  # all start counting together
+                self._store = _own_store(self.limit_s)
+            except RuntimeError as error:
+                verdict = f"a rank was lost before the work began ({str(error).strip().splitlines()[0][:200]})"
+                say_lost(verdict, self.world.rank)
+                raise LostRank(verdict) from None
             self._seen = {rank: (b"", time.monotonic()) for rank in range(self.world.world_size)}
             self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
             self._thread.start()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,23 +92,39 @@ class Run:
             grad_clip=self.settings.grad_clip, hidden_fn=hidden_fn, description=self.stage,
             interrupt=Interrupt(self.world),
         )  # fmt: skip
-        self._resume(trainer)
+        with self._watched(trainer.interrupt):
+            self._resume(trainer)
         check_disk(self.directory, checkpoint_bytes(self.model, groups), self.cfg.keep)
         self._announce(n_steps)
         return trainer
 
     def train(self, trainer: Trainer, saver: SaveHook) -> None:
         """`trainer.fit()` that signals stop in good order and that ends when a rank is lost."""
-        interrupt = trainer.interrupt
-        watch = Watch(self.world, lambda: interrupt.requested, interrupt.poke, saver.wait)
+        with self._watched(trainer.interrupt, saver), trainer.interrupt:
+            if trainer.step and (trainer.done or not self.evaluated):
+                trainer.catch_up()
+            trainer.fit()
+        if trainer.interrupted:
+            message = f"{trainer.stop_reason}: saved and stopped after step {trainer.step}; --resume goes on from there"
+            if self.world.is_main:
+                print(message, file=sys.stderr, flush=True)
+            raise Stopped(message)
+
+    @contextmanager
+    def _watched(self, interrupt: Interrupt, saver: SaveHook | None = None) -> Iterator[None]:
+        """Around collectives: a rank that dies, hangs or fails is named, and all end within a bounded time."""
+
+        def settle() -> None:
+            if saver is not None:
+                saver.wait()
+
+        watch = Watch(self.world, lambda: interrupt.requested, interrupt.poke, settle)
         try:
-            with interrupt, watch:
-                if trainer.step and (trainer.done or not self.evaluated):
-                    trainer.catch_up()
-                trainer.fit()
+            with watch:
+                yield
         except RuntimeError as error:  # a collective, broken by another rank's end, or a fault of our own
             cause = watch.explain(error)
-            saver.wait()
+            settle()
             if cause is error:
                 watch.fail(error)
                 raise
@@ -115,13 +132,8 @@ class Run:
             raise cause from None
         except Exception as error:
             watch.fail(error)
-            saver.wait()
+            settle()
             raise
-        if trainer.interrupted:
-            message = f"{trainer.stop_reason}: saved and stopped after step {trainer.step}; --resume goes on from there"
-            if self.world.is_main:
-                print(message, file=sys.stderr, flush=True)
-            raise Stopped(message)
 
     def _loader(self, documents: Documents) -> PackedLoader:
         return PackedLoader(
