@@ -1,0 +1,151 @@
+"""The settings of the server: what people type after `nanochat chat-web`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from nanochat.checkpoint_manager import FOLDERS
+from nanochat.engine import SamplingParams
+
+MIN_KEY_LENGTH = 16
+MAKE_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(24))" > keys.txt'
+
+
+@dataclass
+class ChatWebConfig:
+    """Serve trained models: a chat page, a documented event stream and an OpenAI-compatible API."""
+
+    source: Annotated[Literal["sft", "mid", "base", "rl"], tyro.conf.arg(aliases=["-i"])] = "sft"
+    """Stage whose checkpoint answers."""
+    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    """Which model (default: the deepest)."""
+    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    """Which checkpoint (default: the newest)."""
+    model: list[str] = field(default_factory=list)
+    """Several checkpoints side by side, as stage:tag or stage:tag:step, instead of -i, -g and -s."""
+    temperature: Annotated[float, tyro.conf.arg(aliases=["-t"])] = 0.8
+    """For requests that name none. 0 always takes the likeliest token."""
+    top_k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = 50
+    """For requests that name none: draw from the k likeliest tokens only (0: from all)."""
+    max_tokens: Annotated[int, tyro.conf.arg(aliases=["-m"])] = 512
+    """Longest chat answer, in tokens, for requests that name none."""
+    num_gpus: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
+    """Worker processes for each model, one a device."""
+    port: Annotated[int, tyro.conf.arg(aliases=["-p"])] = 8000
+    """0 picks a free one."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any but this machine's own needs --api-key-file."""
+    api_key_file: Path | None = None
+    """File of API keys, one a line; requests must then carry one."""
+    device_type: str | None = None
+    """cuda, cpu or mps (default: the best there is)."""
+    int8: bool = False
+    """Weights as 8-bit whole numbers: half the memory, up to twice the decoding speed."""
+    max_running: int = 32
+    """Answers written at the same time by one worker."""
+    max_queue: int = 256
+    """Requests that may wait, for each model; more are told to come back (429)."""
+    time_limit_s: float = 600.0
+    """Longest time a request may take, its waiting included."""
+    drain_s: float = 30.0
+    """Time that running answers get to finish after SIGTERM or Ctrl+C."""
+
+    def problems(self) -> list[str]:
+        problems = []
+        if self.device_type not in (None, "", "cuda", "cpu", "mps"):
+            problems.append(f"--device-type={self.device_type}: must be cuda, cpu or mps")
+        if not 0 <= self.port <= 65535:
+            problems.append(f"--port={self.port}: must be from 0 to 65535")
+        for name in ("max_tokens", "num_gpus", "max_running", "max_queue"):
+            if getattr(self, name) < 1:
+                problems.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be 1 or more")
+        for name in ("time_limit_s", "drain_s"):
+            if not 0 < getattr(self, name) < float("inf"):
+                problems.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be seconds above 0")
+        try:
+            SamplingParams(self.temperature, self.top_k)
+        except ValueError as error:
+            problems += [f"--{reason.replace('_', '-', 1)}" for reason in str(error).split("; ")]
+        return problems + self._model_problems() + self._address_problems()
+
+    def _model_problems(self) -> list[str]:
+        problems = []
+        if self.model and (self.model_tag is not None or self.step is not None):
+            problems.append("--model: names tag and step itself (stage:tag:step); leave out -g and -s")
+        for text in self.model:
+            try:
+                parse_spec(text)
+            except ValueError as error:
+                problems.append(f"--model={text}: {error}")
+        if len(set(self.model)) < len(self.model):
+            problems.append(f"--model={' '.join(self.model)}: the same one twice")
+        return problems
+
+    def _address_problems(self) -> list[str]:
+        if self.api_key_file is not None:
+            try:
+                read_keys(self.api_key_file)
+            except ValueError as error:
+                return [f"--api-key-file={self.api_key_file}: {error}"]
+        elif not is_loopback(self.host):
+            return [
+                f"--host={self.host}: other machines could reach the server, so it needs --api-key-file keys.txt "
+                f"(make one: {MAKE_KEY}); or leave --host out to serve this machine only"
+            ]
+        return []
+
+    def specs(self) -> list[ModelSpec]:
+        """The checkpoints to serve; the first answers requests that name no model."""
+        return [parse_spec(text) for text in self.model] or [ModelSpec(self.source, self.model_tag, self.step)]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A checkpoint as asked for; tag and step None: the largest depth, the newest step."""
+
+    source: str
+    tag: str | None = None
+    step: int | None = None
+
+
+def parse_spec(text: str) -> ModelSpec:
+    """`stage`, `stage:tag` or `stage:tag:step`. ValueError with what is wrong."""
+    match = re.fullmatch(r"(\w+)(?::([\w.-]+))?(?::(\d+))?", text)
+    if match is None or match.group(1) not in FOLDERS:
+        raise ValueError(f"write stage:tag or stage:tag:step with a stage of {', '.join(FOLDERS)}, e.g. sft:d20")
+    return ModelSpec(match.group(1), match.group(2), None if match.group(3) is None else int(match.group(3)))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def read_keys(path: Path) -> list[str]:
+    """The keys of a file: one a line, empty lines and lines that begin with # left out. ValueError says what to do."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror}); make one: {MAKE_KEY}") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text; write one key a line") from None
+    keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not keys:
+        raise ValueError(f"holds no key; make one: {MAKE_KEY}")
+    for number, key in enumerate(keys, 1):
+        if len(key) < MIN_KEY_LENGTH or not key.isascii() or any(character.isspace() for character in key):
+            raise ValueError(
+                f"key {number} must be {MIN_KEY_LENGTH} or more ASCII characters without spaces; make one: {MAKE_KEY}"
+            )
+    return keys

@@ -1,0 +1,138 @@
+"""A real server on an ephemeral loopback port, over a tiny random model that spells in bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from nanochat.engine import Engine
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.serve.lane import Lane, ModelInfo
+from nanochat.serve.metrics import Metrics
+from nanochat.serve.server import Server, listen
+from nanochat.serve.service import Defaults, Service
+from nanochat.serve.web import build_app
+from nanochat.serve.worker import ThreadWorker
+from nanochat.tokenizer import Tokenizer
+
+CONTEXT = 256
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.byte_level()
+
+
+def tiny_model(tokenizer: Tokenizer, seed: int = 0) -> GPT:
+    """Two layers; it writes printable letters only, so that answers run to their max_tokens and are never empty."""
+    model = GPT(GPTConfig(CONTEXT, tokenizer.get_vocab_size(), 2, 2, 2, 32))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 1.5 / parameter.size(-1) ** 0.5, generator=generator)
+        letters = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
+        letters[ord("a") : ord("z") + 1] = True
+        model.lm_head.weight[: len(letters)][~letters] = 0.0
+        model.lm_head.weight.mul_(6)
+    return model.eval().requires_grad_(False)
+
+
+class SlowEngine(Engine):
+    """Takes its time over every step, so that tests can do something in the middle of an answer."""
+
+    step_s = 0.0
+
+    def step(self) -> list[Any]:
+        time.sleep(self.step_s)
+        return super().step()
+
+
+@dataclass
+class Running:
+    """A server under test."""
+
+    url: str
+    service: Service
+    engine: SlowEngine
+    server: Server
+    thread: threading.Thread
+
+    @property
+    def lane(self) -> Lane:
+        return self.service.lane(None)
+
+    def stats(self) -> dict[str, Any]:
+        return httpx.get(f"{self.url}/stats").json()
+
+    def wait(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 10.0) -> dict[str, Any]:
+        """Statistics once they fulfil the condition."""
+        end = time.monotonic() + seconds
+        while not condition(stats := self.stats()):
+            assert time.monotonic() < end, f"still {stats}"
+            time.sleep(0.02)
+        return stats
+
+    def wait_until_idle(self) -> dict[str, Any]:
+        """Nothing running, nothing waiting, no page held."""
+        idle = ("running", "waiting", "pages_used")
+        return self.wait(lambda s: s["running"] == s["waiting"] == 0 and not any(s["workers"][0][k] for k in idle))
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=15)
+        assert not self.thread.is_alive(), "the server did not stop"
+
+
+def start_server(tokenizer: Tokenizer, keys: tuple[str, ...] = (), **settings: Any) -> Running:
+    slots, drain_s = settings.pop("slots", 8), settings.pop("drain_s", 2.0)
+    metrics, lanes, engines = Metrics(), {}, []
+    for number, name in enumerate(("sft:d2", "base:d2")):
+        engines.append(SlowEngine(tiny_model(tokenizer, number), tokenizer, max_running=slots))
+        info = ModelInfo(name, tokenizer, CONTEXT, tokenizer.get_vocab_size())
+        lanes[name] = Lane(info, [ThreadWorker(engines[-1])], metrics, slots=slots, **settings)
+    service = Service(lanes, metrics, Defaults(0.0, 50, 32), drain_s, {"sft": "sft:d2"})
+    bound = listen("127.0.0.1", 0)
+    server = Server(build_app(service, keys), service)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.01)
+    return Running(f"http://127.0.0.1:{bound.getsockname()[1]}", service, engines[0], server, thread)
+
+
+@pytest.fixture(scope="session")
+def shared_server(tokenizer: Tokenizer) -> Iterator[Running]:
+    running = start_server(tokenizer)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def server(shared_server: Running) -> Iterator[Running]:
+    """A server for tests that leave it as it was; that they did is checked."""
+    shared_server.engine.step_s = 0.0
+    yield shared_server
+    shared_server.engine.step_s = 0.0
+    shared_server.wait_until_idle()
+
+
+@pytest.fixture
+def own_server(tokenizer: Tokenizer) -> Iterator[Callable[..., Running]]:
+    """Starts servers with settings of their own; they are stopped when the test is over."""
+    started: list[Running] = []
+
+    def start(**settings: Any) -> Running:
+        started.append(start_server(tokenizer, **settings))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.stop()
