@@ -49,19 +49,23 @@ class Optimizer:
         shards = self._all_shards()
         for shard in shards:
             shard.reduce()
-        if self.world.world_size > 1:
-            small = [shard.grad for shard in shards if shard.replicated]
-            flat = self.world.all_reduce_sum(torch.cat([grad.reshape(-1) for grad in small]))  # type: ignore[union-attr]
-            for grad, summed in zip(small, flat.split([grad.numel() for grad in small]), strict=True):  # type: ignore[union-attr]
-                grad.copy_(summed.view_as(grad))  # type: ignore[union-attr,arg-type]
+        self._sum_replicated([shard.grad for shard in shards if shard.replicated and shard.grad is not None])
         for shard in shards:
             shard.finish_reduce()
         return [shard.grad for shard in shards]  # type: ignore[misc]
 
+    def _sum_replicated(self, grads: list[Tensor]) -> None:
+        """The small tensors that every rank holds whole travel as one."""
+        if self.world.world_size == 1 or not grads:
+            return
+        flat = self.world.all_reduce_sum(torch.cat([grad.reshape(-1) for grad in grads]))
+        for grad, summed in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(summed.view_as(grad))
+
     def grad_norm(self) -> float:
         """L2 norm of the reduced gradient over all parameters, the same number on every rank. Collective."""
         if self.world.world_size == 1:
-            return float(torch.nn.utils.get_total_norm([shard.grad for shard in self._all_shards()]))  # type: ignore[misc]
+            return float(torch.nn.utils.get_total_norm([s.grad for s in self._all_shards() if s.grad is not None]))
         square = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for shard in self._all_shards():
             if not shard.replicated or self.world.is_main:  # what all ranks hold counts once
@@ -114,7 +118,7 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """All states, in a form that does not depend on the number of ranks. Collective: call it on every rank.
 
-        On one process these are the live tensors; on several rank 0 gets copies in main memory and the others empty ones.
+        On one process these are the live tensors; on several rank 0 gets copies in main memory, the others empty ones.
         """
         state = {name: [shard.full_state() for shard in shards] for name, shards in self.shards.items()}
         return {"n_updates": self.n_updates, "state": state}

@@ -9,8 +9,10 @@ are padding of zeros, which every update rule leaves at zero, so any number of r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nanochat.runtime.world import Pending, World
 
@@ -20,7 +22,7 @@ REPLICATED_ELEMENTS = 2**14  # smaller tensors cost less to update everywhere th
 class Shard:
     """A stack of equally shaped matrices (N, R, C), or one table or vector (N, ...), and this rank's part of it."""
 
-    def __init__(self, parameters: list[nn.Parameter], world: World, stacked: bool) -> None:
+    def __init__(self, parameters: Sequence[Tensor], world: World, stacked: bool) -> None:
         self.parameters, self.world, self.stacked = parameters, world, stacked
         self.count = len(parameters) if stacked else parameters[0].size(0)
         self.replicated = world.world_size == 1 or sum(p.numel() for p in parameters) < REPLICATED_ELEMENTS
@@ -32,7 +34,7 @@ class Shard:
         self._pending: Pending | None = None
 
     def reduce(self) -> None:
-        """Start summing the gradients over ranks; `finish_reduce` waits for them. Takes them away from the parameters."""
+        """Take the gradients from the parameters and start summing them over ranks; `finish_reduce` waits."""
         whole = self._padded([_gradient(parameter) for parameter in self.parameters])
         for parameter in self.parameters:
             parameter.grad = None
@@ -51,8 +53,12 @@ class Shard:
             table = self.parameters[0].data
             own = table[self.start : self.start + self.n_own]
             return own if self.replicated else _with_rows(own, self.n_own)
-        own = [p.data for p in self.parameters[self.start : self.start + self.n_own]]
-        return _with_rows(torch.stack(own), self.n_own) if own else self.parameters[0].new_zeros(self._own_shape())
+        matrices = [p.data for p in self.parameters[self.start : self.start + self.n_own]]
+        return (
+            _with_rows(torch.stack(matrices), self.n_own)
+            if matrices
+            else self.parameters[0].new_zeros(self._own_shape())
+        )
 
     def publish(self, updated: Tensor) -> None:
         """Start sending the updated part to all ranks; `finish_publish` puts every part into the parameters."""
@@ -113,7 +119,7 @@ class Shard:
         return (self.n_own, *self.parameters[0].shape[0 if self.stacked else 1 :])
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
+def _gradient(parameter: Tensor) -> Tensor:
     """Its gradient; zeros where none reached it, so that all ranks send the same."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
