@@ -26,7 +26,7 @@ CPU: dict[str, Settings] = {
         "depth": 4,
         "max_seq_len": 256,
         "total_batch_size": 8192,
-        "num_iterations": 600,
+        "num_iterations": 540,
         "eval_every": -1,
         "eval_tokens": 65_536,
         "sample_every": -1,
@@ -35,7 +35,8 @@ CPU: dict[str, Settings] = {
     "mid": {
         "mixture": "world",
         "total_batch_size": 8192,
-        "num_iterations": 220,
+        "num_iterations": 200,
+        "compile": True,  # the base stage has compiled the same shape, so this takes seconds
         "eval_every": -1,
         "eval_tokens": 65_536,
         "sample_every": -1,
@@ -43,7 +44,8 @@ CPU: dict[str, Settings] = {
     "sft": {
         "mixture": "world",
         "total_batch_size": 8192,
-        "num_iterations": 80,
+        "num_iterations": 70,
+        "compile": True,
         "init_lr_frac": 0.3,
         "eval_every": -1,
         "eval_tokens": 65_536,
@@ -56,8 +58,8 @@ CPU_SMOKE: dict[str, Settings] = {
     "data": {"characters": 1_000_000},
     "tokenizer": {"vocab_size": 1024, "max_chars": 500_000},
     "base": {"depth": 2, "num_iterations": 10, "eval_tokens": 8192},
-    "mid": {"num_iterations": 5, "eval_tokens": 8192},
-    "sft": {"num_iterations": 5, "eval_tokens": 8192},
+    "mid": {"num_iterations": 5, "eval_tokens": 8192, "compile": False},
+    "sft": {"num_iterations": 5, "eval_tokens": 8192, "compile": False},
     "exam": {"max_problems": 4, "max_new_tokens": 32},
 }
 
