@@ -28,7 +28,7 @@ def make_base(base: Path) -> None:
     about = {"kind": "own text", "source": "test", "licence": "none"}
     write_shards(base / "base_data", sentences(400, 1), sentences(40, 2), **about)
     chats = [
-        [{"role": "user", "content": text[:20]}, {"role": "assistant", "content": text[20:]}]
+        [{"role": "user", "content": text[:12]}, {"role": "assistant", "content": text[12:]}]
         for text in sentences(60, 3)
     ]
     (base / "chats.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
