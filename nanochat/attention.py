@@ -1,4 +1,4 @@
-"""Causal attention behind one function, with a plain reference implementation beside the fast ones.
+"""Rotary positions, and causal attention behind one function with a plain reference implementation beside the fast one.
 
 Shape legend: B batch, T query positions, S key positions, H query heads, G key/value heads (G divides H), D head dim.
 """
@@ -6,13 +6,39 @@ Shape legend: B batch, T query positions, S key positions, H query heads, G key/
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Backend = Literal["sdpa", "reference"]
+
+
+class Cache(Protocol):
+    """What the model asks of a key/value cache while it decodes (implemented by the engine)."""
+
+    def positions(self, n_tokens: int) -> Tensor: ...
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor: ...
+    def previous(self, x: Tensor) -> Tensor: ...
+    def advance(self, n_tokens: int) -> None: ...
+
+
+def rotary_tables(
+    base: float, head_dim: int, n_positions: int, device: torch.device, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """cos and sin (n_positions, D/2), fp32; rounded to bf16 unless `exact`, as the classic generation was trained."""
+    channel = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+    position = torch.arange(n_positions, dtype=torch.float32, device=device)
+    angles = torch.outer(position, base ** (-channel / head_dim))
+    cos, sin = angles.cos(), angles.sin()
+    return (cos, sin) if exact else (cos.bfloat16().float(), sin.bfloat16().float())
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (B, T, H, D) with tables (B or 1, T, 1, D/2) in x's precision."""
+    x1, x2 = x.chunk(2, dim=-1)
+    return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
 
 def causal_mask(n_queries: int, n_keys: int, window: int, device: torch.device) -> Tensor:

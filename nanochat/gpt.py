@@ -10,26 +10,18 @@ Shape legend: B batch, T positions, D model width, H query heads, G key/value he
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from nanochat.attention import attend
+from nanochat.attention import Cache, attend, rotary_tables, rotate
 
 LOGIT_CAP = 15.0
 N_GATE_INPUTS = 12
 N_SMEAR_INPUTS = 24
-
-
-class Cache(Protocol):
-    """What the model asks of a key/value cache while it decodes (implemented by the engine)."""
-
-    def positions(self, n_tokens: int) -> Tensor: ...
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor: ...
-    def previous(self, x: Tensor) -> Tensor: ...
-    def advance(self, n_tokens: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -114,25 +106,6 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype))
 
 
-def rotary_tables(config: GPTConfig, n_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin (n_positions, head_dim/2), fp32. The classic generation rounds them to bf16, as its training did."""
-    base = 100_000 if config.generation == "modern" else 10_000
-    channel = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
-    angles = torch.outer(
-        torch.arange(n_positions, dtype=torch.float32, device=device), base ** (-channel / config.head_dim)
-    )
-    cos, sin = angles.cos(), angles.sin()
-    if config.generation == "classic":
-        cos, sin = cos.bfloat16().float(), sin.bfloat16().float()
-    return cos, sin
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (B, T, H, D) with tables (B or 1, T, 1, D/2) in x's precision."""
-    x1, x2 = x.chunk(2, dim=-1)
-    return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
-
-
 class Attention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -188,6 +161,7 @@ class GPT(nn.Module):
     """Token ids (B, T) -> logits (B, T, V). Activations run in `compute_dtype`, weights keep their own precision."""
 
     compute_dtype: torch.dtype | None
+    activation_checkpointing: bool  # keep only what enters a block; the backward pass computes the rest again
     lm_head: Linear
     value_embeds: nn.ModuleDict
     resid_lambdas: nn.Parameter
@@ -199,7 +173,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.compute_dtype = None
+        self.compute_dtype, self.activation_checkpointing = None, False
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
@@ -209,9 +183,8 @@ class GPT(nn.Module):
         self.lm_head = Linear(config.n_embd, config.padded_vocab_size)
         if config.generation == "modern":
             layers = [layer for layer in range(config.n_layer) if config.has_value_embedding(layer)]
-            self.value_embeds = nn.ModuleDict(
-                {str(layer): nn.Embedding(config.padded_vocab_size, config.kv_dim) for layer in layers}
-            )
+            tables = {str(layer): nn.Embedding(config.padded_vocab_size, config.kv_dim) for layer in layers}
+            self.value_embeds = nn.ModuleDict(tables)
             self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
             self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
             self.smear_gate = Linear(N_SMEAR_INPUTS, 1)
@@ -275,7 +248,9 @@ class GPT(nn.Module):
     def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Tables for `positions` (1 or B, T) -> cos, sin (1 or B, T, 1, D/2)."""
         if self._rotary is None or self._rotary[0].device != positions.device:
-            self._rotary = rotary_tables(self.config, 10 * self.config.sequence_len, positions.device)
+            config, exact = self.config, self.config.generation == "modern"
+            base, n_positions = (100_000 if exact else 10_000), 10 * config.sequence_len
+            self._rotary = rotary_tables(base, config.head_dim, n_positions, positions.device, exact)
         cos, sin = self._rotary
         return cos[positions].unsqueeze(2).to(dtype), sin[positions].unsqueeze(2).to(dtype)
 
@@ -284,9 +259,8 @@ class GPT(nn.Module):
         config, modern = self.config, self.config.generation == "modern"
         dtype = self.compute_dtype or self.wte.weight.dtype
         n_tokens = input_ids.size(1)
-        positions = (
-            torch.arange(n_tokens, device=input_ids.device)[None] if cache is None else cache.positions(n_tokens)
-        )
+        new = torch.arange(n_tokens, device=input_ids.device)[None]
+        positions = new if cache is None else cache.positions(n_tokens)
         rotary = self.rotary(positions, dtype)
         x = rms_norm(F.embedding(input_ids, self.wte.weight).to(dtype))
         if modern:
@@ -298,7 +272,10 @@ class GPT(nn.Module):
                 x = self.resid_lambdas[layer].to(dtype) * x + self.x0_lambdas[layer].to(dtype) * x0
                 if config.has_value_embedding(layer):
                     value_embedding = F.embedding(input_ids, self.value_embedding(layer).weight).to(dtype)
-            x = block(x, value_embedding, rotary, cache)
+            if self.activation_checkpointing and cache is None and torch.is_grad_enabled():
+                x = checkpoint(block, x, value_embedding, rotary, None, use_reentrant=False)
+            else:
+                x = block(x, value_embedding, rotary, cache)
             if modern and layer == config.n_layer // 2:
                 middle = x
         if middle is not None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanochat.attention import attend
+from nanochat.attention import attend, rotary_tables, rotate
 from nanochat.checkpoint_manager import build_model, load_checkpoint
 from nanochat.dataloader.loader import Batch
-from nanochat.gpt import GPT, GPTConfig, rotary_tables, rotate
+from nanochat.gpt import GPT, GPTConfig
 from nanochat.train.objective import loss_sum_and_count
 
 GENERATIONS = ("classic", "modern")
@@ -139,7 +139,7 @@ def test_grouped_queries_are_repeated_heads(generation):
 
 
 def test_rotation_keeps_distances():
-    cos, sin = rotary_tables(GPTConfig(64, 64, 1, 1, 1, 64, generation="modern"), 50, torch.device("cpu"))
+    cos, sin = rotary_tables(10_000, 64, 50, torch.device("cpu"), exact=True)
     q, k = torch.randn(1, 1, 1, 64), torch.randn(1, 1, 1, 64)
 
     def at(x, position):
@@ -173,3 +173,19 @@ def test_low_precision_stays_near(generation, dtype):
         near = model(ids)
     assert near.dtype == torch.float32 and (near - exact).abs().mean() < 0.03 * exact.abs().mean()
     assert model.lm_head.weight.dtype == torch.float32  # the weights keep their own precision
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_activation_checkpointing_changes_memory_not_results(generation):
+    model, ids = small(generation), torch.randint(0, 100, (2, 40))
+    losses, grads, saved = [], [], []
+    for model.activation_checkpointing in (False, True):
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+            loss = model(ids[:, :-1]).square().mean()
+        model.zero_grad()
+        loss.backward()
+        losses.append(loss.detach()), saved.append(sum(sizes))
+        grads.append([parameter.grad for parameter in model.parameters()])
+    assert torch.equal(losses[0], losses[1]) and saved[1] < 0.3 * saved[0]
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

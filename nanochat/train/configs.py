@@ -68,6 +68,8 @@ class TrainConfig:
     """Continue from this step; -1: a fresh start."""
     compile: bool | None = None
     """Compile the model; by default on GPUs, and on CPUs with a C++ compiler where the run is long enough to pay."""
+    activation_checkpointing: bool = False
+    """Keep only what enters each block and compute the rest again in the backward pass: less memory, a third slower."""
     seed: int = 42
 
     def problems(self) -> list[str]:
@@ -113,6 +115,8 @@ class BaseConfig(TrainConfig):
     """Matrix products in fp8 (H100 and newer)."""
     data: str | None = None
     """Your own text: a file or folder of .txt, .md, .jsonl or .parquet. By default the shards in the base directory."""
+    skip_bad_shards: bool = False
+    """Leave damaged text shards out, with a warning and a count, instead of stopping."""
     tokenizer: str | None = None
     """`gpt2` for GPT-2's vocabulary; by default the trained one."""
 
@@ -143,7 +147,7 @@ class ChatTrainConfig(TrainConfig):
     data: list[str] = field(default_factory=list)
     """Your own conversations, mixed in: file.jsonl, or file.jsonl:3 for three epochs. May be given several times."""
     mixture: str = "auto"
-    """Built-in conversations: `standard` (the published mixture), `world` (the embedded world), `none` (only --data);
+    """Built-in conversations: `standard` (the published mixture), `world` (the embedded world), `none` (only --data and --persona);
     `auto`: standard when its data sets are there, else world."""
     persona: str | None = None
     """YAML file saying who the model is; by default the built-in persona."""
@@ -160,8 +164,8 @@ class ChatTrainConfig(TrainConfig):
             found.append(f"--num-epochs={self.num_epochs}: must be above 0")
         if self.mixture not in ("auto", "standard", "world", "none"):
             found.append(f"--mixture={self.mixture}: use auto, standard, world or none")
-        if self.mixture == "none" and not self.data:
-            found.append("--mixture=none: leaves nothing to learn; name your own files with --data")
+        if self.mixture == "none" and not self.data and not self.persona:
+            found.append("--mixture=none: leaves nothing to learn; name your own files with --data, or a --persona")
         return found
 
 
