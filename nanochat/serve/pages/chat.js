@@ -1,5 +1,5 @@
 // The conversation: what was said, how it is shown, and the buttons.
-import { element, markdown } from "./markdown.js";
+import { element, mark, markdown, unmarked } from "./markdown.js";
 import { ask, models } from "./stream.js";
 
 const at = (id) => document.getElementById(id);
@@ -22,17 +22,20 @@ function fill(box, message) {
     return;
   }
   const parts = typeof message.content === "string" ? [{ type: "text", text: message.content }] : message.content;
-  let call = null;
+  const tools = [];
+  let said = "", open = false;
   for (const part of parts) {
     if (part.type === "text") {
-      box.append(markdown(part.text));
-    } else if (part.type === "python") {
-      call = box.appendChild(element("div", part.text, "tool"));
+      said += unmarked(part.text);
+    } else if (part.type === "python_output" && open) {
+      tools[tools.length - 1].append(" = " + part.text);
     } else {
-      (call || box.appendChild(element("div", "", "tool"))).append(" = " + part.text);
-      call = null;
+      said += mark(tools.length);
+      tools.push(element("span", part.text, "tool"));
     }
+    open = part.type === "python";
   }
+  box.append(markdown(said, tools));
 }
 
 function show(message) {
@@ -159,6 +162,7 @@ async function answer() {
 function finish(message, data) {
   if (data.error) notice(data.error);
   if (data.finish_detail && !data.error) message.ending = data.finish_detail;
+  if (/^max_tokens=/.test(data.finish_detail)) message.ending = "cut off after " + data.tokens + " tokens";
   if (data.dropped_turns) {
     const turns = data.dropped_turns === 1 ? "turn does" : data.dropped_turns + " turns do";
     notice("The conversation is longer than the model's context: the oldest " + turns + " not count any more.");
