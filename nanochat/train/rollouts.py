@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -212,7 +212,10 @@ class RolloutSource:
             for rollout, values, others in zip(own, logprobs.split(counts), reference.split(counts), strict=True):
                 rollout.logprobs, rollout.reference = values.tolist(), others.tolist()
         groups = [rollouts[at : at + n] for at in range(0, len(rollouts), n)]
+        weighed = [rollout for rollout in rollouts if rollout.advantage]
         sums = {
+            "weighed": sum(sum(rollout.chosen) for rollout in weighed),
+            "distinct": sum(sum(rollout.chosen) for rollout in merged(weighed)),
             "answers": len(rollouts),
             "questions": len(groups),
             "reward": sum(rollout.reward for rollout in rollouts),
@@ -225,8 +228,8 @@ class RolloutSource:
         }
         everybody = self.world.gather_objects(sums)
         total = {name: sum(each[name] for each in everybody) for name in sums}
-        per = {"informative": "questions", "entropy": "scored", "kl": "scored"}
-        shown = [name for name in sums if name not in ("answers", "questions", "scored")]
+        per = {"informative": "questions", "entropy": "scored", "kl": "scored", "distinct": "weighed"}
+        shown = [name for name in sums if name not in ("answers", "questions", "scored", "weighed")]
         self.stats = {name: total[name] / max(1, total[per.get(name, "answers")]) for name in shown}
         self.stats["rollout_s"] = round(seconds, 3)
 
@@ -241,7 +244,10 @@ class RolloutSource:
         options = self.options
         useful = [r for r in self.rollouts if r.advantage or options.kl_coef]
         if not options.needs_scores:
-            return [batch for batch, _ in self._rows(useful, weighed=True)]
+            scale = self.stats["distinct"]
+            return [
+                Batch(b.input_ids, b.targets, b.weights * scale) for b, _ in self._rows(merged(useful), weighed=True)
+            ]
         batches = []
         for batch, own in self._rows(useful):
             old = _column(own, "logprobs", batch)
@@ -255,6 +261,21 @@ class RolloutSource:
             batch.weights[batch.weights != 0] = weights
             batches.append(batch)
         return batches
+
+
+def merged(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """Answers that are the same token for token as one, with the sum of their advantages.
+
+    A model that is sure of most of its words says the same thing many times: in letter counting two thirds of the
+    answers need not be computed. The Trainer divides by the number of tokens it sees, so the weights are scaled by the
+    share of them that is left, over all ranks: the update is the one of all answers.
+    """
+    found: dict[tuple[tuple[int, ...], tuple[int, ...]], Rollout] = {}
+    for rollout in rollouts:
+        key = tuple(rollout.tokens), tuple(rollout.chosen)
+        seen = found.get(key)
+        found[key] = rollout if seen is None else replace(seen, advantage=seen.advantage + rollout.advantage)
+    return [rollout for rollout in found.values() if rollout.advantage]
 
 
 def _column(rollouts: Sequence[Rollout], name: str, batch: Batch) -> Tensor:

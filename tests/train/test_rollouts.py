@@ -202,20 +202,24 @@ def test_second_use_weighs_by_the_clipped_ratio(model, tokenizer):
     assert changed and clipped
 
 
-def test_the_gradient_is_that_of_the_policy_gradient(model, tokenizer):
-    own = source(model, tokenizer)
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_the_gradient_is_that_of_the_policy_gradient(model, tokenizer, temperature):
+    """Summed over all answers and divided by their tokens, whether or not equal answers were computed only once."""
+    own = source(model, tokenizer, temperature=temperature, num_samples=8)
     batches = own.next_step()
-    loss = sum(loss_sum_and_count(model, batch)[0] for batch in batches)
-    loss.backward()
+    n_targets = sum(int((batch.weights != 0).sum()) for batch in batches)
+    (sum(loss_sum_and_count(model, batch)[0] for batch in batches) / n_targets).backward()
     got = model.lm_head.weight.grad.clone()
     model.zero_grad()
-    objective = torch.zeros(())
+    objective, n_tokens = torch.zeros(()), 0
     for rollout in own.rollouts:
         ids = torch.tensor([rollout.tokens])
         logprobs = model(ids[:, :-1]).log_softmax(-1)[0].gather(1, ids[0, 1:, None])[:, 0]
         objective = objective + (rollout.advantage * torch.tensor(rollout.chosen[1:]) * logprobs).sum()
-    (-objective).backward()
-    assert torch.allclose(got, model.lm_head.weight.grad, atol=1e-4)
+        n_tokens += sum(rollout.chosen) * (rollout.advantage != 0)
+    (-objective / n_tokens).backward()
+    assert torch.allclose(got, model.lm_head.weight.grad, atol=1e-6)
+    assert n_targets == n_tokens if temperature == 1 else n_targets < n_tokens
 
 
 def test_state_between_two_uses_moves_to_another_number_of_ranks(model, tokenizer):
