@@ -115,7 +115,8 @@ def completion_of(sample: Sample, special: SpecialIds) -> Completion:
     sequence = sample.sequence
     assert sequence.finish_reason is not None, "the sample is still running"
     ids, mask, logprobs = sequence.tokens[sequence.n_prompt :], sample.mask, sample.logprobs
-    stop_token = ids[-1] if ids and mask[-1] and special.ends(ids[-1]) else None
+    ended = sequence.finish_reason == "stop" and ids and mask[-1] and special.ends(ids[-1])
+    stop_token = ids[-1] if ended else None
     if stop_token is not None:
         ids, mask, logprobs = ids[:-1], mask[:-1], logprobs[:-1]
     text = "".join(sample.shown)
@@ -148,7 +149,7 @@ def append(request: Request, sample: Sample, drawn: Sampled, mask: int, special:
     sequence.tokens.append(drawn.token)
     sample.mask.append(mask)
     sample.logprobs.append(drawn.logprob)
-    ends = bool(mask) and special.ends(drawn.token)
+    ends = bool(mask) and special.ends(drawn.token) and not sequence.params.ignore_end
     pieces = [] if ends else sample.text.push(drawn.token)
     if ends or sample.text.stopped_by is not None:
         sequence.finish("stop")

@@ -23,7 +23,7 @@ class Runner:
 
     def refresh(self) -> None:
         """Look at the model's weights again, after they changed or moved."""
-        usable = self._native_wanted and unsupported(self.model) is None
+        usable = self._native_wanted and self.cache.page_tokens % 4 == 0 and unsupported(self.model) is None
         self.native = NativeDecoder(self.model) if usable else None
 
     @property

@@ -27,6 +27,7 @@ class SamplingParams:
     end of the context; tool results count. `logprobs` N reports each token's log-probability and the N likeliest.
     `tools`: "run" evaluates calculator calls and writes the result into the answer, "off" treats the delimiters as
     ordinary tokens, "return" ends the answer after a call with finish_reason "tool" (True and False: run, off).
+    `ignore_end` writes on past the tokens that end an answer (for measurements and tests).
     """
 
     temperature: float = 1.0
@@ -38,6 +39,7 @@ class SamplingParams:
     max_tokens: int | None = None
     logprobs: int | None = None
     tools: ToolUse | bool = "run"
+    ignore_end: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):

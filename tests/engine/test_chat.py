@@ -112,8 +112,7 @@ def test_a_message_longer_than_the_context_is_refused_and_forgotten(session):
 
 
 def test_stopping_an_answer_keeps_what_was_said(session):
-    session.params = SamplingParams(temperature=0, tools="off")
-    session.engine.special = type(session.engine.special)(*[None] * 6, all=frozenset())
+    session.params = SamplingParams(temperature=0, tools="off", ignore_end=True)
     stream = session.ask("go on for ever")
     said = [next(stream).token for _ in range(5)]
     stream.close()

@@ -10,7 +10,7 @@ import torch
 
 from nanochat.engine import Engine, SamplingParams
 
-GREEDY = {"temperature": 0.0, "tools": "off"}
+GREEDY = {"temperature": 0.0, "tools": "off", "ignore_end": True}  # random models end at random: let them go on
 
 
 def prompts_of(n: int, lengths: tuple[int, int] = (1, 60), seed: int = 0) -> list[list[int]]:
@@ -22,41 +22,35 @@ def answers(engine: Engine, prompts: list[list[int]], n_tokens: int, **params) -
     return [c.ids for c in engine.complete(prompts, max_tokens=n_tokens, **{**GREEDY, **params})]
 
 
-def engine_of(model, tokenizer, **settings) -> Engine:
-    engine = Engine(model, tokenizer, **settings)
-    engine.special = type(engine.special)(*[None] * 6, all=frozenset())  # random models end at random: let them go on
-    return engine
-
-
 def test_greedy_equals_full_forward_passes(model, tokenizer, naive):
     prompt = prompts_of(1, (20, 20))[0]
     expected = naive(model, prompt, 40)
     assert len(set(expected)) > 5, "a constant answer would prove nothing"
     for budget in (512, 33, 7):
-        engine = engine_of(model, tokenizer, max_step_tokens=budget, max_running=4)
+        engine = Engine(model, tokenizer, max_step_tokens=budget, max_running=4)
         assert answers(engine, [prompt], 40) == [expected]
 
 
 def test_greedy_is_the_same_beyond_the_window(model, tokenizer, naive):
     prompt = prompts_of(1, (300, 300))[0]  # the modern model's short windows cover 128 tokens
-    engine = engine_of(model, tokenizer, max_step_tokens=64, max_running=8)
+    engine = Engine(model, tokenizer, max_step_tokens=64, max_running=8)
     others = prompts_of(3, (100, 200), seed=5)
     assert answers(engine, [prompt, *others], 12)[0] == naive(model, prompt, 12)
 
 
 def test_greedy_is_the_same_alone_and_among_16(model, tokenizer):
     prompts = prompts_of(17, (1, 150))
-    alone = [answers(engine_of(model, tokenizer), [prompt], 24)[0] for prompt in prompts]
-    assert answers(engine_of(model, tokenizer, max_step_tokens=100), prompts, 24) == alone
+    alone = [answers(Engine(model, tokenizer), [prompt], 24)[0] for prompt in prompts]
+    assert answers(Engine(model, tokenizer, max_step_tokens=100), prompts, 24) == alone
 
 
 def test_greedy_is_the_same_with_and_without_prefix_reuse(model, tokenizer):
     shared = prompts_of(1, (150, 150))[0]
     prompts = [shared + more for more in prompts_of(6, (1, 40), seed=1)] + [shared[:96], shared[:96], shared]
-    plain = engine_of(model, tokenizer, reuse_prefixes=False)
+    plain = Engine(model, tokenizer, reuse_prefixes=False)
     expected = answers(plain, prompts, 20)
     assert plain.stats().reused_tokens == 0 and plain.stats().pages_retained == 0
-    reusing = engine_of(model, tokenizer)
+    reusing = Engine(model, tokenizer)
     assert answers(reusing, prompts, 20) == expected, "prompts that share their beginning with running ones"
     assert reusing.stats().reused_tokens >= 6 * 144
     assert answers(reusing, prompts, 20) == expected, "and with ended ones"
@@ -65,16 +59,16 @@ def test_greedy_is_the_same_with_and_without_prefix_reuse(model, tokenizer):
 
 def test_greedy_is_the_same_with_and_without_preemption(model, tokenizer):
     prompts = prompts_of(6, (60, 120))
-    expected = answers(engine_of(model, tokenizer), prompts, 60)
+    expected = answers(Engine(model, tokenizer), prompts, 60)
     for reuse in (False, True):
-        small = engine_of(model, tokenizer, cache_tokens=512, page_tokens=8, reuse_prefixes=reuse)
+        small = Engine(model, tokenizer, cache_tokens=512, page_tokens=8, reuse_prefixes=reuse)
         assert answers(small, prompts, 60) == expected
         assert small.stats().preemptions > 0, "the cache was meant to be too small"
         assert small.stats().pages_used == 0
 
 
 def test_next_turn_prefills_only_what_is_new(model, tokenizer):
-    engine = engine_of(model, tokenizer)
+    engine = Engine(model, tokenizer)
     first = prompts_of(1, (200, 200))[0]
     answer = answers(engine, [first], 20)[0]
     before = engine.stats()
@@ -83,7 +77,7 @@ def test_next_turn_prefills_only_what_is_new(model, tokenizer):
     after = engine.stats()
     assert after.reused_tokens - before.reused_tokens >= 208
     assert after.prefill_tokens - before.prefill_tokens < 32
-    assert result == answers(engine_of(model, tokenizer, reuse_prefixes=False), [turn], 10)
+    assert result == answers(Engine(model, tokenizer, reuse_prefixes=False), [turn], 10)
 
 
 def test_samples_do_not_depend_on_neighbours(classic, tokenizer):
@@ -97,12 +91,14 @@ def test_samples_do_not_depend_on_neighbours(classic, tokenizer):
         {"temperature": 2.0},
         {"top_k": 7},
     ]
-    params = [SamplingParams(**{"seed": n, "max_tokens": 20, "tools": "off", **kind}) for n, kind in enumerate(kinds)]
+    params = [
+        SamplingParams(**{"seed": n, "max_tokens": 20, "ignore_end": True, **kind}) for n, kind in enumerate(kinds)
+    ]
     alone = []
     for prompt, own in zip(prompts, params, strict=True):
-        engine = engine_of(classic, tokenizer)
+        engine = Engine(classic, tokenizer)
         alone.append(list(engine.stream(engine.submit(prompt, own))))
-    together = engine_of(classic, tokenizer)
+    together = Engine(classic, tokenizer)
     requests = [together.submit(prompt, own) for prompt, own in zip(prompts, params, strict=True)]
     while together.has_work:
         together.step()
@@ -111,12 +107,13 @@ def test_samples_do_not_depend_on_neighbours(classic, tokenizer):
 
 
 def test_a_seed_repeats_and_samples_differ(classic, tokenizer):
-    engine = engine_of(classic, tokenizer)
-    rows, masks = engine.generate_batch([1, 2, 3], num_samples=4, max_tokens=30, seed=7, tools="off")
-    assert rows == engine.generate_batch([1, 2, 3], num_samples=4, max_tokens=30, seed=7, tools="off")[0]
+    engine = Engine(classic, tokenizer)
+    settings = {"max_tokens": 30, "tools": "off", "ignore_end": True}
+    rows, masks = engine.generate_batch([1, 2, 3], num_samples=4, seed=7, **settings)
+    assert rows == engine.generate_batch([1, 2, 3], num_samples=4, seed=7, **settings)[0]
     assert len({tuple(row) for row in rows}) == 4
-    assert rows[0] == engine.generate_batch([1, 2, 3], max_tokens=30, seed=7, tools="off")[0][0]
-    assert rows != engine.generate_batch([1, 2, 3], num_samples=4, max_tokens=30, seed=8, tools="off")[0]
+    assert rows[0] == engine.generate_batch([1, 2, 3], seed=7, **settings)[0][0]
+    assert rows != engine.generate_batch([1, 2, 3], num_samples=4, seed=8, **settings)[0]
     assert all(row[:3] == [1, 2, 3] and len(row) == 33 for row in rows)
     assert all(mask == [0] * 3 + [1] * 30 for mask in masks)
 
@@ -159,7 +156,7 @@ def test_reference_checkpoints_continue_as_recorded(shared_dir):
         tokenizer = Tokenizer.load(folder / "tokenizer")
         expected = np.load(folder / "expected.npz")
         prompt, greedy = expected["greedy_prompt"].tolist(), expected["greedy"].tolist()
-        engine = engine_of(model.eval(), tokenizer)
+        engine = Engine(model.eval(), tokenizer)
         others = [prompt[: len(prompt) // 2], prompt[::-1]]
         assert answers(engine, [prompt, *others], len(greedy))[0] == greedy
 
@@ -182,7 +179,7 @@ def test_bad_prompts_are_refused(classic, tokenizer, tokens, reason):
 
 
 def test_full_context_ends_with_a_reason(model, tokenizer, naive):
-    engine = engine_of(model, tokenizer)
+    engine = Engine(model, tokenizer)
     prompt = prompts_of(1, (500, 500))[0]
     done = engine.complete([prompt, prompt + [1] * 12], **GREEDY)
     assert [c.finish_reason for c in done] == ["length", "length"]
@@ -202,7 +199,7 @@ def test_zero_tokens_and_stop_token(classic, tokenizer):
 
 
 def test_cancel_frees_everything(classic, tokenizer):
-    engine = engine_of(classic, tokenizer)
+    engine = Engine(classic, tokenizer)
     requests = [engine.submit(prompt, SamplingParams(temperature=0), n=2) for prompt in prompts_of(4, (30, 90))]
     engine.step()
     engine.cancel(requests[0])
@@ -226,13 +223,13 @@ def test_cancel_frees_everything(classic, tokenizer):
 
 
 def test_submitting_from_other_threads(classic, tokenizer):
-    engine = engine_of(classic, tokenizer)
+    engine = Engine(classic, tokenizer)
     prompts = prompts_of(12)
-    expected = answers(engine_of(classic, tokenizer), prompts, 10)
+    expected = answers(Engine(classic, tokenizer), prompts, 10)
     requests: dict[int, object] = {}
 
     def submit(index: int) -> None:
-        requests[index] = engine.submit(prompts[index], SamplingParams(temperature=0, max_tokens=10, tools="off"))
+        requests[index] = engine.submit(prompts[index], SamplingParams(**GREEDY, max_tokens=10))
 
     threads = [threading.Thread(target=submit, args=(n,)) for n in range(12)]
     for thread in threads:
@@ -243,7 +240,7 @@ def test_submitting_from_other_threads(classic, tokenizer):
 
 
 def test_memory_follows_the_tokens_held(classic, tokenizer):
-    engine = engine_of(classic, tokenizer, cache_tokens=16384)
+    engine = Engine(classic, tokenizer, cache_tokens=16384)
     answers(engine, prompts_of(1, (20, 20)), 5)
     small = engine.stats().cache_bytes
     answers(engine, prompts_of(16, (400, 400)), 5)
@@ -251,17 +248,17 @@ def test_memory_follows_the_tokens_held(classic, tokenizer):
     assert small < large / 8
     engine.trim()
     assert engine.stats().cache_bytes <= small and engine.stats().pages_retained == 0
-    assert answers(engine, [[1, 2, 3]], 5) == answers(engine_of(classic, tokenizer), [[1, 2, 3]], 5)
+    assert answers(engine, [[1, 2, 3]], 5) == answers(Engine(classic, tokenizer), [[1, 2, 3]], 5)
 
 
 def test_new_weights_forget_the_old_prefixes(build, tokenizer):
     model = build("classic", tokenizer.get_vocab_size())
-    engine = engine_of(model, tokenizer)
+    engine = Engine(model, tokenizer)
     prompt = prompts_of(1, (80, 80))[0]
     old = answers(engine, [prompt], 10)
     model.load_state_dict(build("classic", tokenizer.get_vocab_size(), seed=1).state_dict())
     new = answers(engine, [prompt], 10)
-    assert new == answers(engine_of(model, tokenizer), [prompt], 10) != old
+    assert new == answers(Engine(model, tokenizer), [prompt], 10) != old
 
 
 def test_training_goes_on_after_sampling(build, tokenizer):
@@ -273,7 +270,7 @@ def test_training_goes_on_after_sampling(build, tokenizer):
 
 def test_a_failing_model_leaves_a_usable_engine(build, tokenizer, monkeypatch):
     model = build("classic", tokenizer.get_vocab_size())
-    engine = engine_of(model, tokenizer, native=False)
+    engine = Engine(model, tokenizer, native=False)
     expected = answers(engine, [[1, 2, 3]], 5)
     bystander = engine.submit([4, 5], SamplingParams(max_tokens=3))
     with monkeypatch.context() as broken:

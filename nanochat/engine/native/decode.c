@@ -121,7 +121,10 @@ static void block(Run *run, int64_t number) {
     MEET;
     EACH(item, 1, n * heads) prepare_head(m, s, number, item / heads, item % heads);
     MEET;
-    EACH(item, 1, n * m->n_kv_head) attend(run, number, item / m->n_kv_head, item % m->n_kv_head);
+    EACH(item, 1, s->n_blocks * m->n_kv_head) {
+        const int64_t *at = s->blocks + 2 * (item / m->n_kv_head);
+        attend(run, number, at[0], at[1], item % m->n_kv_head);
+    }
     MEET;
     ready(run, &y, n, d, kind);
     product(run, &layer->proj, &y, n, s->x, d, ADD);
@@ -174,6 +177,33 @@ static void step(Team *team, void *given, int member, int *loop) {
 #ifdef __AMX_TILE__
     if (tiles) tiles_end();
 #endif
+}
+
+typedef struct {
+    const char *data;
+    int64_t bytes;
+    _Atomic int64_t found;
+} Reading;
+
+static void read_share(Team *team, void *given, int member, int *loop) {
+    Reading *reading = given;
+    const int64_t share = 1 << 20;
+    const int number = begin_loop(team, loop);
+    vi all_bits = {0};
+    (void)member;
+    for (int64_t at; (at = take(team, number, share)) + share <= reading->bytes;)
+        for (int64_t i = at; i < at + share; i += 4 * sizeof(vi))
+            for (int part = 0; part < 4; part++) all_bits ^= *(const vi *)(reading->data + i + part * sizeof(vi));
+    int64_t found = 0;
+    for (int i = 0; i < LANES; i++) found ^= all_bits[i];
+    atomic_fetch_xor(&reading->found, found);
+}
+
+// Read memory (64-byte aligned) once with the whole team, a yardstick for decoding: the xor of its words
+int64_t read_memory(const void *data, int64_t bytes, Team *team) {
+    Reading reading = {data, bytes, 0};
+    team_run(team, read_share, &reading);
+    return reading.found;
 }
 
 // Whether many tokens at a time are fast too: on matrix units, for weights of this kind

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-from ctypes import POINTER, c_float, c_int64, c_void_p
+from ctypes import POINTER, c_int64, c_void_p
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from nanochat.engine.kv_cache import KVCache
 from nanochat.engine.native.build import library
+from nanochat.engine.native.structs import KINDS, SCRATCH, Layer, Matrix, Model, Step, Team
 from nanochat.engine.quantize import Int8Linear
 from nanochat.engine.scheduler import Row
 from nanochat.gpt import GPT, LOGIT_CAP, Linear
@@ -21,83 +20,7 @@ MAX_TOKENS = 256  # of one step
 # a cost for each operation. Measured on d12, one core, bf16: 64 tokens 33 ms here, 49 in torch; 512 tokens 289 and 170.
 MAX_SCORES, MAX_SCORES_ON_TILES = 2_048, 16_384
 LANES = 16
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-
-
-class Matrix(ctypes.Structure):
-    _fields_ = [
-        *((name, c_void_p) for name in ("data", "scale", "sums")),
-        *((name, c_int64) for name in ("rows", "columns", "kind")),
-    ]
-
-
-class Layer(ctypes.Structure):
-    _fields_ = [
-        *((name, Matrix) for name in ("q", "k", "v", "proj", "fc", "out", "value_embedding", "value_gate")),
-        ("window", c_int64),
-        ("residual", c_float),
-        ("first", c_float),
-    ]
-
-
-class Model(ctypes.Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "width", "modern")),
-        ("layers", POINTER(Layer)),
-        *((name, Matrix) for name in ("embedding", "head", "smear_gate")),
-        ("cos", c_void_p),
-        ("sin", c_void_p),
-        *((name, c_float) for name in ("smear", "backout", "qk_scale", "logit_cap")),
-    ]
-
-
-SCRATCH = ("x", "x0", "middle", "h", "q", "k", "v", "y", "hidden")
-
-
-class Step(ctypes.Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("n_tokens", "n_sampled", "page_tokens", "kv_kind")),
-        *(
-            (name, POINTER(c_int64))
-            for name in ("ids", "positions", "slots", "table_start", "tables", "previous", "sampled")
-        ),
-        ("keys", POINTER(c_void_p)),
-        ("values", POINTER(c_void_p)),
-        ("embeddings", c_void_p),
-        *((name, c_void_p) for name in SCRATCH),
-        ("packed", c_void_p),
-        ("packed_scale", c_void_p),
-        ("scores", c_void_p),
-        ("longest", c_int64),
-        ("logits", c_void_p),
-        ("logits_stride", c_int64),
-    ]
-
-
-class Team:
-    """The C code's threads, made when first needed and again after a fork, which leaves them behind."""
-
-    def __init__(self, loaded: ctypes.CDLL) -> None:
-        self._library, self._made_for, self._team = loaded, (0, 0), 0
-        loaded.team_begin.argtypes, loaded.team_begin.restype = [ctypes.c_int], c_void_p
-        loaded.team_end.argtypes, loaded.team_end.restype = [c_void_p], None
-
-    def of(self, n_threads: int) -> int:
-        """The address of a team of `n_threads`, or of one thread if the system gives no more."""
-        wanted = (os.getpid(), n_threads)
-        if wanted != self._made_for:
-            self.end()
-            self._team = self._library.team_begin(n_threads) or self._library.team_begin(1)
-            self._made_for = wanted
-        return self._team
-
-    def end(self) -> None:
-        if self._team and self._made_for[0] == os.getpid():
-            self._library.team_end(self._team)
-        self._team = 0
-
-    def __del__(self) -> None:
-        self.end()
+BLOCK_QUERIES, MAX_QUERIES = 8, 64  # that attention handles together: usually, and at most
 
 
 def unsupported(model: GPT) -> str | None:
@@ -107,7 +30,7 @@ def unsupported(model: GPT) -> str | None:
         return "the model is not on a CPU"
     if type(model) is not GPT:
         return f"it is a {type(model).__name__}, and the C code knows GPT alone"
-    if config.n_embd % 64 or config.head_dim % LANES:
+    if config.n_embd % 64 or config.head_dim % LANES or config.n_head > MAX_QUERIES * config.n_kv_head:
         return "its width is no multiple of 64 or its head dimension none of 16"
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
@@ -146,10 +69,8 @@ class NativeDecoder:
         self._kept: list[Any] = []
         self._struct = self._describe()
         self._max_scores = MAX_SCORES_ON_TILES if loaded.has_tiles(self._struct.head.kind) else MAX_SCORES
-        self._scratch = self._make_scratch()
-        self._scores = torch.empty(0)
-        self._packed = torch.zeros(MAX_TOKENS, 8 * model.config.n_embd, dtype=torch.uint8)
-        self._packed_scale = torch.empty(MAX_TOKENS)
+        self._block_tokens = max(1, BLOCK_QUERIES * model.config.n_kv_head // model.config.n_head)
+        self._scratch = dict.fromkeys(("x", "scores"), torch.empty(0))
 
     def _matrix(self, tensor: Tensor | None, scale: Tensor | None = None) -> Matrix:
         if tensor is None:
@@ -195,53 +116,64 @@ class NativeDecoder:
         reading = sum(row.n_tokens * row.stop for row in rows if row.n_tokens > 1)
         return sum(row.n_tokens for row in rows) <= MAX_TOKENS and reading <= self._max_scores
 
-    def _make_scratch(self) -> dict[str, Tensor]:
-        config = self.model.config
-        width = dict.fromkeys(SCRATCH, config.n_embd) | {"k": config.kv_dim, "v": config.kv_dim, "y": 4 * config.n_embd}
-        return {name: torch.empty(MAX_TOKENS, width[name]) for name in SCRATCH}
-
     def run(self, rows: list[Row], cache: KVCache) -> Tensor:
         """Logits (S, V) fp32 of the rows that sample; keys and values of all tokens go into the cache."""
-        size, step, sequences = cache.page_tokens, Step(), [row.sequence for row in rows]
-        ids: list[int] = []
-        positions: list[int] = []
-        tables: list[int] = []
-        slots, table_start, previous, sampled = [], [], [], []
-        for row, sequence in zip(rows, sequences, strict=True):
-            pages = sequence.pages
-            ids += sequence.tokens[row.start : row.stop]
-            for position in range(row.start, row.stop):
-                stored = position >= row.store_from
-                slots.append(pages[position // size] * size + position % size if stored else 0)
-                before = position - 1
-                previous.append(
-                    -2 if position > row.start else -1 if not position else pages[before // size] * size + before % size
-                )
-                table_start.append(len(tables))
-            positions += range(row.start, row.stop)
-            tables += pages
-            if row.samples:
-                sampled.append(len(ids) - 1)
-        arrays = {"ids": ids, "positions": positions, "slots": slots, "table_start": table_start, "tables": tables,
-                  "previous": previous, "sampled": sampled}  # fmt: skip
-        for name, values in arrays.items():
-            setattr(step, name, (c_int64 * len(values))(*values))
-        step.n_tokens, step.n_sampled, step.page_tokens = len(ids), len(sampled), size
-        step.kv_kind = KINDS[cache.keys[0].dtype]
-        step.keys = (c_void_p * len(cache.keys))(*[t.data_ptr() for t in cache.keys])
-        step.values = (c_void_p * len(cache.values))(*[t.data_ptr() for t in cache.values])
-        step.embeddings = None if cache.embeddings is None else cache.embeddings.data_ptr()
-        for name, tensor in self._scratch.items():
-            setattr(step, name, tensor.data_ptr())
-        step.longest = -(-(max(positions) + 1) // LANES) * LANES
-        n_scores = torch.get_num_threads() * self.model.config.n_head * step.longest
-        if self._scores.numel() < n_scores:
-            self._scores = torch.empty(2 * n_scores)
-        step.scores = self._scores.data_ptr()
-        step.packed = self._packed.data_ptr()
-        step.packed_scale = self._packed_scale.data_ptr()
+        step = Step()
+        self._place_tokens(step, rows, cache.page_tokens)
+        self._place_cache(step, cache)
+        self._place_scratch(step, max(row.stop for row in rows))
         step.logits_stride = -(-self._struct.head.rows // LANES) * LANES
-        logits = torch.zeros(len(sampled), step.logits_stride)
+        logits = torch.zeros(step.n_sampled, step.logits_stride)
         step.logits = logits.data_ptr()
         self._library.forward(self._struct, step, self._team.of(torch.get_num_threads()))
         return logits[:, : self.model.config.vocab_size]
+
+    def _place_tokens(self, step: Step, rows: list[Row], size: int) -> None:
+        """The tokens of the step and where each one's keys, values and predecessor are."""
+        ids: list[int] = []
+        positions: list[int] = []
+        tables: list[int] = []
+        slots: list[int] = []
+        table_start, previous, sampled, blocks = [], [], [], []
+        for row in rows:
+            pages, first = row.sequence.pages, len(ids)
+            ids += row.sequence.tokens[row.start : row.stop]
+            positions += range(row.start, row.stop)
+            stored = [pages[p // size] * size + p % size for p in range(max(row.start - 1, 0), row.stop)]
+            previous.append(stored[0] if row.start else -1)
+            previous += [-2] * (row.n_tokens - 1)
+            slots += [
+                slot if position >= row.store_from else 0
+                for position, slot in zip(range(row.start, row.stop), stored[-row.n_tokens :], strict=True)
+            ]
+            table_start += [len(tables)] * row.n_tokens
+            tables += pages
+            for at in range(first, len(ids), self._block_tokens):
+                blocks += [at, min(self._block_tokens, len(ids) - at)]
+            if row.samples:
+                sampled.append(len(ids) - 1)
+        step.n_tokens, step.n_sampled, step.n_blocks = len(ids), len(sampled), len(blocks) // 2
+        arrays = {"ids": ids, "positions": positions, "slots": slots, "table_start": table_start, "tables": tables,
+                  "previous": previous, "sampled": sampled, "blocks": blocks}  # fmt: skip
+        for name, values in arrays.items():
+            setattr(step, name, (c_int64 * len(values))(*values))
+
+    def _place_cache(self, step: Step, cache: KVCache) -> None:
+        step.page_tokens, step.kv_kind = cache.page_tokens, KINDS[cache.keys[0].dtype]
+        step.keys = (c_void_p * len(cache.keys))(*[t.data_ptr() for t in cache.keys])
+        step.values = (c_void_p * len(cache.values))(*[t.data_ptr() for t in cache.values])
+        step.embeddings = None if cache.embeddings is None else cache.embeddings.data_ptr()
+
+    def _place_scratch(self, step: Step, longest: int) -> None:
+        """Room to work in, for as many tokens as the step has and scores of `longest` positions."""
+        config, n_tokens = self.model.config, -(-step.n_tokens // 32) * 32
+        if self._scratch["x"].size(0) < n_tokens:
+            width = dict.fromkeys(SCRATCH, config.n_embd) | {"y": 4 * config.n_embd, "packed_scale": 1}
+            self._scratch.update((name, torch.empty(n_tokens, columns)) for name, columns in width.items())
+            self._scratch["packed"] = torch.zeros(n_tokens, 8 * config.n_embd, dtype=torch.uint8)
+        step.longest = -(-(longest + step.page_tokens) // LANES) * LANES
+        n_scores = torch.get_num_threads() * MAX_QUERIES * step.longest
+        if self._scratch["scores"].numel() < n_scores:
+            self._scratch["scores"] = torch.empty(2 * n_scores)
+        for name, tensor in self._scratch.items():
+            setattr(step, name, tensor.data_ptr())

@@ -55,8 +55,8 @@ INLINE float scale_for_bytes(const float *x, int64_t n) {
     return largest > 0 ? largest / 32767.0f : 1.0f;
 }
 
-// The sums of high and low bytes times a row of weights -> the row's product, but for the activations' scale. The offset
-// comes off while the numbers are whole.
+// The sums of high and low bytes times a row of weights -> the row's product, but for the activations' scale. The
+// offset comes off while the numbers are whole.
 INLINE float unpacked(int32_t high, int32_t low, const Matrix *w, int64_t row) {
     return (256.0f * (float)(high - 128 * w->sums[row]) + (float)low) * w->scale[row];
 }

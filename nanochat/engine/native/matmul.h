@@ -134,7 +134,8 @@ INLINE int some(const Product *p, int kind, int form, const int64_t *row, int64_
     else if (n == count && form == BYTES) bytes(p, row, t0, count, result);                                            \
     else if (n == count) floats(p, kind, row, t0, count, result);
     WITH(1)
-    WITH(2) WITH(3) WITH(4)
+    WITH(2)
+    WITH(3) WITH(4)
 #undef WITH
         return (int)n;
 }

@@ -22,17 +22,18 @@ typedef struct {
 } Model;
 
 typedef struct {
-    int64_t n_tokens, n_sampled, page_tokens, kv_kind;
+    int64_t n_tokens, n_sampled, n_blocks, page_tokens, kv_kind;
     const int64_t *ids, *positions, *slots; // slots: where keys and values are stored
     const int64_t *table_start, *tables;    // pages of token m's sequence: tables[table_start[m]...]
     const int64_t *previous;                // slot of the token before; -1: none, -2: token m - 1 of this step
     const int64_t *sampled;                 // tokens whose logits are wanted
+    const int64_t *blocks;                  // n_blocks x (first token, how many): neighbours to attend together
     void *const *keys, *const *values;      // for each layer slots x G x E
     void *embeddings;                       // slots x D (modern)
     float *x, *x0, *middle, *h, *q, *k, *v, *y, *hidden; // scratch: M rows of each
     uint8_t *packed;                                     // scratch: M (up to a multiple of 32) x 8 D bytes
     float *packed_scale;                                 // scratch: M
-    float *scores;                                       // scratch: for each thread group x longest sequence
+    float *scores;                                       // scratch: for each thread MAX_QUERIES x longest
     int64_t longest;
     float *logits; // n_sampled x logits_stride
     int64_t logits_stride;
