@@ -6,6 +6,7 @@ Stream index i means document i % len(self) of pass i // len(self). `raw(i)` fet
 
 from __future__ import annotations
 
+import sys
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -53,11 +54,14 @@ class TextDocuments:
 class ShardDocuments(TextDocuments):
     """Rows of parquet files with a column `text`, in file order. Row groups are read when first needed, two are kept.
 
-    Raises ValueError naming the file for a shard that cannot be read or has no column `text`.
+    Raises ValueError naming the file for a shard that cannot be read or has no column `text`. With `skip_bad` it is
+    left out with a warning and counted in `bad`; row groups found damaged only later give empty documents, so that the
+    number of documents, and with it the order of a resumed run, stays as it is.
     """
 
-    def __init__(self, paths: Sequence[str | Path]):
-        self.paths = [Path(path) for path in paths]
+    def __init__(self, paths: Sequence[str | Path], skip_bad: bool = False):
+        self.paths, self.skip_bad = [Path(path) for path in paths], skip_bad
+        self.bad: dict[str, str] = {}  # name of a damaged shard -> what is wrong
         if not self.paths:
             raise ValueError("no text shards given: make some with `python -m nanochat.dataset --help`")
         self._groups: list[tuple[int, int]] = []  # (file, row group)
@@ -66,13 +70,38 @@ class ShardDocuments(TextDocuments):
         self._lock = threading.Lock()
         total = 0
         for number, path in enumerate(self.paths):
-            for group, rows in enumerate(_row_groups(path)):
+            for group, rows in enumerate(self._row_groups(path)):
                 if rows:
                     total += rows
                     self._groups.append((number, group))
                     self._ends.append(total)
         if total == 0:
             raise ValueError(f"{self.paths[0].parent}: the text shards hold no documents")
+
+    def _row_groups(self, path: Path) -> list[int]:
+        try:
+            return _row_groups(path)
+        except ValueError as error:
+            self._skip(path, error)
+            return []
+
+    def _skip(self, path: Path, error: ValueError) -> None:
+        """Note a damaged shard, or raise its error."""
+        if not self.skip_bad:
+            raise error
+        if path.name not in self.bad:
+            print(f"WARNING: left out (--skip-bad-shards): {error}", file=sys.stderr, flush=True)
+        self.bad[path.name] = str(error)
+
+    def _read_group(self, group: int) -> Any:
+        number, inner = self._groups[group]
+        try:
+            return _read_group(self.paths[number], inner)
+        except ValueError as error:
+            self._skip(self.paths[number], error)
+        import pyarrow as pa
+
+        return pa.array([""] * (self._ends[group] - (self._ends[group - 1] if group else 0)))
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -82,10 +111,9 @@ class ShardDocuments(TextDocuments):
         group = bisect_right(self._ends, row)
         with self._lock:
             if group not in self._cache:
-                number, inner = self._groups[group]
                 while len(self._cache) >= 2:
                     self._cache.pop(next(iter(self._cache)))
-                self._cache[group] = _read_group(self.paths[number], inner)
+                self._cache[group] = self._read_group(group)
             texts = self._cache[group]
         return texts[row - (self._ends[group - 1] if group else 0)].as_py() or ""
 

@@ -17,9 +17,10 @@ from nanochat.runtime.run_dir import atomic_write, base_dir
 from nanochat.runtime.world import World
 
 FREE_SETTINGS = {"device_batch_size"}  # what may differ: it does not change a result
-MUST_AGREE = ("seed", "mixture", "persona", "data", "num_epochs", "task")  # flags not in settings
-MUST_AGREE += ("examples_per_step", "num_samples", "max_new_tokens", "temperature", "top_k", "advantage")
-MUST_AGREE += ("updates_per_batch", "clip_ratio", "kl_coef")
+MUST_AGREE = (  # the user's flags that settings do not hold
+    "seed", "mixture", "persona", "data", "num_epochs", "task", "examples_per_step", "num_samples", "max_new_tokens",
+    "temperature", "top_k", "advantage", "updates_per_batch", "clip_ratio", "kl_coef",
+)  # fmt: skip
 
 
 def choose_step(source: str, directory: Path, step: int | None, world: World) -> int | None:

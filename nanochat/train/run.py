@@ -82,7 +82,10 @@ class Run:
             trainer.hooks = [LogHook(log), saver, validator, *self._evaluations(log)]
             self.train(trainer, saver)
         loader.close()
-        return self._record(trainer, saver, started, {"val_bpb": validator.last, "min_val_bpb": validator.best})
+        scores: dict[str, Any] = {"val_bpb": validator.last, "min_val_bpb": validator.best}
+        if bad := getattr(train, "bad", {}):
+            scores["bad_shards"] = len(bad)
+        return self._record(trainer, saver, started, scores)
 
     def _trainer(self, source: Source, n_steps: int, hidden_fn: Callable[[Tensor], Tensor] | None = None) -> Trainer:
         """The loop over `source`, at its beginning or where a resumed run goes on."""

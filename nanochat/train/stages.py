@@ -40,7 +40,7 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     run = Run(
         "base", cfg, settings, model, tokenizer, world, tag=cfg.model_tag or f"d{cfg.depth}", prompts=BASE_PROMPTS
     )
-    return run.fit(ShardDocuments(train_paths), ShardDocuments([validation_path]))
+    return run.fit(ShardDocuments(train_paths, cfg.skip_bad_shards), ShardDocuments([validation_path]))
 
 
 def mid(cfg: MidConfig, world: World) -> dict[str, Any]:
