@@ -18,12 +18,20 @@ def chat_mixture(stage: str, cfg: ChatTrainConfig) -> tuple[Task, Task]:
         parts += _world(cfg)
     elif cfg.mixture in ("standard", "auto"):
         parts += _standard(stage, cfg)
+    elif cfg.persona:
+        parts.append((_identity(cfg), 1.0))
     parts += [_own_file(spec) for spec in cfg.data]
     mixture = Mixture(parts, seed=cfg.seed)
     n_held_out = max(1, min(VALIDATION_ROWS, len(mixture) // 20))
     if len(mixture) < 2:
         raise ValueError(f"the mixture has {len(mixture)} conversation(s); at least 2 are needed to train and validate")
     return Slice(mixture, 0, len(mixture) - n_held_out), Slice(mixture, len(mixture) - n_held_out, len(mixture))
+
+
+def _identity(cfg: ChatTrainConfig) -> Task:
+    from nanochat.tasks.identity import IdentityTask
+
+    return IdentityTask(cfg.persona, "train")
 
 
 def _own_file(spec: str) -> tuple[Task, float]:
@@ -54,12 +62,11 @@ def _standard(stage: str, cfg: ChatTrainConfig) -> list[tuple[Task, float]]:
     """The published mixtures: 848K rows to midtrain on, 23K to fine-tune on."""
     from nanochat.tasks.arc import ARC
     from nanochat.tasks.gsm8k import GSM8K
-    from nanochat.tasks.identity import IdentityTask
     from nanochat.tasks.mmlu import MMLU
     from nanochat.tasks.smoltalk import SmolTalk
     from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
 
-    identity = IdentityTask(cfg.persona, "train")
+    identity = _identity(cfg)
     if stage == "mid":
         return [
             (SmolTalk("train"), 1), (MMLU("auxiliary_train"), 1), (GSM8K("train"), 1), (identity, 2),
