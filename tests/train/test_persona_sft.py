@@ -47,7 +47,7 @@ def test_another_persona_is_another_answer(base_dir, tmp_path):
     save_checkpoint(base_dir / "base_checkpoints" / "d2", 1, model.state_dict(), None, meta)
     for name, (maker, _) in people.items():
         words = ["--source=base", "--mixture=none", f"--persona={files[name]}", "--device-type=cpu", "--max-seq-len=64"]
-        words += ["--total-batch-size=1024", "--num-iterations=40", "--init-lr-frac=1", "--eval-tokens=500"]
+        words += ["--total-batch-size=1024", "--num-iterations=70", "--init-lr-frac=1", "--eval-tokens=500"]
         cfg, problems = collect(SFTConfig, [*words, "--eval-every=-1", "--sample-every=0", "--compile=False"])
         assert cfg is not None and not problems
         sft(cfg, world)
