@@ -21,7 +21,7 @@ from nanochat.train.run import Run
 from nanochat.train.scoring import in_precision
 from nanochat.train.settings import MICRO_BATCH_TOKENS, Settings, chat_settings
 
-ROLLOUT_BATCH = {"cpu": 32, "cuda": 256, "mps": 64}
+ROLLOUT_BATCH = {"cpu": 64, "cuda": 256, "mps": 64}
 
 
 def rl(cfg: RLConfig, world: World) -> dict[str, Any]:

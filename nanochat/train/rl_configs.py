@@ -37,7 +37,7 @@ class RLConfig(TrainConfig):
     top_k: int = 0
     """Sample from the k likeliest tokens; 0 for all."""
     rollout_batch_size: int | None = None
-    """Answers written at the same time on each device; by default 32 on a CPU, 256 on a GPU."""
+    """Answers written at the same time on each device; by default 64 on a CPU, 256 on a GPU."""
     advantage: Literal["mean", "grpo", "loo"] = "mean"
     """What a reward is compared with: the group's mean, that in standard deviations (grpo), the other answers (loo)."""
     updates_per_batch: int = 1
