@@ -17,9 +17,9 @@ def chat_web(config: ChatWebConfig, world: World) -> int:
     keys = [] if config.api_key_file is None else read_keys(config.api_key_file)
     with listen(config.host, config.port) as bound:
         service = load_service(config, world)
-        shown = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
-        print(f"{', '.join(service.lanes)} at http://{shown}:{bound.getsockname()[1]} (Ctrl+C stops)", flush=True)
-        server = Server(build_app(service, keys), service)
+        shown = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
+        said = f"{', '.join(service.lanes)} at http://{shown}:{bound.getsockname()[1]} (Ctrl+C stops)"
+        server = Server(build_app(service, keys), service, lambda: print(said, flush=True))
         server.run(sockets=[bound])
     print("stopped", flush=True)
     return 0 if server.started else 1

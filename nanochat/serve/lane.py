@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from nanochat.engine import SamplingParams
 from nanochat.serve.errors import ApiError, busy
@@ -26,6 +27,11 @@ class ModelInfo:
     vocab_size: int
     created: int = 0
     step: int | None = None
+
+    @cached_property
+    def most_bytes(self) -> int:
+        """No text of more bytes than this fits the context: an early answer to texts that would take long to encode."""
+        return int(self.tokenizer.token_bytes().max()) * self.context
 
 
 @dataclass(eq=False)

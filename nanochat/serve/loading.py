@@ -62,7 +62,11 @@ def load_workers(spec: ModelSpec, config: ChatWebConfig, world: World) -> list[W
 
     places = devices(world.device, config.num_gpus)
     threads = max(1, torch.get_num_threads() // config.num_gpus) if world.device.type == "cpu" else 0
-    return [ProcessWorker(spec, place, config.int8, config.max_running, n, threads) for n, place in enumerate(places)]
+    how = (config.int8, config.max_running)
+    workers = [ProcessWorker(spec, place, *how, number, threads) for number, place in enumerate(places)]
+    for worker in workers:
+        worker.wait()
+    return list(workers)
 
 
 def load_engine(spec: ModelSpec, device: str, int8: bool, max_running: int) -> Engine:

@@ -35,8 +35,7 @@ def devices(device: torch.device, count: int) -> list[str]:
 
 
 class ProcessWorker:
-    """The parent's side. Waiting for the model to load happens in the constructor, so that its problems come out
-    before the server starts."""
+    """The parent's side. The process is started at once; `wait` until its model is loaded before anything else."""
 
     def __init__(
         self, spec: ModelSpec, device: str, int8: bool, max_running: int, index: int, threads: int = 0
@@ -49,6 +48,9 @@ class ProcessWorker:
         self._ready = False
         self._deliver: Deliver = _nowhere
         self._connection, self.process = self._launch()
+
+    def wait(self) -> None:
+        """Until the model is loaded. ValueError with the problem when it cannot be."""
         if problem := self._wait_until_loaded():
             raise ValueError(problem)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
@@ -34,7 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """uvicorn that drains the service before it closes, and returns instead of dying of the signal that ended it."""
 
-    def __init__(self, app: FastAPI, service: Service) -> None:
+    def __init__(self, app: FastAPI, service: Service, announce: Callable[[], None] | None = None) -> None:
         limit_s = int(service.drain_s) + LAST_WORDS_S
         super().__init__(
             uvicorn.Config(
@@ -48,7 +48,12 @@ class Server(uvicorn.Server):
                 ws="none",
             )
         )
-        self.service = service
+        self.service, self.announce = service, announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self.announce is not None:
+            self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in getattr(self, "servers", ()):

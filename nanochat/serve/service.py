@@ -113,6 +113,7 @@ class Service:
             raise ApiError(400, f"messages: {reason}", "messages")
         if messages[-1]["role"] != "user":
             raise ApiError(400, "messages: the last message must be the user's; that is what gets answered", "messages")
+        check_size(lane, messages[-1]["content"], "messages")
         room = lane.info.context - answer_room(lane.info.context, params.max_tokens)
         try:  # in a thread: a long text takes a while
             fitted = await asyncio.to_thread(fit_messages, lane.info.tokenizer, messages, room)
@@ -138,6 +139,9 @@ class Service:
         many = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
         tokenizer = lane.info.tokenizer
         bos = tokenizer.get_bos_token_id()
+        for one in many:
+            if isinstance(one, str):
+                check_size(lane, one, "prompt")
         return [tokenizer.encode(one, prepend=bos) if isinstance(one, str) else list(one) for one in many]
 
     # --- numbers
@@ -175,6 +179,13 @@ def joined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             same = [{"role": role, "content": "\n\n".join(message["content"] for message in same)}]
         result += same
     return result
+
+
+def check_size(lane: Lane, text: str, param: str) -> None:
+    """ApiError 400 for a text that is too long however it is encoded."""
+    if len(text) > lane.info.most_bytes:
+        what = f"a text of {len(text)} characters, the context holds {lane.info.context} tokens"
+        raise too_long(f"{param}: {what}; shorten it", param)
 
 
 def check_prompt(lane: Lane, ids: list[int]) -> None:

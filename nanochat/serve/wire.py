@@ -128,6 +128,7 @@ class EventStream(Response):
         try:
             async for text in self.texts:
                 await self._in_time(send({"type": "http.response.body", "body": text.encode(), "more_body": True}))
+                await asyncio.sleep(0)  # with more to send at hand, this is where a vanished client is noticed
             await self._in_time(send({"type": "http.response.body", "body": b"", "more_body": False}))
         except asyncio.CancelledError:
             if self._stuck:

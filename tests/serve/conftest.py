@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
 
+from nanochat.checkpoint_manager import checkpoint_dir, save_checkpoint
 from nanochat.engine import Engine
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.serve.lane import Lane, ModelInfo
@@ -63,13 +65,15 @@ class Running:
     engine: SlowEngine
     server: Server
     thread: threading.Thread
+    headers: dict[str, str] = field(default_factory=dict)
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(verify=False, timeout=30))
 
     @property
     def lane(self) -> Lane:
         return self.service.lane(None)
 
     def stats(self) -> dict[str, Any]:
-        return httpx.get(f"{self.url}/stats").json()
+        return self.http.get(f"{self.url}/stats", headers=self.headers).json()
 
     def wait(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 10.0) -> dict[str, Any]:
         """Statistics once they fulfil the condition."""
@@ -85,6 +89,7 @@ class Running:
         return self.wait(lambda s: s["running"] == s["waiting"] == 0 and not any(s["workers"][0][k] for k in idle))
 
     def stop(self) -> None:
+        self.http.close()
         self.server.should_exit = True
         self.thread.join(timeout=15)
         assert not self.thread.is_alive(), "the server did not stop"
@@ -136,3 +141,13 @@ def own_server(tokenizer: Tokenizer) -> Iterator[Callable[..., Running]]:
     yield start
     for running in started:
         running.stop()
+
+
+@pytest.fixture
+def checkpoint(base_dir: Path, tokenizer: Tokenizer) -> Path:
+    """The tiny model as the sft checkpoint d2."""
+    model, directory = tiny_model(tokenizer), checkpoint_dir("sft", "d2")
+    meta = {"model_config": asdict(model.config), "tokenizer": tokenizer.identity()}
+    save_checkpoint(directory, 10, model.state_dict(), None, meta)
+    tokenizer.save(directory / "tokenizer")
+    return directory

@@ -1,0 +1,257 @@
+"""Load on the server: many clients read streams of events over loopback, a fifth of them vanish in mid-answer.
+
+    python -m bench.serve_load --clients 200 --seconds 60
+
+Checked at the end: no 5xx, no answer cut short, every finished answer equal to what the engine alone writes greedily,
+nothing running or waiting and no cache page held, memory flat. The server (a tiny random model that spells in bytes, or
+a checkpoint with --source) runs in a process of its own, so that its memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WORDS = "sea house bird moon river stone song garden winter lamp".split()
+N_PROMPTS = 64
+SETTLE_S = 10.0
+
+
+def build(source: str | None):
+    """(model, tokenizer): a checkpoint's, or a tiny random one that writes letters."""
+    import torch
+
+    if source:
+        from nanochat.checkpoint_manager import load_model
+        from nanochat.serve.settings import parse_spec
+
+        spec = parse_spec(source)
+        return load_model(spec.source, "cpu", model_tag=spec.tag, step=spec.step)[:2]
+    from nanochat.gpt import GPT, GPTConfig
+    from nanochat.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.byte_level()
+    model = GPT(GPTConfig(512, tokenizer.get_vocab_size(), 2, 2, 2, 64))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 1.5 / parameter.size(-1) ** 0.5, generator=generator)
+        letters = torch.zeros(model.lm_head.weight.size(0), dtype=torch.bool)
+        letters[ord("a") : ord("z") + 1] = True
+        model.lm_head.weight[~letters] = 0.0
+        model.lm_head.weight.mul_(6)
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def serve(source: str | None, max_queue: int) -> None:
+    """The server's process: prints its address, ends on SIGTERM."""
+    from nanochat.engine import Engine
+    from nanochat.serve.lane import Lane, ModelInfo
+    from nanochat.serve.metrics import Metrics
+    from nanochat.serve.server import Server, listen
+    from nanochat.serve.service import Defaults, Service
+    from nanochat.serve.web import build_app
+    from nanochat.serve.worker import ThreadWorker
+
+    model, tokenizer = build(source)
+    metrics = Metrics()
+    info = ModelInfo("bench", tokenizer, model.config.sequence_len, model.config.vocab_size)
+    lane = Lane(info, [ThreadWorker(Engine(model, tokenizer))], metrics, max_queue=max_queue)
+    service = Service({"bench": lane}, metrics, Defaults())
+    with listen("127.0.0.1", 0) as bound:
+        port = bound.getsockname()[1]
+        Server(build_app(service), service, lambda: print(port, flush=True)).run(sockets=[bound])
+
+
+def prompts() -> list[str]:
+    draw = random.Random(7)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(3, 12))) for _ in range(N_PROMPTS)]
+
+
+def solo_answers(source: str | None, max_tokens: int) -> list[str]:
+    """What each prompt is answered with when nobody else is there: one after another, nothing reused."""
+    from nanochat.engine import Engine
+
+    model, tokenizer = build(source)
+    engine = Engine(model, tokenizer, reuse_prefixes=False)
+    asked = [[{"role": "user", "content": prompt}] for prompt in prompts()]
+    ids = [tokenizer.render_for_completion({"messages": messages}) for messages in asked]
+    return [engine.complete([prompt], max_tokens=max_tokens)[0].text for prompt in ids]
+
+
+@dataclass
+class Tally:
+    """What the clients saw."""
+
+    statuses: Counter = field(default_factory=Counter)
+    finished: int = 0
+    vanished: int = 0
+    wrong: list[str] = field(default_factory=list)
+    first_token_s: list[float] = field(default_factory=list)
+    tokens: int = 0
+
+
+async def one_request(port: int, number: int, expected: str, max_tokens: int, vanish: bool, tally: Tally) -> None:
+    body = json.dumps(
+        {
+            "messages": [{"role": "user", "content": prompts()[number]}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+        }
+    ).encode()
+    start = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        status = int((await reader.readline()).split()[1])
+        tally.statuses[status] += 1
+        if status != 200:
+            await asyncio.sleep(0.2)
+            return
+        said, finish, n_events = "", None, 0
+        async for line in reader:
+            if not line.startswith(b"data: {"):
+                continue
+            choice = json.loads(line[6:])["choices"][0]
+            if choice["delta"].get("content"):
+                if not said:
+                    tally.first_token_s.append(time.monotonic() - start)
+                said += choice["delta"]["content"]
+                tally.tokens += 1
+                n_events += 1
+            finish = choice["finish_reason"] or finish
+            if vanish and n_events >= max_tokens // 3:
+                tally.vanished += 1
+                return
+        tally.finished += 1
+        if said != expected or finish not in ("stop", "length"):
+            tally.wrong.append(f"prompt {number}: {finish} {said!r} instead of {expected!r}")
+    finally:
+        writer.close()
+
+
+async def client(port: int, number: int, until: float, answers: list[str], max_tokens: int, tally: Tally) -> None:
+    draw = random.Random(number)
+    while time.monotonic() < until:
+        which = draw.randrange(N_PROMPTS)
+        await one_request(port, which, answers[which], max_tokens, draw.random() < 0.2, tally)
+
+
+async def load(
+    port: int, pid: int, clients: int, seconds: float, answers: list[str], max_tokens: int
+) -> tuple[Tally, list[tuple[float, float]]]:
+    """Run the clients; what they saw, and (seconds, MB) of the server's memory meanwhile."""
+    tally, memory, start = Tally(), [], time.monotonic()
+    tasks = [
+        asyncio.create_task(client(port, number, start + seconds, answers, max_tokens, tally))
+        for number in range(clients)
+    ]
+    while not all(task.done() for task in tasks):
+        memory.append((round(time.monotonic() - start, 1), memory_mb(pid)))
+        await asyncio.wait(tasks, timeout=max(0.5, seconds / 30))
+    await asyncio.gather(*tasks)
+    return tally, memory
+
+
+def memory_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return 0.0
+
+
+def get(port: int, path: str) -> dict:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+        return json.load(reply)
+
+
+def settled(port: int) -> dict:
+    """Statistics once nothing is held any more, or after SETTLE_S."""
+    end = time.monotonic() + SETTLE_S
+    while True:
+        stats = get(port, "/stats")
+        held = stats["running"] + stats["waiting"] + stats["workers"][0]["pages_used"] + stats["workers"][0]["running"]
+        if not held or time.monotonic() > end:
+            return stats
+        time.sleep(0.1)
+
+
+def report(tally: Tally, memory: list[tuple[float, float]], stats: dict, seconds: float, code: int) -> dict:
+    """The numbers and the verdicts."""
+    late = [mb for at, mb in memory if at >= seconds / 3] or [mb for _, mb in memory]
+    quarter = max(1, len(late) // 4)
+    growth = statistics.mean(late[-quarter:]) - statistics.mean(late[:quarter])
+    worker = stats["workers"][0]
+    first = sorted(tally.first_token_s)
+    checks = {
+        "no 5xx": not any(status >= 500 for status in tally.statuses),
+        "every finished answer equals its solo greedy answer": not tally.wrong and tally.finished > 0,
+        "no leaked slot": stats["running"] == stats["waiting"] == worker["running"] == worker["waiting"] == 0,
+        "no leaked page": worker["pages_used"] == 0,
+        "memory flat (under 5 MB from the second third on)": growth < 5,
+        "exit code 0": code == 0,
+    }
+    return {
+        "statuses": {str(status): count for status, count in sorted(tally.statuses.items())},
+        "finished": tally.finished,
+        "vanished": tally.vanished,
+        "wrong": tally.wrong[:5],
+        "tokens_per_s": round(tally.tokens / seconds, 1),
+        "first_token_s": {"p50": round(first[len(first) // 2], 3), "p95": round(first[int(len(first) * 0.95)], 3)},
+        "memory_mb": {"first": memory[0][1], "last": memory[-1][1], "growth": round(growth, 2)},
+        "checks": checks,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--max-tokens", type=int, default=48)
+    parser.add_argument("--source", help="a checkpoint, as stage:tag, instead of a tiny random model")
+    parser.add_argument("--max-queue", type=int, default=256)
+    parser.add_argument("--out", type=Path, help="write the result as JSON here too")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        serve(args.source, args.max_queue)
+        return 0
+    answers = solo_answers(args.source, args.max_tokens)
+    words = [sys.executable, "-m", "bench.serve_load", "--serve", "--max-queue", str(args.max_queue)]
+    words += ["--source", args.source] if args.source else []
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
+    try:
+        assert process.stdout is not None
+        port = int(next(line for line in process.stdout if line.strip().isdigit()))
+        running = load(port, process.pid, args.clients, args.seconds, answers, args.max_tokens)
+        tally, memory = asyncio.run(running)
+        stats = settled(port)
+        process.terminate()
+        code = process.wait(timeout=60)
+    finally:
+        process.kill()
+    result = report(tally, memory, stats, args.seconds, code)
+    result["settings"] = {"clients": args.clients, "seconds": args.seconds, "max_tokens": args.max_tokens}
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+    return 0 if all(result["checks"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

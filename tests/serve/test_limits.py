@@ -1,0 +1,315 @@
+"""Many clients and few places: the bounded queue, turns, time limits, clients that vanish or do not read, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from nanochat.engine import SamplingParams
+from nanochat.serve.errors import ApiError
+from nanochat.serve.lane import Job, Lane, ModelInfo
+from nanochat.serve.metrics import Metrics
+from nanochat.serve.worker import Update
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = ("first-key-0123456789", "second-key-0123456789")
+ASK = [{"role": "user", "content": "Say something."}]
+
+
+def post(running, max_tokens=8, **more):
+    body = {"messages": ASK, "max_tokens": max_tokens, "temperature": 0, **more}
+    return running.http.post(f"{running.url}/v1/chat/completions", json=body)
+
+
+def raw_stream(running, max_tokens: int) -> socket.socket:
+    """A connection that has asked for a stream and has seen its beginning."""
+    address = urlsplit(running.url)
+    body = json.dumps({"messages": ASK, "max_tokens": max_tokens, "stream": True}).encode()
+    connection = socket.create_connection((address.hostname, address.port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    assert b"200 OK" in connection.recv(100)
+    return connection
+
+
+def test_a_full_queue_says_when_to_come_back(own_server):
+    running = own_server(slots=1, max_queue=2)
+    running.engine.step_s = 0.02
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: post(running), range(8)))
+    refused = [reply for reply in replies if reply.status_code == 429]
+    assert {reply.status_code for reply in replies} == {200, 429}
+    assert sum(reply.status_code == 200 for reply in replies) >= 3
+    for reply in refused:
+        assert int(reply.headers["retry-after"]) >= 1
+        assert reply.json()["error"]["type"] == "rate_limit_error"
+    running.wait_until_idle()
+
+
+class StillWorker:
+    """Writes only when told to."""
+
+    index, alive = 0, True
+
+    def __init__(self):
+        self.submitted: dict[int, int] = {}
+
+    def start(self, deliver):
+        self.deliver = deliver
+
+    def submit(self, key, prompt, params, n):
+        self.submitted[key] = n
+
+    def cancel(self, key):
+        self.finish(key, "cancelled")
+
+    def finish(self, key, reason="stop"):
+        n = self.submitted.pop(key)
+        self.deliver([Update(key, sample, finish_reason=reason) for sample in range(n)])
+
+    def stop(self):
+        pass
+
+
+def with_lane(tokenizer, test, **settings):
+    async def run():
+        worker = StillWorker()
+        lane = Lane(ModelInfo("m", tokenizer, 256, 265), [worker], Metrics(), **settings)
+        lane.start()
+        await test(lane, worker)
+
+    asyncio.run(run())
+
+
+def job(client: str, n: int = 1) -> Job:
+    return Job(client, [[1, 2]], SamplingParams(), n)
+
+
+def test_clients_take_turns(tokenizer):
+    async def test(lane, worker):
+        order = []
+
+        async def ask(client):
+            own = job(client)
+            await lane.admit(own)
+            order.append(client)
+            async for _ in own.events():
+                pass
+
+        tasks = [asyncio.create_task(ask(client)) for client in "aaaaabc"]
+        for _ in range(7):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
+            worker.finish(next(iter(worker.submitted)))
+        await asyncio.gather(*tasks)
+        assert order == list("aabcaaa")
+        assert lane.running == len(lane.queue) == 0 and not lane._jobs and not lane._timers and not lane._started
+
+    with_lane(tokenizer, test, slots=1)
+
+
+def test_a_wide_request_is_not_overtaken_for_ever(tokenizer):
+    async def test(lane, worker):
+        narrow = [asyncio.create_task(lane.admit(job("a"))) for _ in range(2)]
+        await asyncio.sleep(0.001)
+        wide = asyncio.create_task(lane.admit(job("b", n=4)))
+        late = asyncio.create_task(lane.admit(job("c")))
+        await asyncio.sleep(0.001)
+        worker.finish(next(iter(worker.submitted)))
+        await asyncio.sleep(0.001)
+        assert all(task.done() for task in narrow) and not wide.done() and not late.done()
+        worker.finish(next(iter(worker.submitted)))
+        await asyncio.sleep(0.001)
+        assert wide.done() and not late.done()
+        with pytest.raises(ApiError, match="at most 4"):
+            await lane.admit(job("d", n=5))
+        late.cancel()
+        await asyncio.gather(late, return_exceptions=True)
+        assert len(lane.queue) == 0 and lane.running == 4
+
+    with_lane(tokenizer, test, slots=4)
+
+
+def test_leaving_the_queue_and_waiting_too_long(tokenizer):
+    async def test(lane, worker):
+        cancelled = []
+        worker.cancel = cancelled.append
+        running, leaving, waiting = job("a"), job("b"), job("c")
+        await lane.admit(running)
+        task = asyncio.create_task(lane.admit(leaving))
+        await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(lane.queue) == 0
+        with pytest.raises(ApiError, match="time limit of 0.05 s passed") as caught:
+            await lane.admit(waiting)
+        assert caught.value.status == 429 and len(lane.queue) == 0
+        for key in cancelled:
+            worker.finish(key, "cancelled")
+        last = [update async for update in running.events()][-1]
+        assert (last.finish_reason, last.finish_detail) == ("cancelled", "the time limit of 0.05 s is reached")
+        assert lane.running == 0 and not lane._timers and not lane._started
+
+    with_lane(tokenizer, test, slots=1, time_limit_s=0.05)
+
+
+def test_the_time_limit_ends_an_answer_in_order(own_server):
+    running = own_server(time_limit_s=0.4)
+    running.engine.step_s = 0.02
+    reply = post(running, max_tokens=200).json()
+    assert reply["choices"][0]["finish_reason"] == "cancelled"
+    assert reply["nanochat"]["finish_detail"] == "the time limit of 0.4 s is reached"
+    assert 0 < reply["usage"]["completion_tokens"] < 100
+
+
+def test_vanished_clients_free_their_slots(own_server):
+    running = own_server(slots=4)
+    running.engine.step_s = 0.02
+    connections = [raw_stream(running, 200) for _ in range(4)]
+    assert running.stats()["running"] == 4
+    for connection in connections:
+        connection.close()
+    start = time.monotonic()
+    running.wait_until_idle()
+    assert time.monotonic() - start < 2
+    assert post(running).status_code == 200
+
+
+def test_a_client_that_does_not_read_holds_no_slot(own_server, monkeypatch):
+    monkeypatch.setattr("nanochat.serve.wire.SEND_TIME_S", 0.2)
+    monkeypatch.setattr("nanochat.serve.openai_api.event", lambda value: "data: " + "x" * 200_000 + "\n\n")
+    running = own_server()
+    connection = raw_stream(running, 200)
+    start = time.monotonic()
+    running.wait_until_idle()
+    assert time.monotonic() - start < 5
+    connection.close()
+
+
+def test_shutdown_finishes_running_answers_and_refuses_others(own_server):
+    running = own_server(slots=2, drain_s=5.0)
+    running.engine.step_s = 0.02
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(post, running, 40) for _ in range(2)]
+        running.wait(lambda stats: stats["running"] == 2)
+        waiting = pool.submit(post, running, 40)
+        running.wait(lambda stats: stats["waiting"] == 1)
+        running.server.should_exit = True
+        assert waiting.result().status_code == 503
+        assert [answer.result().json()["usage"]["completion_tokens"] for answer in answers] == [40, 40]
+    running.thread.join(timeout=5)
+    assert not running.thread.is_alive()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{running.url}/health")
+
+
+def test_shutdown_has_a_bound(own_server):
+    running = own_server(drain_s=0.3)
+    running.engine.step_s = 0.05
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, running, 200)
+        running.wait(lambda stats: stats["running"] == 1)
+        start = time.monotonic()
+        running.server.should_exit = True
+        reply = answer.result().json()
+    assert time.monotonic() - start < 3
+    assert reply["choices"][0]["finish_reason"] == "cancelled"
+    assert reply["nanochat"]["finish_detail"] == "the server is shutting down"
+
+
+def test_keys(own_server):
+    running = own_server(keys=KEYS)
+    running.headers = {"Authorization": f"Bearer {KEYS[1]}"}
+    for path in ("/", "/health", "/health/live", "/pages/chat.js"):
+        assert running.http.get(running.url + path, headers={"Host": "chat.example.org"}).status_code == 200
+    for header in ({}, {"Authorization": "Bearer wrong-key"}, {"Authorization": f"Basic {KEYS[0]}"}):
+        for path in ("/stats", "/metrics", "/v1/models"):
+            reply = running.http.get(running.url + path, headers=header)
+            assert reply.status_code == 401 and reply.json()["error"]["type"] == "authentication_error"
+        assert running.http.post(f"{running.url}/chat/completions", json={"messages": ASK}).status_code == 401
+    for key in KEYS:
+        good = {"Authorization": f"Bearer {key}", "Host": "chat.example.org"}
+        assert running.http.get(f"{running.url}/v1/models", headers=good).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Host", "Origin"])
+def test_without_keys_only_this_machine_is_served(server, header):
+    for value, status in (
+        ("localhost:8000", 200),
+        ("http://127.0.0.1:3000", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 403),
+        ("http://127.0.0.1.evil.example", 403),
+        ("null", 403),
+    ):
+        reply = server.http.get(f"{server.url}/v1/models", headers={header: value})
+        assert reply.status_code == status, value
+
+
+COMMAND = [sys.executable, "-m", "scripts.chat_web", "-p", "0", "--device-type", "cpu"]
+
+
+def test_the_command_stops_orderly_and_survives_a_dead_worker(base_dir, checkpoint):
+    """Two worker processes: one is killed in the middle of an answer, SIGTERM ends the rest with exit code 0."""
+    words = [*COMMAND, "-n", "2", "-m", "4"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    threading.Timer(60, process.kill).start()
+    try:
+        url = next(line for line in process.stdout if "http://" in line).split()[2]
+        body = {"prompt": "abc", "max_tokens": 200, "temperature": 0}
+        with httpx.Client(verify=False, timeout=30) as http, ThreadPoolExecutor(4) as pool:
+            whole = http.post(f"{url}/v1/completions", json=body).json()["choices"][0]["text"]
+            assert len(whole) == 200
+            children = children_of(process.pid)
+            answers = [pool.submit(http.post, f"{url}/v1/completions", json=body) for _ in range(4)]
+            while http.get(f"{url}/stats").json()["running"] < 4 and not any(a.done() for a in answers):
+                pass
+            signal_process(children[0], signal.SIGKILL)
+            replies = [answer.result() for answer in answers]
+            lost = [reply for reply in replies if reply.status_code == 500]
+            assert all("worker process died" in reply.json()["error"]["message"] for reply in lost)
+            kept = [reply for reply in replies if reply.status_code == 200]
+            assert len(kept) + len(lost) == 4 and len(kept) >= 2
+            assert all(reply.json()["choices"][0]["text"] == whole for reply in kept)
+            assert http.get(f"{url}/health/ready").status_code == 200  # the other one still works
+            end = time.monotonic() + 40
+            while http.get(f"{url}/health").json()["available_workers"] < 2:
+                assert time.monotonic() < end, "the dead worker was not started again"
+                time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=15) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
+def children_of(pid: int) -> list[int]:
+    """Worker processes of a server, the helper of multiprocessing left out."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            command = (stat.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == pid and b"spawn_main" in command:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def signal_process(pid: int, number: int) -> None:
+    os.kill(pid, number)
