@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# US dollars for one GPU-hour, rounded from the public on-demand prices of several clouds in 2025: a first idea only,
-# --hourly-rate gives the real price. The first name that a GPU's name contains counts, so longer ones come first.
-GPU_HOUR_USD = (
-    ("RTX PRO 6000", 1.9),
-    ("RTX 6000 Ada", 0.8),
-    ("RTX A6000", 0.5),
-    ("A100-SXM4-80GB", 1.8),
-    ("A100 80GB", 1.8),
-    ("MI300X", 2.5),
-    ("GH200", 1.5),
-    ("GB200", 6.0),
-    ("B200", 5.0),
-    ("H200", 3.5),
-    ("H100", 3.0),
-    ("H20", 1.5),
-    ("A100", 1.3),
-    ("L40S", 1.0),
-    ("L40", 0.9),
-    ("A40", 0.5),
-    ("A10", 0.7),
-    ("L4", 0.7),
-    ("V100", 0.6),
-    ("T4", 0.4),
-    ("5090", 0.7),
-    ("4090", 0.4),
-    ("3090", 0.25),
-)
+from nanochat.runtime.chips import gpu_rate
 
 
 @dataclass(frozen=True)
@@ -45,14 +18,6 @@ class StageCost:
     hardware: str
     gpus: int
     usd: float | None
-
-
-def gpu_rate(name: str) -> float | None:
-    """Rough US dollars for an hour of the named GPU, None when it is not in the table."""
-    for part, price in GPU_HOUR_USD:
-        if re.search(rf"(?<![a-z0-9]){re.escape(part)}(?![0-9])", name, re.IGNORECASE):
-            return price
-    return None
 
 
 def wall_seconds(record: Mapping[str, Any]) -> float | None:

@@ -16,7 +16,7 @@ from nanochat.checkpoint_manager import complete_steps, find_checkpoint, load_ch
 from nanochat.runtime.run_dir import atomic_write, base_dir
 from nanochat.runtime.world import World
 
-FREE_SETTINGS = {"device_batch_size"}  # what may differ: it does not change a result
+FREE_SETTINGS = {"device_batch_size", "activation_checkpointing"}  # what may differ: it does not change a result
 MUST_AGREE = (  # the user's flags that settings do not hold
     "seed", "mixture", "persona", "data", "num_epochs", "task", "examples_per_step", "num_samples", "max_new_tokens",
     "temperature", "top_k", "advantage", "updates_per_batch", "clip_ratio", "kl_coef",

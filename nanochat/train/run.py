@@ -35,6 +35,7 @@ from nanochat.train.compiled import hidden_function
 from nanochat.train.configs import BaseConfig, TrainConfig
 from nanochat.train.hooks import LogHook, PeriodicHook, SaveHook, ValidationHook
 from nanochat.train.interrupt import Interrupt, Stopped
+from nanochat.train.plan import run_plan
 from nanochat.train.resume import check_settings, choose_step, load_weights, rewind_metrics, set_aside
 from nanochat.train.samples import sample_texts
 from nanochat.train.saving import check_disk, checkpoint_bytes
@@ -90,6 +91,7 @@ class Run:
     def _trainer(self, source: Source, n_steps: int, hidden_fn: Callable[[Tensor], Tensor] | None = None) -> Trainer:
         """The loop over `source`, at its beginning or where a resumed run goes on."""
         groups = parameter_groups(self.model, self.settings.optim)
+        self.model.activation_checkpointing = self.settings.activation_checkpointing
         trainer = Trainer(
             self.model, source, Optimizer(groups, self.world), self.settings.schedule(n_steps), self.world,
             grad_clip=self.settings.grad_clip, hidden_fn=hidden_fn, description=self.stage,
@@ -250,8 +252,9 @@ class Run:
             f"{self.stage}: {config.generation} d{config.n_layer}, {n_params:,} parameters, {n_steps:,} steps of "
             f"{settings.total_batch_size:,} tokens ({rows} x {settings.seq_len} a micro-batch), "
             f"{self.model.compute_dtype}, {self.world.world_size} process(es) on {self.world.device}",
-            flush=True,
         )
+        plan = run_plan(settings, self.world, n_steps, self.model.compute_dtype, self.cfg.keep)
+        print("\n".join(plan.lines()), flush=True)
 
     def _record(self, trainer: Trainer, saver: SaveHook, started: float, scores: dict[str, Any]) -> dict[str, Any]:
         """What the report reads; the final numbers also go into the last checkpoint's meta file."""

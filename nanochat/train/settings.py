@@ -6,9 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
+from nanochat.cost import fitting_rows, flops_per_token
 from nanochat.gpt import GPTConfig
 from nanochat.optim.groups import OptimConfig, published_settings
 from nanochat.optim.schedule import Schedule
+from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
 from nanochat.train.configs import BaseConfig, ChatTrainConfig, TrainConfig
 from nanochat.train.rl_configs import RLConfig
@@ -23,6 +27,7 @@ from nanochat.train.scaling import (
 
 MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536, "mps": 8192}
 WARMUP_STEPS = 40  # modern recipe
+USABLE_MEMORY = 0.97  # of what is free when the run starts
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Settings:
     warmdown_ratio: float
     final_lr_frac: float
     grad_clip: float
+    activation_checkpointing: bool = False
 
     @property
     def rows_per_step(self) -> int:
@@ -79,17 +85,18 @@ def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
     if cfg.num_iterations and cfg.num_iterations > 0:
         n_steps = cfg.num_iterations
     elif cfg.target_flops and cfg.target_flops > 0:
-        n_steps = max(1, round(cfg.target_flops / (6 * params * total)))
+        n_steps = max(1, round(cfg.target_flops / (flops_per_token(model_config, seq_len) * total)))
     else:
         n_steps = max(1, round(horizon / total))
     optim = optim_settings(cfg, total)
     if modern and cfg.weight_decay is None:
         decay_scale = weight_decay_scale(total, max(horizon, n_steps * total), reference_horizon)
         optim = replace(optim, weight_decay=optim.weight_decay * decay_scale)
+    rows, checkpointing = micro_batch(cfg, model_config, seq_len, total, world)
     return Settings(
         model_config,
         seq_len,
-        micro_batch_rows(cfg, seq_len, total, world),
+        rows,
         _checked_total(total, seq_len),
         n_steps,
         optim,
@@ -97,6 +104,7 @@ def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
         warmdown_ratio=_given(cfg.warmdown_ratio, 0.65 if modern else 0.2),
         final_lr_frac=_given(cfg.final_lr_frac, 0.05 if modern else 0.0),
         grad_clip=_given(cfg.grad_clip, 0.0 if modern else 1.0),
+        activation_checkpointing=checkpointing,
     )
 
 
@@ -113,10 +121,11 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
     optim = replace(optim, lr_scale=optim.lr_scale * cfg.init_lr_frac)
     if cfg.weight_decay is None:
         optim = replace(optim, weight_decay=0.0)
+    rows, checkpointing = micro_batch(cfg, model_config, seq_len, total, world)
     return Settings(
         model_config,
         seq_len,
-        micro_batch_rows(cfg, seq_len, total, world),
+        rows,
         _checked_total(total, seq_len),
         cfg.num_iterations if cfg.num_iterations and cfg.num_iterations > 0 else None,
         optim,
@@ -124,6 +133,7 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
         warmdown_ratio=_given(cfg.warmdown_ratio, 1.0),
         final_lr_frac=_given(cfg.final_lr_frac, 0.0),
         grad_clip=_given(cfg.grad_clip, 1.0),
+        activation_checkpointing=checkpointing,
     )
 
 
@@ -137,10 +147,31 @@ def optim_settings(cfg: TrainConfig, total_batch_size: int, generation: str | No
     return replace(published, lr_scale=scale, **given)
 
 
-def micro_batch_rows(cfg: TrainConfig, seq_len: int, total_batch_size: int, world: World) -> int:
-    """Rows of a micro-batch: as asked, else what suits the device, never more than a rank's share of the step."""
+def micro_batch(
+    cfg: TrainConfig, model_config: GPTConfig, seq_len: int, total_batch_size: int, world: World
+) -> tuple[int, bool]:
+    """(rows of a micro-batch, activation checkpointing): as asked, else what fits the device's free memory.
+
+    Never more rows than a rank's share of the step; the total batch stays the same whatever fits.
+    """
     share = max(1, math.ceil(total_batch_size / seq_len / world.world_size))
-    return min(share, cfg.device_batch_size or max(1, MICRO_BATCH_TOKENS[world.device.type] // seq_len))
+    checkpointing = cfg.activation_checkpointing
+    if cfg.device_batch_size:
+        return min(share, cfg.device_batch_size), checkpointing
+    rows = min(share, max(1, MICRO_BATCH_TOKENS[world.device.type] // seq_len))
+    if world.device.type == "cuda":
+        rows, checkpointing = rows_on_cuda(model_config, rows, seq_len, world, checkpointing)
+    return rows, checkpointing
+
+
+def rows_on_cuda(config: GPTConfig, most: int, seq_len: int, world: World, checkpointing: bool) -> tuple[int, bool]:
+    """What fits the card with least free memory; one row where by the plan nothing does, for the plan is careful."""
+    free = min(world.gather_objects(torch.cuda.mem_get_info(world.device)[0]))
+    rows, checkpointing = fitting_rows(
+        config, most, seq_len, USABLE_MEMORY * free, world_size=world.world_size,
+        element_bytes=pick_dtype(world.device).itemsize, checkpointing=checkpointing,
+    )  # fmt: skip
+    return max(1, rows), checkpointing
 
 
 def _checked_total(total_batch_size: int, seq_len: int) -> int:

@@ -1,0 +1,185 @@
+"""`nanochat plan`: what a run will need before it is started: micro-batch, memory by part, disk, hours, dollars."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from nanochat.cost import GIB, Memory, checkpoint_bytes, count_parameters, fitting_rows, flops_per_token, memory
+from nanochat.gpt import GPTConfig
+from nanochat.runtime.chips import CHIPS, Chip, find_chip
+from nanochat.runtime.world import World
+from nanochat.train.configs import BaseConfig, at_least
+from nanochat.train.settings import Settings, base_settings
+
+USABLE = 0.95  # of a card's memory: the driver and the desktop have the rest
+PUBLISHED_VOCABULARY = {"modern": 32768, "classic": 65536}
+
+
+@dataclass
+class PlanConfig:
+    """Memory, hours and cost of a pretraining run, by arithmetic alone: nothing is loaded, nothing is trained."""
+
+    depth: int = 20
+    """Layers; the one dial."""
+    gpus: int = 1
+    """GPUs, one process each."""
+    memory: str | None = None
+    """Memory of each GPU, e.g. 24GB; by default that of --chip."""
+    chip: str | None = None
+    """GPU, e.g. H100 or 4090; by default this machine's, else one with that much memory."""
+    generation: Literal["modern", "classic"] = "modern"
+    vocab_size: int | None = None
+    """Entries of the tokenizer; by default the published 32,768 (modern) or 65,536 (classic)."""
+    max_seq_len: int = 2048
+    device_batch_size: int | None = None
+    """Rows of a micro-batch on each GPU; by default what fits."""
+    total_batch_size: int | None = None
+    """Tokens of an optimizer step over all GPUs; by default from the depth."""
+    num_iterations: int | None = None
+    """Optimizer steps; by default from the depth."""
+    target_param_data_ratio: float | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type the model computes in."""
+    activation_checkpointing: bool = False
+    mfu: float | None = None
+    """Share of the chip's peak that training reaches; by default a guess for the chip."""
+    hourly_rate: float | None = None
+    """US dollars for an hour of one GPU; by default a rough public price."""
+    keep: int = 2
+    """Newest checkpoints kept."""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, depth=1, gpus=1, vocab_size=2, max_seq_len=1, device_batch_size=1, num_iterations=1)
+        found += at_least(self, total_batch_size=1, hourly_rate=0, keep=1)
+        if self.memory is not None and parse_memory(self.memory) is None:
+            found.append(f"--memory={self.memory}: give a number of gigabytes, e.g. 24GB")
+        if self.chip is not None and find_chip(self.chip) is None and (self.memory is None or self.mfu is None):
+            known = ", ".join(chip.name for chip in CHIPS)
+            found.append(f"--chip={self.chip}: unknown; use one of {known}, or leave it out and give --memory")
+        if self.mfu is not None and not 0 < self.mfu <= 1:
+            found.append(f"--mfu={self.mfu}: must be above 0 and at most 1, e.g. 0.4")
+        return found
+
+
+def parse_memory(text: str) -> int | None:
+    """`24GB`, `24 GiB` or `24` -> bytes: cards are named in powers of two. None where it is no such number."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:g|gb|gib)?\s*", text, re.IGNORECASE)
+    return int(float(match.group(1)) * GIB) if match and float(match.group(1)) > 0 else None
+
+
+@dataclass
+class Plan:
+    """What a run needs. `hours` and `usd` are None where the chip's speed or price is not known."""
+
+    model_config: GPTConfig
+    rows: int
+    accumulation: int
+    checkpointing: bool
+    total_batch_size: int
+    n_steps: int
+    memory: Memory
+    disk_bytes: int
+    hours: float | None
+    usd: float | None
+    hardware: str
+    fits: bool
+
+    def lines(self) -> list[str]:
+        """The two lines that a run begins with."""
+        extra = ", activation checkpointing" if self.checkpointing else ""
+        took = "" if self.hours is None else f", about {self.hours:.1f} h" + (f" (${self.usd:.0f})" if self.usd else "")
+        peak = f"{self.memory.peak / GIB:.1f} GiB a device"
+        parts = [("weights, gradients", self.memory.weights + self.memory.gradients), ("states", self.memory.optimizer)]
+        parts.append(("activations", self.memory.activations + self.memory.cast_weights + self.memory.head))
+        told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
+        return [
+            f"plan: {self.hardware}: micro-batches of {self.rows} row(s) ({self.accumulation} a step){extra}{took}",
+            f"plan: peak memory {peak} ({told}); checkpoints take {self.disk_bytes / 1e9:.1f} GB of disk",
+        ]
+
+    def __str__(self) -> str:
+        config, counts = self.model_config, count_parameters(self.model_config)
+        head = (
+            f"d{config.n_layer} {config.generation}: {counts.total / 1e6:,.0f}M parameters "
+            f"({counts.matrices / 1e6:,.0f}M in matrices), {self.n_steps:,} steps of {self.total_batch_size:,} tokens"
+        )
+        verdict = "" if self.fits else "\nDOES NOT FIT: use more GPUs, a smaller --depth, --vocab-size or --max-seq-len"
+        return "\n".join([head, *self.lines(), self.memory.table()]) + verdict
+
+
+def make_plan(
+    settings: Settings,
+    world_size: int,
+    n_steps: int,
+    chip: Chip | None,
+    device_type: str,
+    element_bytes: int,
+    keep: int,
+) -> Plan:
+    """The plan of a run whose settings, micro-batch included, are decided."""
+    config, rows = settings.model_config, settings.device_batch_size
+    share = -(-settings.rows_per_step // world_size)
+    how = {"world_size": world_size, "element_bytes": element_bytes, "checkpointing": settings.activation_checkpointing}
+    needs = memory(config, rows, settings.seq_len, device_type=device_type, **how)  # type: ignore[arg-type]
+    flops = flops_per_token(config, settings.seq_len) * settings.total_batch_size * n_steps
+    speed = chip.tflops * 1e12 * chip.mfu * world_size if chip and chip.tflops else None
+    hours = None if speed is None else flops / speed / 3600
+    usd = None if hours is None or chip is None else hours * chip.usd * world_size
+    hardware = f"{world_size} x {chip.name}" if chip else f"{world_size} process(es) on {device_type}"
+    return Plan(
+        config, rows, -(-share // rows), settings.activation_checkpointing, settings.total_batch_size, n_steps, needs,
+        (keep + 2) * checkpoint_bytes(config), hours, usd, hardware, fits=True,
+    )  # fmt: skip
+
+
+def run_plan(settings: Settings, world: World, n_steps: int, compute_dtype: torch.dtype | None, keep: int) -> Plan:
+    """The plan of the run that is about to start here."""
+    chip = find_chip(torch.cuda.get_device_name(world.device)) if world.device.type == "cuda" else None
+    element_bytes = (compute_dtype or torch.float32).itemsize
+    return make_plan(settings, world.world_size, n_steps, chip, world.device.type, element_bytes, keep)
+
+
+def plan(config: PlanConfig) -> str:
+    """What `nanochat plan` prints. Raises ValueError where the settings do not fit each other."""
+    chip, budget = _chip(config)
+    vocab_size = config.vocab_size or PUBLISHED_VOCABULARY[config.generation]
+    names = ("depth", "generation", "max_seq_len", "total_batch_size", "num_iterations", "target_param_data_ratio")
+    given: dict[str, Any] = {name: getattr(config, name) for name in names}
+    base = BaseConfig(device_batch_size=config.device_batch_size or 1, **given)
+    world = World(0, 0, config.gpus, torch.device("cpu"))
+    settings = base_settings(base, vocab_size, world)
+    element_bytes = getattr(torch, config.dtype).itemsize
+    share = max(1, -(-settings.rows_per_step // config.gpus))
+    how = {"world_size": config.gpus, "element_bytes": element_bytes, "checkpointing": config.activation_checkpointing}
+    rows, checkpointing = config.device_batch_size or 0, config.activation_checkpointing
+    if not rows:
+        rows, checkpointing = fitting_rows(settings.model_config, share, settings.seq_len, budget, **how)
+    settings = replace(settings, device_batch_size=min(share, max(1, rows)), activation_checkpointing=checkpointing)
+    assert settings.n_steps is not None
+    made = make_plan(settings, config.gpus, settings.n_steps, chip, "cuda", element_bytes, config.keep)
+    made.fits = made.memory.peak <= budget
+    return str(made)
+
+
+def _chip(config: PlanConfig) -> tuple[Chip | None, float]:
+    """The chip to plan for, with the given speed and price, and the bytes that may be used on it."""
+    given = parse_memory(config.memory) if config.memory else None
+    chip: Chip | None
+    if config.chip:
+        chip = find_chip(config.chip) or Chip(config.chip, 0.0)
+    elif given is None:
+        here = find_chip(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        chip = here or find_chip("H100")
+    else:  # the fastest whose memory it could be
+        sizes = [chip for chip in CHIPS if chip.memory_gb == given / GIB and chip.tflops]
+        chip = max(sizes, key=lambda chip: chip.tflops or 0, default=None)
+    if chip is not None:
+        chip = replace(
+            chip, mfu=config.mfu or chip.mfu, usd=chip.usd if config.hourly_rate is None else config.hourly_rate
+        )
+    size = given or ((chip.memory_gb or 0) * GIB if chip else 0)
+    return chip, USABLE * size
