@@ -136,7 +136,7 @@ def test_steps_of_many_tokens(build, tokenizer):
         exact = convert(build("modern", tokenizer.get_vocab_size()), kind).float()
         exact.compute_dtype = torch.float32
         native, plain = Engine(model, tokenizer).runner, Engine(exact, tokenizer, native=False).runner
-        native.native._max_scores = 10**9
+        native.native.has_tiles = True
         generator = random.Random(1)
         for n_tokens in (17, 33, 100, 250):
             sequence = Sequence(0, [generator.randrange(256) for _ in range(n_tokens)], SamplingParams())
@@ -144,6 +144,31 @@ def test_steps_of_many_tokens(build, tokenizer):
             rows = [Row(sequence, 0, n_tokens, 0)]
             difference = (native.run(rows, 20) - plain.run(rows, 20)).abs().max()
             assert float(difference) < (1e-4 if kind == "float32" else 0.3)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+@pytest.mark.parametrize("generation", ["classic", "modern"])
+def test_cutting_prompts_changes_no_bit(build, tokenizer, generation, kind):
+    """Where everything goes through the C code, answers are the same to the last bit whatever else is going on."""
+    model = convert(build(generation, tokenizer.get_vocab_size()), kind)
+    generator = random.Random(3)
+    shared = [generator.randrange(256) for _ in range(100)]
+    prompts = [shared + [generator.randrange(256) for _ in range(n)] for n in (1, 20, 90, 200)] + [[5], shared[:96]]
+    settings = {"max_tokens": 48, "temperature": 0.7, "seed": 0, "logprobs": 3, "tools": "off", "ignore_end": True}
+
+    def run(prompts, seed=0, **engine_settings):
+        engine = Engine(model, tokenizer, **engine_settings)
+        engine.runner.native.has_tiles = True
+        done = engine.complete(prompts, **{**settings, "seed": seed})
+        return [(c.ids, c.logprobs) for c in done], engine.stats().preemptions
+
+    expected, _ = run(prompts)
+    assert run(prompts, reuse_prefixes=False)[0] == expected
+    assert run(prompts, max_step_tokens=37)[0] == expected
+    assert [run([prompt], seed=n)[0][0] for n, prompt in enumerate(prompts)] == expected
+    preempting, n_preempted = run(prompts, cache_tokens=512, max_step_tokens=100)
+    assert preempting == expected and n_preempted > 0
 
 
 @needs_compiler

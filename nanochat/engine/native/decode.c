@@ -42,7 +42,7 @@ static void smear(const Model *m, const Step *s, int64_t t) {
     for (int64_t i = 0; i < m->width; i++) {
         float before = 0;
         if (s->previous[t] >= 0) before = scalar(s->embeddings, s->previous[t] * m->width + i, s->kv_kind);
-        else if (s->previous[t] == -2) before = own[i - m->width];
+        else if (s->previous[t] == -2) before = rounded(own[i - m->width], s->kv_kind); // as it is stored
         s->x[t * m->width + i] = own[i] + gate * before;
         store_as(s->embeddings, s->slots[t] * m->width + i, own[i], s->kv_kind);
     }

@@ -15,10 +15,11 @@ from nanochat.engine.quantize import Int8Linear
 from nanochat.engine.scheduler import Row
 from nanochat.gpt import GPT, LOGIT_CAP, Linear
 
-MAX_TOKENS = 256  # of one step
-# Prompts are read here only while attention over them is little work (queries times keys): torch's is faster, but has
-# a cost for each operation. Measured on d12, one core, bf16: 64 tokens 33 ms here, 49 in torch; 512 tokens 289 and 170.
-MAX_SCORES, MAX_SCORES_ON_TILES = 2_048, 16_384
+# Without matrix units, prompts are read here only while they and attention over them (queries times keys) are little
+# work: torch's products are faster then, though each of its operations costs. With them everything is read here, at
+# torch's speed (d12 bf16, one core: 64 tokens 50 ms here, 78 in torch; 512 tokens 421 and 376), and to the same bits
+# however a prompt is cut.
+MAX_TOKENS, MAX_SCORES = 256, 2_048
 LANES = 16
 BLOCK_QUERIES, MAX_QUERIES = 8, 64  # that attention handles together: usually, and at most
 
@@ -68,7 +69,7 @@ class NativeDecoder:
         loaded.forward.argtypes, loaded.forward.restype = [POINTER(Model), POINTER(Step), c_void_p], None
         self._kept: list[Any] = []
         self._struct = self._describe()
-        self._max_scores = MAX_SCORES_ON_TILES if loaded.has_tiles(self._struct.head.kind) else MAX_SCORES
+        self.has_tiles = bool(loaded.has_tiles(self._struct.head.kind))
         self._block_tokens = max(1, BLOCK_QUERIES * model.config.n_kv_head // model.config.n_head)
         self._scratch = dict.fromkeys(("x", "scores"), torch.empty(0))
 
@@ -114,7 +115,8 @@ class NativeDecoder:
     def takes(self, rows: list[Row]) -> bool:
         """Whether a step is better done here than by the model itself."""
         reading = sum(row.n_tokens * row.stop for row in rows if row.n_tokens > 1)
-        return sum(row.n_tokens for row in rows) <= MAX_TOKENS and reading <= self._max_scores
+        few = sum(row.n_tokens for row in rows) <= MAX_TOKENS and reading <= MAX_SCORES
+        return self.has_tiles or few
 
     def run(self, rows: list[Row], cache: KVCache) -> Tensor:
         """Logits (S, V) fp32 of the rows that sample; keys and values of all tokens go into the cache."""

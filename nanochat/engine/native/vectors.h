@@ -54,6 +54,13 @@ INLINE float scalar(const void *base, int64_t at, int kind) {
     return value;
 }
 
+// A value as it comes back after `store_as`
+INLINE float rounded(float value, int kind) {
+    float stored;
+    store_as(&stored, 0, value, kind);
+    return scalar(&stored, 0, kind);
+}
+
 INLINE float sum(vf v) {
 #ifdef __AVX512F__
     return _mm512_reduce_add_ps((__m512)v);
