@@ -46,10 +46,11 @@ def list_shards(folder: str | Path) -> list[Path]:
     return [path for match, path in sorted(numbered, key=lambda pair: int(pair[0].group(1)))]
 
 
-def shard_paths(folder: str | Path) -> tuple[list[Path], Path]:
+def shard_paths(folder: str | Path, skip_bad: bool = False) -> tuple[list[Path], Path]:
     """(training shards, validation shard) of a folder, or of the `base_data` inside it.
 
-    Raises ValueError when there are fewer than two shards, or a shard's size is not the manifest's.
+    Raises ValueError when there are fewer than two shards, or a shard's size is not the manifest's (`skip_bad`: the
+    validation shard's; the reader of the others finds out).
     """
     folder = Path(folder)
     if not list_shards(folder) and (folder / "base_data").is_dir():
@@ -63,7 +64,7 @@ def shard_paths(folder: str | Path) -> tuple[list[Path], Path]:
     if len(paths) == 1:
         raise ValueError(f"{folder}: only {paths[0].name} is here; training and validation need one each; {GET_DATA}")
     listed = {entry["name"]: entry for entry in manifest.get("shards", [])}
-    for path in paths:
+    for path in paths[-1:] if skip_bad else paths:
         expected = listed.get(path.name, {}).get("bytes")
         if expected is not None and path.stat().st_size != expected:
             raise damaged_shard(path, ValueError(f"{path.stat().st_size:,} bytes, but {MANIFEST} says {expected:,}"))

@@ -44,15 +44,15 @@ def describe(folder: str | Path) -> str:
     return f"{folder}: {about}: {', '.join(parts)}"
 
 
-def find_shards(data: str | None = None) -> tuple[list[Path], Path]:
+def find_shards(data: str | None = None, skip_bad: bool = False) -> tuple[list[Path], Path]:
     """(training shards, validation shard): a folder of shards is used as it is, other text is imported first.
 
     `data` None means the base directory's `base_data`. Raises ValueError saying how to get data when there is none.
     """
     if data is None:
-        return shard_paths(base_dir() / "base_data")
+        return shard_paths(base_dir() / "base_data", skip_bad)
     folder = Path(data).expanduser()
     if list_shards(folder) or list_shards(folder / "base_data"):
-        return shard_paths(folder)
+        return shard_paths(folder, skip_bad)
     out_dir = base_dir() / "own_text" / (folder.resolve().stem or "text")
     return shard_paths(import_text(folder, out_dir).folder)

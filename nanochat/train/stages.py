@@ -31,7 +31,7 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     """Pretrain on text shards. Returns the run's record (metrics, checkpoint, samples)."""
     from nanochat.dataset.sources import find_shards
 
-    train_paths, validation_path = find_shards(cfg.data)
+    train_paths, validation_path = find_shards(cfg.data, cfg.skip_bad_shards)
     tokenizer = Tokenizer.from_pretrained(cfg.tokenizer) if cfg.tokenizer else Tokenizer.load()
     settings = base_settings(cfg, tokenizer.get_vocab_size(), world)
     model = GPT(settings.model_config).to(world.device)

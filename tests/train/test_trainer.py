@@ -206,7 +206,9 @@ def test_resume_with_other_settings_names_them_and_changes_nothing(data, single)
     stages.base(base_config(), single)
     directory = data / "base_checkpoints" / "t"
     before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
-    with pytest.raises(ValueError, match=r"n_steps: 6 then, 8 now.*matrix_lr: 0.02 then, 0.5 now.*seed: 42 then, 7 now"):
+    with pytest.raises(
+        ValueError, match=r"n_steps: 6 then, 8 now.*matrix_lr: 0.02 then, 0.5 now.*seed: 42 then, 7 now"
+    ):
         stages.base(base_config(num_iterations=8, matrix_lr=0.5, seed=7, resume=True), single)
     assert before == {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
     stages.base(base_config(device_batch_size=4, resume=True), single)  # that one may change
