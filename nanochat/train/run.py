@@ -26,6 +26,7 @@ from nanochat.gpt import GPT
 from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
 from nanochat.runtime.metrics import MetricLog
+from nanochat.runtime.preflight import preflight
 from nanochat.runtime.records import write_record
 from nanochat.runtime.run_dir import code_version
 from nanochat.runtime.watch import Watch, say_lost
@@ -64,6 +65,7 @@ class Run:
         self.world, self.prompts, self.parent = world, prompts, parent
         self.directory = checkpoint_dir(stage, tag)
         self.samples: list[dict[str, str]] = []
+        preflight(world)
         self.history: list[dict[str, Any]] = []  # metrics of the part of the run before a resume
         self.resumed_from: int | None = None
         self.evaluated = True  # whether the evaluations of that step have been made
