@@ -147,8 +147,8 @@ class ChatTrainConfig(TrainConfig):
     data: list[str] = field(default_factory=list)
     """Your own conversations, mixed in: file.jsonl, or file.jsonl:3 for three epochs. May be given several times."""
     mixture: str = "auto"
-    """Built-in conversations: `standard` (the published mixture), `world` (the embedded world), `none` (only --data and --persona);
-    `auto`: standard when its data sets are there, else world."""
+    """Built-in conversations: `standard` (the published mixture), `world` (the embedded world), `none` (only --data
+    and --persona); `auto`: standard when its data sets are there, else world."""
     persona: str | None = None
     """YAML file saying who the model is; by default the built-in persona."""
     num_epochs: float = 1.0
