@@ -24,7 +24,7 @@ ORDER = [
     ("dataloader",),
     ("checkpoint_manager", "importers", "export"),
     ("optim",),
-    ("gpt", "attention", "cost"),
+    ("gpt", "attention", "cost", "fp8"),
     ("tokenizer",),
     ("config", "config_values"),
     ("runtime",),

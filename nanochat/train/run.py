@@ -22,6 +22,7 @@ from nanochat.checkpoint_manager import (
 from nanochat.config import as_dict, dump
 from nanochat.dataloader.documents import Documents
 from nanochat.dataloader.loader import PackedLoader
+from nanochat.fp8 import use_fp8
 from nanochat.gpt import GPT
 from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
@@ -94,6 +95,8 @@ class Run:
         """The loop over `source`, at its beginning or where a resumed run goes on."""
         groups = parameter_groups(self.model, self.settings.optim)
         self.model.activation_checkpointing = self.settings.activation_checkpointing
+        if isinstance(self.cfg, BaseConfig) and self.cfg.fp8:
+            use_fp8(self.model)
         trainer = Trainer(
             self.model, source, Optimizer(groups, self.world), self.settings.schedule(n_steps), self.world,
             grad_clip=self.settings.grad_clip, hidden_fn=hidden_fn, description=self.stage,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nanochat.cost import fitting_rows, flops_per_token
+from nanochat.fp8 import check_fp8
 from nanochat.gpt import GPTConfig
 from nanochat.optim.groups import OptimConfig, published_settings
 from nanochat.optim.schedule import Schedule
@@ -66,6 +67,8 @@ class Settings:
 
 def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
     """Pretraining: `--depth` gives the rest. Raises ValueError with every value that does not fit."""
+    if cfg.fp8:
+        check_fp8(world.device)
     modern, shape = cfg.generation == "modern", shape_for_depth(cfg.depth, cfg.aspect_ratio, cfg.head_dim)
     pattern = cfg.window_pattern or ("SSSL" if modern and world.device.type == "cuda" else "L")
     seq_len = cfg.max_seq_len or 2048
