@@ -191,12 +191,11 @@ def test_vanished_clients_free_their_slots(own_server):
 
 def test_a_client_that_does_not_read_holds_no_slot(own_server, monkeypatch):
     monkeypatch.setattr("nanochat.serve.wire.SEND_TIME_S", 0.2)
-    monkeypatch.setattr("nanochat.serve.openai_api.event", lambda value: "data: " + "x" * 200_000 + "\n\n")
+    monkeypatch.setattr("nanochat.serve.openai_api.event", lambda value: "data: " + "x" * 2_000_000 + "\n\n")
     running = own_server()
+    running.engine.step_s = 0.1  # 20 s for the whole answer
     connection = raw_stream(running, 200)
-    start = time.monotonic()
-    running.wait_until_idle()
-    assert time.monotonic() - start < 5
+    running.wait_until_idle()  # within 10 s
     connection.close()
 
 
@@ -267,7 +266,8 @@ def test_the_command_stops_orderly_and_survives_a_dead_worker(base_dir, checkpoi
     """Two worker processes: one is killed in the middle of an answer, SIGTERM ends the rest with exit code 0."""
     words = [*COMMAND, "-n", "2", "-m", "4"]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    threading.Timer(60, process.kill).start()
+    guard = threading.Timer(120, process.kill)
+    guard.start()
     try:
         url = next(line for line in process.stdout if "http://" in line).split()[2]
         body = {"prompt": "abc", "max_tokens": 200, "temperature": 0}
@@ -286,13 +286,14 @@ def test_the_command_stops_orderly_and_survives_a_dead_worker(base_dir, checkpoi
             assert len(kept) + len(lost) == 4 and len(kept) >= 2
             assert all(reply.json()["choices"][0]["text"] == whole for reply in kept)
             assert http.get(f"{url}/health/ready").status_code == 200  # the other one still works
-            end = time.monotonic() + 40
+            end = time.monotonic() + 80
             while http.get(f"{url}/health").json()["available_workers"] < 2:
                 assert time.monotonic() < end, "the dead worker was not started again"
                 time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=30) == 0
     finally:
+        guard.cancel()
         process.kill()
         process.stdout.close()
 
