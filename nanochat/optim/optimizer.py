@@ -134,6 +134,11 @@ class Optimizer:
                 f"optimizer state does not fit the model: missing groups {missing}, unknown groups {extra}"
             )
         for name, shards in self.shards.items():
+            if len(shards) != len(state["state"][name]):
+                raise ValueError(
+                    f"optimizer state of {name} is of {len(state['state'][name])} tensors where this model has "
+                    f"{len(shards)}; resume with the settings of the run that saved it"
+                )
             for shard, full in zip(shards, state["state"][name], strict=True):
                 shard.load_full_state(full)
         self.n_updates = state["n_updates"]

@@ -57,7 +57,7 @@ class PlanConfig:
         found += at_least(self, total_batch_size=1, hourly_rate=0, keep=1)
         if self.memory is not None and parse_memory(self.memory) is None:
             found.append(f"--memory={self.memory}: give a number of gigabytes, e.g. 24GB")
-        if self.chip is not None and find_chip(self.chip) is None and (self.memory is None or self.mfu is None):
+        if self.chip is not None and find_chip(self.chip) is None and self.memory is None:
             known = ", ".join(chip.name for chip in CHIPS)
             found.append(f"--chip={self.chip}: unknown; use one of {known}, or leave it out and give --memory")
         if self.mfu is not None and not 0 < self.mfu <= 1:

@@ -1,0 +1,73 @@
+"""`nanochat plan` and the micro-batch that follows from a card's memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nanochat.cost import GIB
+from nanochat.gpt import GPTConfig
+from nanochat.runtime.world import World
+from nanochat.train import settings as module
+from nanochat.train.configs import BaseConfig
+from nanochat.train.plan import PlanConfig, parse_memory, plan, run_plan
+from nanochat.train.settings import base_settings
+
+
+def test_d20_on_one_24_gb_card():
+    said = plan(PlanConfig(depth=20, gpus=1, memory="24GB"))
+    assert "DOES NOT FIT" not in said and "1 x 4090" in said and "activation checkpointing" not in said
+    for word in ("weights", "gradients", "optimizer", "activations", "head", "peak", "disk", " h ($"):
+        assert word in said
+    classic = plan(PlanConfig(depth=20, memory="24GB", generation="classic"))
+    assert "561M parameters" in classic and "DOES NOT FIT" not in classic
+
+
+def test_what_does_not_fit_is_said_and_what_needs_checkpointing_takes_it():
+    assert "DOES NOT FIT" in plan(PlanConfig(depth=32, memory="24GB"))
+    assert "activation checkpointing" in plan(PlanConfig(depth=12, memory="6GB"))
+
+
+def test_more_gpus_share_states_and_hours():
+    one, eight = (plan(PlanConfig(depth=12, gpus=gpus, chip="H100")) for gpus in (1, 8))
+    hours = [float(said.split("about ")[1].split(" h")[0]) for said in (one, eight)]
+    assert hours[0] == pytest.approx(8 * hours[1], abs=0.5) and "8 x H100" in eight
+
+
+@pytest.mark.parametrize(
+    "text, size", [("24GB", 24), ("24 GiB", 24), ("5.5g", 5.5), ("80", 80), ("x", None), ("0", None)]
+)
+def test_memory_sizes(text, size):
+    assert parse_memory(text) == (None if size is None else int(size * GIB))
+
+
+def test_problems_name_the_flag():
+    said = "\n".join(PlanConfig(depth=0, memory="much", mfu=2.0).problems())
+    for flag in ("--depth=0", "--memory=much", "--mfu=2.0"):
+        assert flag in said
+    assert "--chip=abacus" in PlanConfig(chip="abacus").problems()[0]
+    assert " h" not in plan(PlanConfig(chip="abacus", memory="24GB")).splitlines()[1], "its speed is not known"
+    assert PlanConfig().problems() == []
+
+
+def test_micro_batch_follows_free_memory_at_a_constant_total(monkeypatch):
+    config = GPTConfig(2048, 32768, 12, 6, 6, 768, "L", "modern")
+    world, chosen = World(0, 0, 1, torch.device("cuda")), []
+    monkeypatch.setattr(module, "pick_dtype", lambda device: torch.float16)
+    for gib in (6, 8, 16, 24, 80):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, gib=gib: (gib * GIB, gib * GIB))
+        chosen.append(module.micro_batch(BaseConfig(), config, 2048, 2**19, world))
+    rows = [rows for rows, _ in chosen]
+    assert rows == sorted(rows) and rows[0] >= 1 and rows[-1] == 32  # 65,536 tokens are enough for any GPU
+    assert chosen[0][1] and not chosen[-1][1], "only the small card recomputes activations"
+    assert module.micro_batch(BaseConfig(device_batch_size=3), config, 2048, 2**19, world) == (3, False)
+    assert module.micro_batch(BaseConfig(), config, 2048, 4096, world)[0] == 2  # a rank's whole share
+
+
+def test_a_run_says_its_plan_in_two_lines():
+    world = World(0, 0, 2, torch.device("cpu"))
+    cfg = BaseConfig(depth=2, max_seq_len=128, total_batch_size=1536, num_iterations=5, device_batch_size=2)
+    lines = run_plan(base_settings(cfg, 1000, world), world, 5, torch.float32, keep=2).lines()
+    assert len(lines) == 2 and "2 row(s) (3 a step)" in lines[0] and "GiB a device" in lines[1]
+    with pytest.raises(ValueError, match="--fp8"):
+        base_settings(BaseConfig(fp8=True), 1000, world)
