@@ -86,7 +86,8 @@ class RLRun(Run):
 
     def _examination(self, source: RolloutSource, asked: Questions, log: MetricLog) -> Examination:
         cfg = self.cfg
-        sampling = Sampling(cfg.max_new_tokens, cfg.temperature, cfg.top_k or None, cfg.eval_samples, cfg.seed)
+        # The model itself, whatever it explores with: temperature 1, every token.
+        sampling = Sampling(cfg.max_new_tokens, 1.0, None, cfg.eval_samples, cfg.seed)
         return Examination(source, asked.held_out, cfg.eval_examples, sampling, cfg.eval_every, log)
 
     def _announce(self, n_steps: int) -> None:
