@@ -164,6 +164,5 @@ static void attend(const Run *run, int64_t layer, int64_t t, int64_t count, int6
     const int64_t e = run->model->head_dim;
     const int kind = (int)run->step->kv_kind;
     if (e == 128 && kind == BF16) attend_as(run, layer, t, count, g, 128, BF16); // constants, for loops without a test
-    else if (kind == BF16) attend_as(run, layer, t, count, g, e, BF16);
-    else attend_as(run, layer, t, count, g, e, F32);
+    else attend_as(run, layer, t, count, g, e, kind);
 }

@@ -1,6 +1,7 @@
 """Compiles the C source beside this file for the processor at hand, once, and loads it.
 
 Needs only a C compiler (`cc`, `gcc`, `clang` or `$CC`); without one, or where it fails, the engine uses gpt.py alone.
+`NANOCHAT_NATIVE=0` does without; any value but 1 is the folder to keep the library in, not `<base>/native`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ COMPILE_LIMIT_S = 120
 @functools.lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The compiled library, from `<base>/native/` when an earlier process made it; None where it cannot be had."""
-    if os.environ.get("NANOCHAT_NATIVE", "1") == "0" or sys.byteorder != "little":
+    if os.environ.get("NANOCHAT_NATIVE") == "0" or sys.byteorder != "little":
         return None
     compiler = find_compiler()
     if compiler is None:
@@ -53,7 +54,8 @@ def compiled(compiler: list[str]) -> Path | None:
     source = b"".join((folder / name).read_bytes() for name in SOURCES)
     facts = "\n".join([*compiler, *FLAGS, platform.machine(), sys.platform, processor_features()])
     name = hashlib.sha256(source + facts.encode()).hexdigest()[:24]
-    path = base_dir() / "native" / f"decode-{name}.so"
+    setting = os.environ.get("NANOCHAT_NATIVE", "1")
+    path = (base_dir() / "native" if setting in ("", "1") else Path(setting)) / f"decode-{name}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:

@@ -135,7 +135,8 @@ INLINE int some(const Product *p, int kind, int form, const int64_t *row, int64_
     else if (n == count) floats(p, kind, row, t0, count, result);
     WITH(1)
     WITH(2)
-    WITH(3) WITH(4)
+    WITH(3)
+    WITH(4)
 #undef WITH
         return (int)n;
 }
@@ -154,30 +155,37 @@ INLINE void rows_block(const Product *p, int kind, int form, int64_t first) {
     }
 }
 
-// Rows `from` to `to` - 1 of the weights; kind and form are constants
-INLINE void linear_as(const Product *p, int kind, int form, int64_t from, int64_t to) {
-#ifdef __AMX_TILE__
-    if (form == TILES && p->w->rows >= BLOCK_ROWS) {
-        for (int64_t i = from; i < to; i += BLOCK_ROWS) tiles_block(p, kind, i);
-        return;
+// Rows `from` to `to` - 1 of the product, for each kind of weights and form of input: once each, constants inside
+#define ROW_LOOP(name, kind, form)                                                                                     \
+    static void name(const Product *p, int64_t from, int64_t to) {                                                     \
+        for (int64_t i = from; i < to; i += ROWS) rows_block(p, kind, form, i);                                        \
     }
-#endif
-    for (int64_t i = from; i < to; i += ROWS) rows_block(p, kind, form == TILES ? FLOATS : form, i);
+ROW_LOOP(rows_f32, F32, FLOATS)
+ROW_LOOP(rows_bf16, BF16, FLOATS)
+ROW_LOOP(rows_int8, INT8, FLOATS)
+ROW_LOOP(rows_pairs, BF16, PAIRS)
+ROW_LOOP(rows_bytes, INT8, BYTES)
+#undef ROW_LOOP
+
+#ifdef __AMX_TILE__
+static void rows_tiles(const Product *p, int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; i += BLOCK_ROWS)
+        if (p->w->kind == BF16) tiles_block(p, BF16, i);
+        else tiles_block(p, INT8, i);
 }
+#endif
 
 // The team shares the rows
 static void linear(Team *team, int *loop, const Product *p) {
     const int number = begin_loop(team, loop), kind = (int)p->w->kind, form = form_of(kind, p->n_tokens);
-    for (int64_t from; (from = take(team, number, CHUNK)) < p->w->rows;) {
-        const int64_t to = from + CHUNK < p->w->rows ? from + CHUNK : p->w->rows;
-        if (kind == F32) linear_as(p, F32, FLOATS, from, to);
-        else if (kind == BF16 && form == TILES) linear_as(p, BF16, TILES, from, to);
-        else if (kind == BF16 && form == PAIRS) linear_as(p, BF16, PAIRS, from, to);
-        else if (kind == BF16) linear_as(p, BF16, FLOATS, from, to);
-        else if (form == TILES) linear_as(p, INT8, TILES, from, to);
-        else if (form == BYTES) linear_as(p, INT8, BYTES, from, to);
-        else linear_as(p, INT8, FLOATS, from, to);
-    }
+    void (*rows)(const Product *, int64_t, int64_t) = kind == F32 ? rows_f32 : kind == BF16 ? rows_bf16 : rows_int8;
+    if (form == PAIRS) rows = rows_pairs;
+    if (form == BYTES) rows = rows_bytes;
+#ifdef __AMX_TILE__
+    if (form == TILES && p->w->rows >= BLOCK_ROWS) rows = rows_tiles;
+#endif
+    for (int64_t from; (from = take(team, number, CHUNK)) < p->w->rows;)
+        rows(p, from, from + CHUNK < p->w->rows ? from + CHUNK : p->w->rows);
 }
 
 // Bring the input into the form that weights of this kind want, shared by the team, who have met before and meet after
