@@ -89,7 +89,7 @@ def main() -> None:
         wall_s = time.monotonic() - started
         shutil.rmtree(folder, ignore_errors=True)
         Path(folder).mkdir()
-    quiet = statistics.mean(clock.quiet)
+    quiet = statistics.mean(clock.quiet or clock.writing or [0.0])
     writing_s = sum(clock.writing)
     slower_s = sum(max(0.0, seconds - quiet) for seconds in clock.writing)
     n_saves = max(1, clock.n_saves)
