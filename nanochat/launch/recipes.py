@@ -25,8 +25,8 @@ CPU: dict[str, Settings] = {
     "base": {
         "depth": 4,
         "max_seq_len": 256,
-        "total_batch_size": 8192,
-        "num_iterations": 540,
+        "total_batch_size": 4096,
+        "num_iterations": 700,
         "eval_every": -1,
         "eval_tokens": 65_536,
         "sample_every": -1,
@@ -34,8 +34,8 @@ CPU: dict[str, Settings] = {
     },
     "mid": {
         "mixture": "world",
-        "total_batch_size": 8192,
-        "num_iterations": 200,
+        "total_batch_size": 4096,
+        "num_iterations": 270,
         "compile": True,  # the base stage has compiled the same shape, so this takes seconds
         "eval_every": -1,
         "eval_tokens": 65_536,
@@ -43,8 +43,8 @@ CPU: dict[str, Settings] = {
     },
     "sft": {
         "mixture": "world",
-        "total_batch_size": 8192,
-        "num_iterations": 70,
+        "total_batch_size": 4096,
+        "num_iterations": 90,
         "compile": True,
         "init_lr_frac": 0.3,
         "eval_every": -1,
