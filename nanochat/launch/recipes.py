@@ -26,7 +26,7 @@ CPU: dict[str, Settings] = {
         "depth": 4,
         "max_seq_len": 256,
         "total_batch_size": 4096,
-        "num_iterations": 700,
+        "num_iterations": 740,
         "eval_every": -1,
         "eval_tokens": 65_536,
         "sample_every": -1,
