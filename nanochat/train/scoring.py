@@ -14,6 +14,8 @@ from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT
 
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # fp32 logits alive at once
+# Rows are padded to a multiple of this: few different shapes. Libraries keep memory for each shape they have met.
+WIDTHS = 16
 
 
 @torch.no_grad()
@@ -60,7 +62,7 @@ def micro_batches(
     order = sorted(range(len(rows)), key=lambda number: (-len(rows[number][0]), number))
     batches: list[tuple[Batch, list[int]]] = []
     while order:
-        width = len(rows[order[0]][0]) - 1
+        width = -(-(len(rows[order[0]][0]) - 1) // WIDTHS) * WIDTHS
         n = max(1, min(len(order), budget_tokens // max(1, width)))
         batches.append((_padded([rows[number] for number in order[:n]], width, padding), order[:n]))
         order = order[n:]

@@ -98,10 +98,10 @@ def test_scores_are_those_of_the_whole_forward_pass(model):
 def test_micro_batches_hold_every_row_once_and_keep_to_the_budget():
     lengths = [5, 30, 7, 7, 12, 2, 50]
     rows = [([number + 1] * n, [0.0] + [float(number + 1)] * (n - 1)) for number, n in enumerate(lengths)]
-    batches = micro_batches(rows, 40, 0)
+    batches = micro_batches(rows, 64, 0)
     assert sorted(number for _, numbers in batches for number in numbers) == list(range(len(rows)))
     for batch, numbers in batches:
-        assert batch.input_ids.numel() <= 40 or len(numbers) == 1
+        assert batch.input_ids.numel() <= 64 or len(numbers) == 1
         for row, number in enumerate(numbers):
             n = lengths[number] - 1
             assert batch.targets[row, :n].tolist() == [number + 1] * n
@@ -123,9 +123,11 @@ def test_only_what_the_model_chose_is_weighed(model, tokenizer, monkeypatch):
     (batch,) = own.next_step()
     prompt = tokenizer.render_for_completion(own.conversation(0))
     before = [0.0] * (len(prompt) - 1)
-    assert batch.weights.tolist() == [[*before, 0.5, 0.0, 0.0, 0.5, 0.5], [*before, -0.5, -0.5, 0.0, 0.0, 0.0]]
-    assert batch.targets[0].tolist() == [*prompt[1:], 11, 12, 13, 14, called.stop_token]
-    assert batch.input_ids[0].tolist() == [*prompt, 11, 12, 13, 14]
+    n = len(prompt) + 4
+    weights = [[*before, 0.5, 0.0, 0.0, 0.5, 0.5], [*before, -0.5, -0.5, 0.0, 0.0, 0.0]]
+    assert batch.weights[:, :n].tolist() == weights and not batch.weights[:, n:].any()
+    assert batch.targets[0, :n].tolist() == [*prompt[1:], 11, 12, 13, 14, called.stop_token]
+    assert batch.input_ids[0, :n].tolist() == [*prompt, 11, 12, 13, 14]
     assert own.stats["reward"] == 0.5 and own.stats["cut_off"] == 0.5 and own.stats["length_tokens"] == 3.5
 
 
