@@ -10,14 +10,16 @@ import torch
 
 from nanochat.engine import Engine
 from nanochat.engine.kv_cache import StepView
-from nanochat.engine.native import build
+from nanochat.engine.native import build as build_module
 from nanochat.engine.native.decoder import unsupported
 from nanochat.engine.quantize import Int8Linear, quantize_int8, quantize_rows, weight_bytes_read
 from nanochat.engine.scheduler import Row
 from nanochat.engine.sequence import SamplingParams, Sequence
 from nanochat.gpt import GPT, GPTConfig, Linear
 
-needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C compiler: the engine uses gpt.py alone")
+needs_compiler = pytest.mark.skipif(
+    build_module.find_compiler() is None, reason="no C compiler: the engine uses gpt.py alone"
+)
 
 
 def convert(model: GPT, kind: str) -> GPT:
@@ -107,14 +109,13 @@ def test_a_tokens_logits_do_not_depend_on_its_neighbours(build, tokenizer, kind)
 @needs_compiler
 @pytest.mark.parametrize("flags", ["-mno-amx-tile", "-mno-amx-tile -mno-avx512bf16 -mno-avx512vnni", "-mno-avx512f"])
 @torch.no_grad()
-def test_every_form_of_product(build, tokenizer, monkeypatch, flags):
+def test_every_form_of_product(build, tokenizer, monkeypatch, tmp_path, flags):
     """What processors with fewer instructions would run."""
-    from nanochat.engine.native import build as module
-
-    monkeypatch.setenv("CC", " ".join([*module.find_compiler(), *flags.split()]))
-    module.library.cache_clear()
+    monkeypatch.setenv("CC", " ".join([*build_module.find_compiler(), *flags.split()]))
+    monkeypatch.setenv("NANOCHAT_NATIVE", str(tmp_path))
+    build_module.library.cache_clear()
     try:
-        if module.library() is None:
+        if build_module.library() is None:
             pytest.skip(f"the compiler knows no {flags}")
         for kind in ("float32", "bfloat16", "int8"):
             model, exact = (convert(build("classic", tokenizer.get_vocab_size()), kind) for _ in range(2))
@@ -124,7 +125,7 @@ def test_every_form_of_product(build, tokenizer, monkeypatch, flags):
                 difference = native.run(rows, 61) - plain.run(rows, 61)
                 assert not len(difference) or float(difference.abs().max()) < (1e-4 if kind == "float32" else 0.3)
     finally:
-        module.library.cache_clear()
+        build_module.library.cache_clear()
 
 
 @needs_compiler
@@ -221,18 +222,33 @@ def test_what_the_c_code_does_not_know_is_left_to_the_model(build, tokenizer):
 
 
 def test_without_a_compiler_the_model_itself_answers(build, tokenizer, monkeypatch):
-    from nanochat.engine.native import build as module
-
     model = build("classic", tokenizer.get_vocab_size())
     expected = Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)[0].ids
-    module.library.cache_clear()
+    build_module.library.cache_clear()
     monkeypatch.setenv("CC", "no-such-compiler")
     try:
         engine = Engine(model, tokenizer)
         assert engine.runner.native is None
         assert engine.complete([[1, 2, 3]], max_tokens=20)[0].ids == expected
     finally:
-        module.library.cache_clear()
+        build_module.library.cache_clear()
+
+
+@needs_compiler
+def test_a_library_in_a_folder_others_can_write_to_is_not_loaded(tmp_path, monkeypatch):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    monkeypatch.setenv("NANOCHAT_NATIVE", str(folder))
+    assert build_module.private_folder() != folder
+    folder.chmod(0o700)
+    assert build_module.private_folder() == folder
+    monkeypatch.setenv("NANOCHAT_NATIVE", "0")
+    build_module.library.cache_clear()
+    try:
+        assert build_module.library() is None
+    finally:
+        build_module.library.cache_clear()
 
 
 @needs_compiler

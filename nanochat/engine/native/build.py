@@ -1,7 +1,9 @@
 """Compiles the C source beside this file for the processor at hand, once, and loads it.
 
 Needs only a C compiler (`cc`, `gcc`, `clang` or `$CC`); without one, or where it fails, the engine uses gpt.py alone.
-`NANOCHAT_NATIVE=0` does without; any value but 1 is the folder to keep the library in, not `<base>/native`.
+The library is kept in `~/.cache/nanochat/native`, not in `$NANOCHAT_BASE_DIR`: it belongs to the machine and its user
+rather than to a run, and a base directory that somebody else made must not bring code along. `NANOCHAT_NATIVE=0` does
+without; any value but 1 is the folder to keep it in.
 """
 
 from __future__ import annotations
@@ -18,8 +20,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nanochat.runtime.run_dir import base_dir
-
 SOURCES = ("decode.c", "attention.h", "input.h", "matmul.h", "model.h", "team.h", "tiles.h", "vectors.h")
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC", "-pthread")
 COMPILE_LIMIT_S = 120
@@ -27,7 +27,7 @@ COMPILE_LIMIT_S = 120
 
 @functools.lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled library, from `<base>/native/` when an earlier process made it; None where it cannot be had."""
+    """The compiled library, an earlier process's where there is one; None where it cannot be had."""
     if os.environ.get("NANOCHAT_NATIVE") == "0" or sys.byteorder != "little":
         return None
     compiler = find_compiler()
@@ -54,10 +54,8 @@ def compiled(compiler: list[str]) -> Path | None:
     source = b"".join((folder / name).read_bytes() for name in SOURCES)
     facts = "\n".join([*compiler, *FLAGS, platform.machine(), sys.platform, processor_features()])
     name = hashlib.sha256(source + facts.encode()).hexdigest()[:24]
-    setting = os.environ.get("NANOCHAT_NATIVE", "1")
-    path = (base_dir() / "native" if setting in ("", "1") else Path(setting)) / f"decode-{name}.so"
+    path = private_folder() / f"decode-{name}.so"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             built = Path(scratch) / path.name
             for extra in (["-march=native"], ["-mcpu=native"], []):
@@ -67,6 +65,23 @@ def compiled(compiler: list[str]) -> Path | None:
             else:
                 return None
     return path
+
+
+def private_folder() -> Path:
+    """Where libraries are kept: a folder that nobody else can write to. OSError when there is none."""
+    setting = os.environ.get("NANOCHAT_NATIVE", "1")
+    path = Path.home() / ".cache" / "nanochat" / "native" if setting in ("", "1") else Path(setting)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if hasattr(os, "getuid"):
+            facts = path.stat()
+            if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+                raise PermissionError(f"{path} can be written by others")
+        if os.access(path, os.W_OK):
+            return path
+    except (OSError, RuntimeError):  # no home, a read-only one, somebody else's folder
+        pass
+    return Path(tempfile.mkdtemp(prefix="nanochat-native-"))
 
 
 def run_compiler(command: list[str]) -> bool:
