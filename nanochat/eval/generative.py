@@ -39,6 +39,7 @@ class Sampling:
     top_k: int | None = 50
     num_samples: int = 1
     seed: int = 42
+    min_p: float = 0.0
 
 
 def fit_prompt(prompt: Sequence[int], context: int, max_new_tokens: int) -> list[int]:
@@ -62,6 +63,7 @@ def complete_all(
         params = SamplingParams(
             temperature=sampling.temperature,
             top_k=sampling.top_k or None,
+            min_p=sampling.min_p or None,
             max_tokens=sampling.max_new_tokens,
             seed=seed,
             tools=tool,

@@ -19,7 +19,7 @@ from nanochat.runtime.world import World
 FREE_SETTINGS = {"device_batch_size", "activation_checkpointing"}  # what may differ: it does not change a result
 MUST_AGREE = (  # the user's flags that settings do not hold
     "seed", "mixture", "persona", "data", "num_epochs", "task", "examples_per_step", "num_samples", "max_new_tokens",
-    "temperature", "top_k", "advantage", "updates_per_batch", "clip_ratio", "kl_coef",
+    "temperature", "top_k", "min_p", "advantage", "updates_per_batch", "clip_ratio", "kl_coef",
 )  # fmt: skip
 
 

@@ -36,6 +36,9 @@ class RLConfig(TrainConfig):
     """Of the sampled answers. Only 1, with all tokens to choose from, draws from the model that is trained."""
     top_k: int = 0
     """Sample from the k likeliest tokens; 0 for all."""
+    min_p: float = 0.0
+    """Leave out tokens that would be drawn less than this share as often as the likeliest: a temperature above 1 then
+    explores where the model doubts and spoils nothing where it does not. 0: none."""
     rollout_batch_size: int | None = None
     """Answers written at the same time on each device; by default 64 on a CPU, 256 on a GPU."""
     advantage: Literal["mean", "grpo", "loo"] = "mean"
@@ -65,6 +68,8 @@ class RLConfig(TrainConfig):
         for name in ("num_epochs", "temperature", "clip_ratio"):
             if not getattr(self, name) > 0:
                 found.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be above 0")
+        if not 0 <= self.min_p < 1:
+            found.append(f"--min-p={self.min_p}: must be at least 0 and below 1")
         for each in fields(TrainConfig):
             if each.name in UNUSED and getattr(self, each.name) != each.default:
                 found.append(f"--{each.name.replace('_', '-')}: has no effect in reinforcement learning; leave it out")

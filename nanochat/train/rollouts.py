@@ -40,6 +40,7 @@ class RolloutOptions:
     max_new_tokens: int = 256
     temperature: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     advantage: Baseline = "mean"
     updates_per_batch: int = 1
     clip_ratio: float = 0.2
@@ -58,7 +59,8 @@ class RolloutOptions:
 class Rollout:
     """One answer. `chosen` is 1 on the tokens the model chose, 0 on the prompt and on what a tool put in.
 
-    `logprobs` (when it was drawn) and `reference` (of the starting model) belong to the chosen tokens, in order.
+    `copies` of it were drawn; `advantage` is that of all together. `logprobs` (when it was drawn) and `reference` (of
+    the starting model) belong to the chosen tokens, in order.
     """
 
     question: int
@@ -69,6 +71,7 @@ class Rollout:
     finish_reason: str
     reward: float = 0.0
     advantage: float = 0.0
+    copies: int = 1
     logprobs: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
 
@@ -108,6 +111,7 @@ class RolloutSource:
         )
         self.n_uses = 0  # batches given out
         self.rollouts: list[Rollout] = []
+        self.scale = 1.0  # tokens computed / tokens drawn, of the answers that count
         self.stats: dict[str, float] = {}
         self.samples: list[dict[str, Any]] = []
         self._order: tuple[int, list[int]] = (-1, [])
@@ -125,12 +129,13 @@ class RolloutSource:
     def state_dict(self) -> dict[str, Any]:
         """Plain values. Between two updates on the same answers these are part of it."""
         unfinished = self.n_uses % self.options.updates_per_batch != 0
-        return {"n_uses": self.n_uses, "rollouts": [asdict(rollout) for rollout in self.rollouts] if unfinished else []}
+        rollouts = [asdict(rollout) for rollout in self.rollouts] if unfinished else []
+        return {"n_uses": self.n_uses, "scale": self.scale, "rollouts": rollouts}
 
     def load_state_dict(self, states: dict[str, Any] | Sequence[dict[str, Any]]) -> None:
         """The state of every rank (or the only one), from any number of ranks."""
         states = [states] if isinstance(states, dict) else states
-        self.n_uses = states[0]["n_uses"]
+        self.n_uses, self.scale = states[0]["n_uses"], states[0]["scale"]
         everything = [Rollout(**rollout) for state in states for rollout in state["rollouts"]]
         everything.sort(key=lambda rollout: rollout.question)
         self.rollouts = [r for r in everything if r.question % self.world.world_size == self.world.rank]
@@ -163,7 +168,9 @@ class RolloutSource:
         rendered = [self.tokenizer.render_for_completion(conversation) for conversation in conversations]
         prompts = [fit_prompt(prompt, context, options.max_new_tokens) for prompt in rendered]
         seeds = [random.Random(f"{options.seed}:{batch}:{number}").getrandbits(62) for number in numbers]
-        sampling = Sampling(options.max_new_tokens, options.temperature, options.top_k or None, options.num_samples)
+        sampling = Sampling(
+            options.max_new_tokens, options.temperature, options.top_k or None, options.num_samples, min_p=options.min_p
+        )
         tools = [bool(conversation.get("tool", True)) for conversation in conversations]
         engine = self.engine()
         with Progress(len(prompts), "rollouts", enabled=False) as progress:
@@ -175,8 +182,9 @@ class RolloutSource:
             for completion in own
         ]
         self._pay(rollouts, conversations)
-        self._measure(rollouts, time.perf_counter() - started)
-        return rollouts
+        distinct = merged(rollouts)
+        self._measure(rollouts, distinct, time.perf_counter() - started)
+        return distinct
 
     def _pay(self, rollouts: list[Rollout], conversations: list[Conversation]) -> None:
         """Rewards, and advantages within the answers to each question."""
@@ -198,24 +206,26 @@ class RolloutSource:
 
     # --- weighing
 
-    def _measure(self, rollouts: list[Rollout], seconds: float) -> None:
+    def _measure(self, rollouts: list[Rollout], distinct: list[Rollout], seconds: float) -> None:
         """Log-probabilities under the model and the starting model, and the numbers of the step over all ranks."""
         n = self.options.num_samples
         entropy = kl = n_scored = 0.0
-        for batch, own in self._rows(rollouts if self.options.needs_scores else rollouts[::n]):
+        for batch, own in self._rows(distinct if self.options.needs_scores else rollouts[::n]):
             logprobs, entropies = score(self.model, batch, with_entropy=True)
             reference, _ = score(self.reference, batch)
             assert entropies is not None
-            entropy, kl = entropy + float(entropies.sum()), kl + float(kl_estimate(logprobs, reference).sum())
-            n_scored += len(logprobs)
             counts = [sum(rollout.chosen) for rollout in own]
+            copies = _per_token([[float(r.copies)] * n_tokens for r, n_tokens in zip(own, counts, strict=True)], batch)
+            entropy += float((copies * entropies).sum())
+            kl += float((copies * kl_estimate(logprobs, reference)).sum())
+            n_scored += float(copies.sum())
             for rollout, values, others in zip(own, logprobs.split(counts), reference.split(counts), strict=True):
                 rollout.logprobs, rollout.reference = values.tolist(), others.tolist()
         groups = [rollouts[at : at + n] for at in range(0, len(rollouts), n)]
-        weighed = [rollout for rollout in rollouts if rollout.advantage]
+        useful = [rollout for rollout in distinct if rollout.advantage or self.options.kl_coef]
         sums = {
-            "weighed": sum(sum(rollout.chosen) for rollout in weighed),
-            "distinct": sum(sum(rollout.chosen) for rollout in merged(weighed)),
+            "weighed": sum(sum(rollout.chosen) * rollout.copies for rollout in useful),
+            "distinct": sum(sum(rollout.chosen) for rollout in useful),
             "answers": len(rollouts),
             "questions": len(groups),
             "reward": sum(rollout.reward for rollout in rollouts),
@@ -231,6 +241,7 @@ class RolloutSource:
         per = {"informative": "questions", "entropy": "scored", "kl": "scored", "distinct": "weighed"}
         shown = [name for name in sums if name not in ("answers", "questions", "scored", "weighed")]
         self.stats = {name: total[name] / max(1, total[per.get(name, "answers")]) for name in shown}
+        self.scale = self.stats["distinct"]
         self.stats["rollout_s"] = round(seconds, 3)
 
     def _rows(self, rollouts: Sequence[Rollout], weighed: bool = False) -> list[tuple[Batch, list[Rollout]]]:
@@ -244,41 +255,40 @@ class RolloutSource:
         options = self.options
         useful = [r for r in self.rollouts if r.advantage or options.kl_coef]
         if not options.needs_scores:
-            scale = self.stats["distinct"]
-            return [
-                Batch(b.input_ids, b.targets, b.weights * scale) for b, _ in self._rows(merged(useful), weighed=True)
-            ]
+            rows = self._rows(useful, weighed=True)
+            return [Batch(batch.input_ids, batch.targets, batch.weights * self.scale) for batch, _ in rows]
         batches = []
         for batch, own in self._rows(useful):
-            old = _column(own, "logprobs", batch)
+            old = _per_token([r.logprobs for r in own], batch)
             logprobs = old if fresh else score(self.model, batch)[0]
-            advantage = torch.repeat_interleave(
-                torch.tensor([r.advantage for r in own], device=old.device),
-                torch.tensor([sum(r.chosen) for r in own], device=old.device),
+            advantage, copies = (
+                _per_token([[value] * sum(r.chosen) for r, value in zip(own, values, strict=True)], batch)
+                for values in ([r.advantage for r in own], [float(r.copies) for r in own])
             )
             weights = clipped_weights(advantage, logprobs, old, options.clip_ratio)
-            weights += kl_weights(logprobs, _column(own, "reference", batch), options.kl_coef)
-            batch.weights[batch.weights != 0] = weights
+            weights += copies * kl_weights(logprobs, _per_token([r.reference for r in own], batch), options.kl_coef)
+            batch.weights[batch.weights != 0] = weights * self.scale
             batches.append(batch)
         return batches
 
 
 def merged(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """Answers that are the same token for token as one, with the sum of their advantages.
+    """Answers to a question that are the same token for token as one, with the sum of their advantages.
 
-    A model that is sure of most of its words says the same thing many times: in letter counting two thirds of the
-    answers need not be computed. The Trainer divides by the number of tokens it sees, so the weights are scaled by the
-    share of them that is left, over all ranks: the update is the one of all answers.
+    A model that is sure of most of its words says the same thing many times: in letter counting half of the answers
+    need not be computed. The Trainer divides by the number of tokens it sees, so the weights are scaled by the share of
+    them that is left, over all ranks: the update is the one of all answers.
     """
-    found: dict[tuple[tuple[int, ...], tuple[int, ...]], Rollout] = {}
+    found: dict[tuple[Any, ...], Rollout] = {}
     for rollout in rollouts:
-        key = tuple(rollout.tokens), tuple(rollout.chosen)
+        key = rollout.question, tuple(rollout.tokens), tuple(rollout.chosen)
         seen = found.get(key)
-        found[key] = rollout if seen is None else replace(seen, advantage=seen.advantage + rollout.advantage)
-    return [rollout for rollout in found.values() if rollout.advantage]
+        both = None if seen is None else (seen.advantage + rollout.advantage, seen.copies + rollout.copies)
+        found[key] = rollout if seen is None or both is None else replace(seen, advantage=both[0], copies=both[1])
+    return list(found.values())
 
 
-def _column(rollouts: Sequence[Rollout], name: str, batch: Batch) -> Tensor:
-    """A per-token list of the rollouts as one tensor (N) in the order of the batch's rows."""
-    values = [value for rollout in rollouts for value in getattr(rollout, name)]
-    return torch.tensor(values, dtype=torch.float32, device=batch.weights.device)
+def _per_token(values: Sequence[Sequence[float]], batch: Batch) -> Tensor:
+    """Lists of the rollouts' chosen tokens as one tensor (N) in the order of the batch's rows."""
+    flat = [value for own in values for value in own]
+    return torch.tensor(flat, dtype=torch.float32, device=batch.weights.device)

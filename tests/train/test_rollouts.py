@@ -218,7 +218,7 @@ def test_the_gradient_is_that_of_the_policy_gradient(model, tokenizer, temperatu
         ids = torch.tensor([rollout.tokens])
         logprobs = model(ids[:, :-1]).log_softmax(-1)[0].gather(1, ids[0, 1:, None])[:, 0]
         objective = objective + (rollout.advantage * torch.tensor(rollout.chosen[1:]) * logprobs).sum()
-        n_tokens += sum(rollout.chosen) * (rollout.advantage != 0)
+        n_tokens += sum(rollout.chosen) * rollout.copies * (rollout.advantage != 0)
     (-objective / n_tokens).backward()
     assert torch.allclose(got, model.lm_head.weight.grad, atol=1e-6)
     assert n_targets == n_tokens if temperature == 1 else n_targets < n_tokens
