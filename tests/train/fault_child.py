@@ -9,7 +9,7 @@ import sys
 import time
 
 import torch
-from conftest import base_config
+from tiny_runs import base_config
 
 from nanochat.runtime import tensor_files
 from nanochat.runtime.world import init_world

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_base
+from tiny_runs import make_base
 
 from nanochat.checkpoint_manager import complete_steps, load_checkpoint
 
@@ -185,7 +185,7 @@ def test_a_disk_that_stays_full_is_said_at_the_end_and_the_old_step_is_there(tra
 
 
 def test_too_little_disk_is_said_before_the_start(train, base_dir, single, monkeypatch):
-    from conftest import base_config
+    from tiny_runs import base_config
 
     from nanochat.train import saving, stages
 

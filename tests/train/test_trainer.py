@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from conftest import base_config
+from tiny_runs import base_config
 
 from nanochat.checkpoint_manager import complete_steps, load_checkpoint
 from nanochat.dataloader.loader import Batch
