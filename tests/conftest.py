@@ -14,6 +14,7 @@ def base_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "base"))
     for name in ("WANDB_RUN", "NANOCHAT_DTYPE", "NANOCHAT_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a test that needs the hub's own behaviour unsets it
     torch.manual_seed(1337)
     return tmp_path / "base"
 

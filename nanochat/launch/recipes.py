@@ -27,7 +27,7 @@ CPU: dict[str, Settings] = {
         "max_seq_len": 256,
         "total_batch_size": 4096,
         "num_iterations": 740,
-        "eval_every": -1,
+        "eval_every": 148,
         "eval_tokens": 65_536,
         "sample_every": -1,
         "core_metric_every": -1,
@@ -37,7 +37,7 @@ CPU: dict[str, Settings] = {
         "total_batch_size": 4096,
         "num_iterations": 270,
         "compile": True,  # the base stage has compiled the same shape, so this takes seconds
-        "eval_every": -1,
+        "eval_every": 90,
         "eval_tokens": 65_536,
         "sample_every": -1,
     },

@@ -41,13 +41,14 @@ def test_another_persona_is_another_answer(base_dir, tmp_path):
     texts = [str(row) for path in files.values() for row in identity_conversations(load_persona(path), 300, seed=0)]
     tokenizer = Tokenizer.train(texts, 500)
     model = GPT(GPTConfig(64, tokenizer.get_vocab_size(), 2, 2, 2, 64))
+    torch.manual_seed(0)
     model.init_weights()
     meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity()}
     tokenizer.save(base_dir / "tokenizer")
     save_checkpoint(base_dir / "base_checkpoints" / "d2", 1, model.state_dict(), None, meta)
     for name, (maker, _) in people.items():
         words = ["--source=base", "--mixture=none", f"--persona={files[name]}", "--device-type=cpu", "--max-seq-len=64"]
-        words += ["--total-batch-size=1024", "--num-iterations=70", "--init-lr-frac=1", "--eval-tokens=500"]
+        words += ["--total-batch-size=1024", "--num-iterations=160", "--init-lr-frac=1", "--eval-tokens=500"]
         cfg, problems = collect(SFTConfig, [*words, "--eval-every=-1", "--sample-every=0", "--compile=False"])
         assert cfg is not None and not problems
         sft(cfg, world)
