@@ -11,8 +11,8 @@ from nanochat.dataset.world.tables import read_words
 
 
 def equation(rng: random.Random) -> tuple[int, int, int, int]:
-    """(a, x, b, c) with a*x + b = c; every small a, b and x as often as every other."""
-    a, x, b = rng.randint(2, 9), rng.randint(1, 10), rng.randint(1, 9)
+    """(a, x, b, c) with a*x + b = c, few enough (270) that the CPU recipe's model meets each of them often."""
+    a, x, b = rng.randint(2, 6), rng.randint(1, 6), rng.randint(1, 9)
     return a, x, b, a * x + b
 
 
