@@ -13,11 +13,6 @@ from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return Tokenizer.byte_level()

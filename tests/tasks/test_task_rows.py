@@ -20,11 +20,6 @@ PROBLEM = {
 }
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 @pytest.fixture
 def problem(base_dir):
     folder = base_dir / "task_data" / "humaneval"
