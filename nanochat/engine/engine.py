@@ -15,7 +15,6 @@ from typing import Any
 from nanochat.engine.pages import PagePool
 from nanochat.engine.request import Completion, Event, Request, advance, closing_event
 from nanochat.engine.runner import Runner
-from nanochat.engine.sampler import sample
 from nanochat.engine.scheduler import Scheduler
 from nanochat.engine.sequence import SamplingParams, Sequence
 from nanochat.engine.special import SpecialIds
@@ -31,7 +30,7 @@ class Engine:
 
     `max_running` sequences share a step of at most `max_step_tokens` tokens. The cache holds `cache_tokens` tokens in
     pages of `page_tokens`; unless told otherwise as many as fit 1 GiB, but always two full contexts. `reuse_prefixes`
-    keeps up to half of it after its sequences end, for prompts that begin alike.
+    keeps up to half of it after its sequences end, for prompts that begin alike. `native` and `static`: see Runner.
 
     `submit`, `cancel` and `stats` may be called from any thread at any time; only one thread at a time is in `step`.
     """
@@ -47,10 +46,12 @@ class Engine:
         page_tokens: int = 16,
         reuse_prefixes: bool = True,
         native: bool = True,
+        static: bool | None = None,
     ) -> None:
         self.model, self.tokenizer, self.special = model, tokenizer, SpecialIds.of(tokenizer)
         self.context = model.config.sequence_len
-        self.runner = Runner(model, page_tokens, min(model.config.vocab_size, tokenizer.get_vocab_size()), native)
+        n_tokens = min(model.config.vocab_size, tokenizer.get_vocab_size())
+        self.runner = Runner(model, page_tokens, n_tokens, native, static)
         tokens = self._default_cache_tokens(max_running) if cache_tokens is None else cache_tokens
         if tokens < self.context:
             raise ValueError(f"cache_tokens={tokens}: must hold one full context, {self.context} tokens or more")
@@ -110,13 +111,13 @@ class Engine:
             events = self._take_messages()
             rows = self.scheduler.plan()
             if rows:
-                logits = self.runner.run(rows, self.pool.n_reached)
+                drawn_tokens = self.runner.draw(rows, self.pool.n_reached)
                 self.scheduler.computed(rows)
                 due = [row.sequence for row in rows if row.samples]
                 self._steps += 1
                 self._prefilled += sum(row.n_tokens for row in rows) - len(due)
                 self._generated += len(due)
-                for sequence, drawn in zip(due, sample(logits, due), strict=True):
+                for sequence, drawn in zip(due, drawn_tokens, strict=True):
                     request, own = self._owner[sequence]
                     events += advance(request, own, drawn, self.special, self.context)
                     if sequence.finished:
@@ -178,7 +179,7 @@ class Engine:
         """Forget retained prefixes and give their memory back."""
         with self._lock:
             self.pool.drop_retained()
-            self.runner.cache.shrink(self.pool.n_reached)
+            self.runner.trim(self.pool.n_reached)
 
     def _weights_version(self) -> list[tuple[int, int]]:
         """Differs after a weight was changed in place (an optimizer step, a load) or replaced (a quantisation)."""

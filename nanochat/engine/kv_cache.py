@@ -31,7 +31,7 @@ class KVCache:
 
     def __init__(self, config: GPTConfig, page_tokens: int, device: torch.device) -> None:
         self.config, self.page_tokens, self.device = config, page_tokens, device
-        self.n_pages = 0
+        self.n_pages = self.n_resized = 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.embeddings: Tensor | None = None
@@ -73,6 +73,7 @@ class KVCache:
         if config.generation == "modern":
             self.embeddings = resized(self.embeddings, config.n_embd)
         self.n_pages = n_pages
+        self.n_resized += 1
 
     def pages(self, tensor: Tensor, table: Tensor) -> Tensor:
         """Copy pages (R, P) of `tensor` out -> (R, P * page_tokens, G, D)."""

@@ -1,4 +1,7 @@
-"""Runs one planned step through the model: rows of tokens in, logits out for each sequence that wants a token."""
+"""Runs one planned step through the model: rows of tokens in, logits or drawn tokens out for each sequence due one.
+
+Three ways to the same answer: `gpt.py` over a ragged row of tokens, which takes everything; the C code on a CPU; steps
+of fixed shapes, replayed as CUDA graphs on a GPU."""
 
 from __future__ import annotations
 
@@ -7,33 +10,63 @@ from torch import Tensor
 
 from nanochat.engine.kv_cache import KVCache, StepView
 from nanochat.engine.native.decoder import NativeDecoder, unsupported
+from nanochat.engine.sampler import Sampled, sample
 from nanochat.engine.scheduler import Row
+from nanochat.engine.static_decode import StaticDecoder, fixed
 from nanochat.gpt import GPT
 
 
 class Runner:
-    """A model and its cache. `n_tokens` is how many ids may be sampled: ids the tokenizer cannot decode are cut off."""
+    """A model and its cache. `n_tokens` is how many ids may be sampled: ids the tokenizer cannot decode are cut off.
 
-    def __init__(self, model: GPT, page_tokens: int, n_tokens: int, native: bool = True) -> None:
+    `static` None: fixed shapes on CUDA alone. On a CPU they gain nothing, but can be had (uncaptured) to test them.
+    """
+
+    def __init__(
+        self, model: GPT, page_tokens: int, n_tokens: int, native: bool = True, static: bool | None = None
+    ) -> None:
         self.model, self.n_tokens, self._native_wanted = model, n_tokens, native
         self.device = model.get_device()
+        self._static_wanted = self.device.type == "cuda" if static is None else static
         self.cache = KVCache(model.config, page_tokens, self.device)
         self.native: NativeDecoder | None = None
+        self.static: StaticDecoder | None = None
         self.refresh()
 
     def refresh(self) -> None:
         """Look at the model's weights again, after they changed or moved."""
         usable = self._native_wanted and self.cache.page_tokens % 4 == 0 and unsupported(self.model) is None
         self.native = NativeDecoder(self.model) if usable else None
+        if not self._static_wanted or not fixed(self.model):
+            self.static = None
+        elif self.static is None or not self.static.current():
+            capture = self.device.type == "cuda"
+            self.static = StaticDecoder(self.model, self.cache, self.n_tokens, capture)
+
+    def trim(self, n_pages: int) -> None:
+        """Give memory back: keep pages 0 to n_pages - 1 of the cache, and no graphs."""
+        self.cache.shrink(n_pages)
+        if self.static is not None:
+            self.static.drop()
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of activations, and with them of keys and values."""
         return self.model.compute_dtype or self.model.get_parameter("transformer.wte.weight").dtype
 
+    @torch.no_grad()
+    def draw(self, rows: list[Row], n_pages: int) -> list[Sampled]:
+        """The next token of each row that samples, in order. `n_pages`: how many pages the rows may use."""
+        if self.static is not None and self.static.takes(rows):
+            self.cache.hold(n_pages, self.dtype)
+            drawn = self.static.draw(rows)
+            if drawn is not None:
+                return drawn
+        return sample(self.run(rows, n_pages), [row.sequence for row in rows if row.samples])
+
     @torch.no_grad()  # not inference_mode: the model may be in training, and must not keep inference tensors
     def run(self, rows: list[Row], n_pages: int) -> Tensor:
-        """Logits (S, n_tokens) fp32 of the S rows that sample, in order. `n_pages`: how many pages the rows may use."""
+        """Logits (S, n_tokens) fp32 of the S rows that sample, in order."""
         self.cache.hold(n_pages, self.dtype)
         if self.native is not None and self.native.takes(rows):
             return self.native.run(rows, self.cache)[:, : self.n_tokens]

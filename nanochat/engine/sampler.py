@@ -16,6 +16,7 @@ from torch import Tensor
 from nanochat.engine.sequence import SamplingParams, Sequence
 
 TOP_P_CANDIDATES = 512  # a nucleus almost always fits in these; when it does not, eight times as many are tried
+FIXED_CANDIDATES = 128  # the largest top_k that is drawn on the device
 COLDEST = 1e-30  # below this a temperature would divide by zero in fp32, and it is greedy long before
 
 
@@ -115,6 +116,41 @@ def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
     total = cumulative[:, -1:]
     target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True)[:, 0]
+
+
+def common_method(sequences: list[Sequence], n_vocab: int) -> str:
+    """How `draw_fixed` can draw for all of them together: greedy, candidates, all; "logits" when it cannot."""
+    methods = set()
+    for params in (sequence.params for sequence in sequences):
+        method, n_candidates = _method(params, n_vocab)
+        many = method == "nucleus" or (method == "candidates" and n_candidates > FIXED_CANDIDATES)
+        cut = method != "greedy" and (params.min_p or params.top_p not in (None, 1))
+        if many or cut or params.logprobs is not None:
+            return "logits"
+        methods.add(method)
+    methods.discard("greedy")
+    return "greedy" if not methods else methods.pop() if len(methods) == 1 else "logits"
+
+
+def draw_fixed(logits: Tensor, method: str, top_k: Tensor, temperature: Tensor, uniforms: Tensor) -> Tensor:
+    """What `sample` draws, for rows of one `common_method`, in a fixed order of operations without a word to the host.
+
+    logits (R, V) fp32; top_k (R) int64, 1 for a greedy row; temperature and uniforms (R) float64 -> ids (R).
+    """
+    best = logits.argmax(dim=-1)
+    if method == "greedy":
+        return best
+    scores, ids = logits, None
+    if method == "candidates":
+        scores, ids = logits.topk(min(FIXED_CANDIDATES, logits.size(1)), dim=-1)
+    weights = ((scores - scores.max(dim=-1, keepdim=True).values) / temperature.float()[:, None]).exp()
+    if ids is not None:
+        outside = torch.arange(scores.size(1), device=scores.device) >= top_k[:, None]
+        weights = weights.masked_fill(outside, 0.0)
+    drawn = _invert(weights, uniforms[:, None])
+    if ids is not None:
+        drawn = ids.gather(1, drawn[:, None])[:, 0]
+    return torch.where(top_k == 1, best, drawn)
 
 
 def _with_logprobs(logits: Tensor, token: int, n_top: int) -> Sampled:
