@@ -16,11 +16,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
     from nanochat.config import parse
     from nanochat.dataset.synthetic import SyntheticConfig, generate
+    from nanochat.runtime.errors import lines
 
     try:
         generate(parse(SyntheticConfig, prog="gen_synthetic_data.py"))
     except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        print("\n".join(f"error: {line}" for line in lines(error)), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit("\nstopped; run it again to go on") from None

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from nanochat.launch.commands import COMMANDS, call, find, finish
+from nanochat.runtime.errors import lines
 
 
 def usage() -> str:
@@ -57,8 +58,8 @@ def fail(error: Exception) -> None:
         traceback.print_exception(error)
     rank = os.environ.get("RANK", "0")
     label = "error: " if rank == "0" else f"error (rank {rank}): "
-    for line in (str(error) or type(error).__name__).splitlines():
-        print(label + line.removeprefix("error: "), file=sys.stderr)
+    for line in lines(error):
+        print(label + line, file=sys.stderr)
     raise SystemExit(2) from None
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from nanochat import config
-from nanochat.launch import commands
+from nanochat.launch import commands, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PAGES = [page for page in PAGES if page.name != "report.md"]  # made by runs, not part of the tree
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PLAIN = {"source", "cd", "git", "pip", "export", "curl", "cat", "mkdir", "uv", "tar", "open", "ssh"}
+BATCH_FLAGS = {"scripts/speedrun.slurm": "base-train"}  # words after the file go to this command
 
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
@@ -49,8 +50,12 @@ def problems(line: str) -> list[str]:
     if not words or words[0] in PLAIN:
         return []
     name = words[0].removeprefix(".venv/bin/")
-    if name in ("bash", "sbatch"):
+    if name == "bash":
         return [] if (ROOT / words[1]).is_file() else [f"{words[1]} is not in the tree"]
+    if name == "sbatch":
+        return batch_problems(words[1:])
+    if name == "srun":
+        return problems(shlex.join(without_options(words[1:])))
     if name == "nanochat":
         return command_problems(words[1:])
     if name == "torchrun" or name.startswith("python"):
@@ -58,6 +63,19 @@ def problems(line: str) -> list[str]:
     if name == "pre-commit":
         return []
     return [f"{name}: a command this test does not know; add it"]
+
+
+def without_options(words: list[str]) -> list[str]:
+    """What follows the leading `--name=value` options."""
+    return without_options(words[1:]) if words and words[0].startswith("--") else words
+
+
+def batch_problems(words: list[str]) -> list[str]:
+    """`sbatch [--option=value ...] FILE [words for the job]`."""
+    file, *rest = without_options(words)
+    if not (ROOT / file).is_file():
+        return [f"{file} is not in the tree"]
+    return command_problems([BATCH_FLAGS[file], *rest]) if file in BATCH_FLAGS else []
 
 
 def module_problems(words: list[str]) -> list[str]:
@@ -105,6 +123,8 @@ def test_documented_commands_parse(line, monkeypatch):
         "torchrun -m scripts.base_train -- --depth=deep",
         "bash no_such.sh",
         "nanochat recipe walk",
+        "sbatch --time=1:00:00 scripts/speedrun.slurm --depht=3",
+        "srun --gpus=1 .venv/bin/python scripts/no_such.py",
         "frobnicate",
     ],
 )
@@ -129,6 +149,20 @@ def test_examples_in_other_languages(page):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nanochat"):
                 module = importlib.import_module(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("step", list(recipes.CPU))
+def test_the_tutorial_does_by_hand_what_the_cpu_recipe_does(step):
+    """Else a reader of the tutorial gets another model than the one whose answers the README shows."""
+    found = {s.name: s.command for s in recipes.build("cpu").steps}
+    command, shown = found[step], lines("\n".join(t for _, t in blocks(ROOT / "docs/tutorial/first-model.md", "bash")))
+    names = (f"nanochat {command} ", f"python -m scripts.{command.replace('-', '_')} ")
+    line = next(line for line in shown if line.startswith(names))
+    words = shlex.split(line)[2 if line.startswith("nanochat") else 3 :]
+    cfg = config.collect(commands.load(commands.COMMANDS[command].config), words)[0]
+    for name, value in recipes.CPU[step].items():
+        if name not in ("sample_every", "eval_every", "compile"):  # what is watched, and how fast
+            assert getattr(cfg, name) == value, (line, name)
 
 
 def test_every_command_is_documented():

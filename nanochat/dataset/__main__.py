@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from nanochat.config import parse
+from nanochat.runtime.errors import lines
 from nanochat.runtime.run_dir import base_dir
 
 
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         print(run(parse(DatasetConfig, argv, prog="python -m nanochat.dataset")))
     except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        print("\n".join(f"error: {line}" for line in lines(error)), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)

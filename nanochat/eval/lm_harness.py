@@ -1,7 +1,7 @@
 """Native checkpoints in lm-evaluation-harness: any of its tasks, through our scoring and our engine.
 
-`python -m nanochat.eval.lm_harness --tasks arc_easy --source sft` needs `pip install lm_eval`, which is imported only
-then. Every rank is handed all requests, does its share and returns all answers, so the harness needs no launcher.
+`nanochat lm-eval --tasks arc_easy -i sft` needs `pip install lm_eval`, which is imported only then. Every rank is
+handed all requests, does its share and returns all answers, so the harness needs no launcher.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nanochat.eval.choice import in_order
 from nanochat.eval.scoring import Row, score_groups
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.world import World, init_world
+from nanochat.runtime.world import World
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 DEFAULT_NEW_TOKENS = 256
@@ -207,10 +207,3 @@ def lm_eval(cfg: LMEvalConfig, world: World) -> dict[str, Any]:
         print(make_table(results))
         print(json.dumps(results["results"], default=str))
     return results["results"]
-
-
-if __name__ == "__main__":
-    from nanochat.config import parse
-
-    config = parse(LMEvalConfig, prog="python -m nanochat.eval.lm_harness")
-    lm_eval(config, init_world(config.device_type or None))

@@ -50,6 +50,9 @@ COMMANDS = {
         "chat in the terminal", "nanochat.serve.chat_cli:chat_cli", "nanochat.serve.chat_cli:ChatCLIConfig"
     ),
     "chat-web": Command("chat in the browser", "nanochat.serve.app:chat_web", "nanochat.serve.app:ChatWebConfig"),
+    "lm-eval": Command(
+        "tasks of lm-evaluation-harness", "nanochat.eval.lm_harness:lm_eval", "nanochat.eval.lm_harness:LMEvalConfig"
+    ),
     "compare": Command(
         "which differences between two runs exceed noise",
         "nanochat.eval.compare:compare",

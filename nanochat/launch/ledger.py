@@ -63,6 +63,11 @@ class Ledger:
                 return False
         return True
 
+    def unfinished(self, step: Step, fingerprint: str) -> bool:
+        """True when the step was started with these settings and did not finish: a training may go on from there."""
+        known = self.read()["steps"].get(self.key(step), {})
+        return known.get("state") == "started" and known.get("fingerprint") == fingerprint
+
     def forget(self, step: Step) -> list[str]:
         """Make a step not complete and move what it made away (downloads stay). Returns lines to show."""
         data = self.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from nanochat.launch.commands import call, find, finish, load
 from nanochat.launch.ledger import Ledger
 from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, Step, build
+from nanochat.runtime.errors import lines
 from nanochat.runtime.progress import clock
 from nanochat.runtime.run_dir import base_dir
 
@@ -84,13 +86,15 @@ class Runner:
                 say(f"{header}: complete, skipped (--fresh starts over)")
                 continue
             argv = step.argv(self.cfg.run)
+            if step.resumes and self.ledger.unfinished(step, fingerprint):
+                argv.append("--resume")  # hours of training; a fresh start would set its checkpoints aside
             say(f"\n{header} ({clock(time.monotonic() - began)} so far): nanochat {shown(step, argv)}")
             if not step.always:
                 say(*self.ledger.clear_way(step, fingerprint))
             self.ledger.note(step, fingerprint, "started", argv=argv)
             started = time.monotonic()
             if code := self.execute(step, argv):
-                say(f"\nstep {step.name} failed: put it right and run the same command again; complete steps are kept")
+                say(f"\n{verdict(step, code)}")
                 return code
             took[step.name] = time.monotonic() - started
             self.ledger.note(step, fingerprint, "complete", argv=argv, seconds=round(took[step.name], 1))
@@ -111,7 +115,31 @@ class Runner:
         launcher = [sys.executable]
         if step.every_gpu and gpu_count() > 1 and self.recipe.name != "gpu1":
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpu_count()}"]
-        return subprocess.run([*launcher, "-m", "nanochat", step.command, *argv]).returncode
+        return run_child([*launcher, "-m", "nanochat", step.command, *argv])
+
+
+def run_child(words: list[str]) -> int:
+    """Run a process to its end and return its exit code. A signal that asks this one to stop is passed on, so that a
+    training saves; Ctrl+C reaches the child by itself, as the terminal sends it to both."""
+    with subprocess.Popen(words) as child:
+        old = {
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
+            # torchrun passes on SIGTERM but not SIGUSR1, which schedulers send before a time limit.
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: child.terminate()),
+            signal.SIGUSR1: signal.signal(signal.SIGUSR1, lambda number, frame: child.terminate()),
+        }
+        try:
+            return child.wait()
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def verdict(step: Step, code: int) -> str:
+    """What to do after a step that did not finish."""
+    if code in (75, 76):  # train/interrupt.py: saved and stopped, or another rank was lost
+        return f"step {step.name} was stopped: run the same command again and it goes on from its last checkpoint"
+    return f"step {step.name} failed: put it right and run the same command again; complete steps are kept"
 
 
 def shown(step: Step, argv: list[str]) -> str:
@@ -125,7 +153,7 @@ def in_process(words: list[str]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("NANOCHAT_DEBUG") == "1":
             raise
-        say("\n".join(f"error: {line.removeprefix('error: ')}" for line in str(error).splitlines()))
+        say("\n".join(f"error: {line}" for line in lines(error)))
         return 2
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)

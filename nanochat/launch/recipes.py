@@ -82,6 +82,7 @@ class Step:
     every_gpu: bool = False  # one process a GPU
     download: bool = False  # what it made is kept when the recipe starts over
     named_run: bool = False  # takes --run
+    resumes: bool = False  # takes --resume
     always: bool = False  # cheap, and its inputs include what people do between runs
 
     def argv(self, run: str = "dummy") -> list[str]:
@@ -166,7 +167,7 @@ def gpu(name: str, about: str, depth: int) -> Recipe:
 def train(name: str, command: str, settings: Settings, stage: str, *needs: str) -> Step:
     """A step that trains: on every GPU, under the run's name, into its stage's checkpoint folder."""
     places = (f"{stage}_checkpoints/{{tag}}",)
-    return Step(name, command, settings, places, needs, every_gpu=True, named_run=True)
+    return Step(name, command, settings, places, needs, every_gpu=True, named_run=True, resumes=True)
 
 
 def evaluate(name: str, command: str, settings: Settings, makes: tuple[str, ...], *needs: str) -> Step:

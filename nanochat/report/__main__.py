@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat.config import parse
+from nanochat.runtime.errors import lines
 
 USAGE = """\
 usage: python -m nanochat.report generate [--hourly-rate USD] [--out FOLDER]
@@ -71,5 +72,5 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        print("\n".join(f"error: {line}" for line in lines(error)), file=sys.stderr)
         raise SystemExit(2) from None

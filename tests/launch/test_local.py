@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -20,6 +23,7 @@ class Write:
     text: str = "x"
     place: str = "a"
     fail: bool = False
+    resume: bool = False
 
     def problems(self) -> list[str]:
         return ["--text=bad: not this one; use x"] if self.text == "bad" else []
@@ -31,7 +35,7 @@ def world(monkeypatch, base_dir):
     ran: list[str] = []
 
     def write(cfg):
-        ran.append(cfg.place)
+        ran.append(cfg.place + " resumed" * cfg.resume)
         folder = base_dir / cfg.place
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "half").write_text("")
@@ -52,7 +56,7 @@ def world(monkeypatch, base_dir):
             (
                 Step("get", "write", {"place": "shards"}, ("shards",), download=True),
                 Step("base", "write", {"place": "a", "model_tag": "d1"}, ("a",), ("get",)),
-                Step("sft", "write", {"place": "b"}, ("b",), ("base",)),
+                Step("sft", "write", {"place": "b"}, ("b",), ("base",), resumes=True),
             ),
         )
 
@@ -115,7 +119,7 @@ def test_a_failure_stops_the_recipe_and_is_continued(world, base_dir, capsys):
     assert world == ["shards", "a", "b"]
     out = capsys.readouterr().out
     assert "error: --fail: as asked; leave it out" in out and "step sft failed" in out
-    assert failing(override=("sft.fail=True",)) == 2 and world == ["b"]
+    assert failing(override=("sft.fail=True",)) == 2 and world == ["b resumed"]
     assert go(world) == ["b"]
 
 
@@ -162,9 +166,7 @@ def test_auto_picks_by_hardware(monkeypatch, count, name):
 def test_several_gpus_run_under_torchrun(monkeypatch, tmp_path):
     started: list[list[str]] = []
     monkeypatch.setattr(local, "gpu_count", lambda: 4)
-    monkeypatch.setattr(
-        local.subprocess, "run", lambda words: started.append(words) or types.SimpleNamespace(returncode=0)
-    )
+    monkeypatch.setattr(local, "run_child", lambda words: started.append(words) or 0)
     for name in ("node8", "gpu1"):
         recipe = recipes.build(name)
         runner = local.Runner(recipe, RecipeConfig("run", name), Ledger(tmp_path, name))
@@ -174,3 +176,28 @@ def test_several_gpus_run_under_torchrun(monkeypatch, tmp_path):
     assert started[0][1:] == [*torchrun, "-m", "nanochat", "base-train", "--depth=20"]
     assert started[1][1:] == ["-m", "nanochat", "tok-train"]
     assert started[2][1:] == ["-m", "nanochat", "base-train", "--depth=20"]
+
+
+def test_a_stop_signal_reaches_the_training(tmp_path):
+    """The child saves on SIGTERM and says so with its exit code; the signal is sent to the parent alone."""
+    child = (
+        "import os, pathlib, signal, sys, time\n"
+        "def stop(number, frame):\n"
+        "    pathlib.Path('saved').touch()\n"
+        "    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "pathlib.Path('ready').touch()\n"
+        "time.sleep(30)\n"
+    )
+    parent = "import sys\nfrom nanochat.launch.local import run_child\n"
+    parent += f"sys.exit(run_child([sys.executable, '-c', {child!r}]))\n"
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        folder = tmp_path / str(int(number))
+        folder.mkdir()
+        with subprocess.Popen([sys.executable, "-c", parent], cwd=folder) as process:
+            deadline = time.monotonic() + 30
+            while not (folder / "ready").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(number)
+            assert process.wait(30) == 75
+        assert (folder / "saved").exists()

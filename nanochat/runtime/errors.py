@@ -1,0 +1,31 @@
+"""Errors as lines for people: what a ValueError says, and what a failed file operation means and needs."""
+
+from __future__ import annotations
+
+import errno
+
+# What to do about a file operation that failed, by its error number.
+HINTS = {
+    errno.ENOSPC: "the disk is full; make room, or set NANOCHAT_BASE_DIR to a folder on another disk",
+    errno.EDQUOT: "your disk quota is used up; make room, or set NANOCHAT_BASE_DIR to a folder on another disk",
+    errno.EROFS: "this disk is read-only; set NANOCHAT_BASE_DIR to a folder that you can write to",
+    errno.EACCES: "you may not do this; check owner and permissions, or set NANOCHAT_BASE_DIR to another folder",
+    errno.EPERM: "you may not do this; check owner and permissions, or set NANOCHAT_BASE_DIR to another folder",
+    errno.ENOTDIR: "a file is where a folder is needed; move it away, or name another place",
+    errno.EEXIST: "a file is where a folder is needed; move it away, or name another place",
+    errno.EISDIR: "this is a folder, not a file; name a file",
+    errno.ENOENT: "there is no such file or folder; check the name",
+    errno.EMFILE: "too many files are open; raise the limit with `ulimit -n 4096`",
+}
+
+
+def lines(error: BaseException) -> list[str]:
+    """The error as one line for each problem, without the word `error:`."""
+    if isinstance(error, OSError) and error.errno in HINTS and error.filename is not None:
+        return [f"{_text(error.filename)}: {HINTS[error.errno]}"]
+    text = str(error) or type(error).__name__
+    return [line.removeprefix("error: ") for line in text.splitlines() if line.strip()]
+
+
+def _text(path: object) -> str:
+    return path.decode(errors="replace") if isinstance(path, bytes) else str(path)
