@@ -21,6 +21,7 @@ VAL = ("val_bpb", "val/bpb", "bpb")
 VAL_LOSS = ("val_loss", "val/loss")
 REWARD = ("reward", "reward_mean", "mean_reward")
 LENGTH = ("length_tokens", "mean_length_tokens", "length", "sequence_length", "mean_length")
+ENTROPY, KL = ("entropy",), ("kl",)
 PASS = ("pass@1", "pass_at_1", "eval_pass@1", "val_pass@1")
 
 
@@ -115,6 +116,8 @@ def reward_curves(title: str, rows: Sequence[Mapping[str, Any]], path: Path) -> 
         (REWARD, "Mean reward", "0 to 1", GREEN),
         (PASS, "Held-out pass@1", "share right", ORANGE),
         (LENGTH, "Answer length", "tokens", GREY),
+        (ENTROPY, "Entropy", "nats per token", BLUE),
+        (KL, "KL to the start", "nats per token", GREY),
     ]
     return _curves(title, rows, panels, path)
 
@@ -184,7 +187,8 @@ def stages(title: str, table: Mapping[str, Mapping[str, Score]], metrics: Sequen
         for x, (_, score) in zip(at, points, strict=True):
             if score.low is not None and score.high is not None:
                 axis.plot([x, x], [score.low, score.high], color="#222", linewidth=1.2)
-    axis.set_xticks(range(len(shown)), shown, fontsize=9)
+    many = len(shown) > 6  # more names than stand beside each other
+    axis.set_xticks(range(len(shown)), shown, fontsize=9, rotation=20 if many else 0, ha="right" if many else "center")
     axis.grid(False, axis="x")
     axis.set_ylabel("Share right\n(line: 95% interval)")
     axis.set_title(title, loc="left")

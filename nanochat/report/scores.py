@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,23 @@ def summary(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Sco
                 if score is not None:
                     table[column].setdefault(metric, score)
     return table
+
+
+def shared_scores(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Score]]:
+    """column -> task -> score of the chat tasks outside the summary table that at least two stages were given."""
+    known = {same_name(metric) for metric in METRICS}
+    found = {
+        column: {
+            score.name: score
+            for section in sections
+            if section != "base_eval"
+            for key, score in scores(records.get(section, {}), CONTAINERS[:-1]).items()
+            if key not in known and score.low is not None
+        }
+        for column, sections in STAGES.items()
+    }
+    counts = Counter(name for column in found.values() for name in column)
+    return {column: {n: s for n, s in of.items() if counts[n] > 1} for column, of in found.items()}
 
 
 def exam_parts(record: Mapping[str, Any]) -> list[Score]:

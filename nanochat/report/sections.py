@@ -9,9 +9,10 @@ from typing import Any
 
 from nanochat.report import plots
 from nanochat.report.cost import stage_cost, wall_seconds
-from nanochat.report.document import Block, Details, Heading, Sample, Table, Text, duration, number, size
+from nanochat.report.document import Block, Details, Heading, Table, Text, duration, number, size
 from nanochat.report.records import read_metrics
-from nanochat.report.scores import METRICS, Score, core_of, exam_parts, same_name, scores
+from nanochat.report.samples import samples
+from nanochat.report.scores import METRICS, Score, core_of, exam_parts, same_name, scores, shared_scores
 from nanochat.report.scores import summary as summary_scores
 
 TITLES = {
@@ -31,7 +32,6 @@ TITLES = {
 # Keys that have their own place, or none, in a section.
 HANDLED = {"section", "stage", "written", "environment", "code_version", "config", "metrics", "samples", "started"}
 HANDLED |= {"finished", "wall_s", "device", "world_size", "checkpoint", "metrics_jsonl", "settings", "examples"}
-SHOWN_SAMPLES, FOLDED_SAMPLES, ENDS = 4, 24, 3
 Records = Mapping[str, Mapping[str, Any]]
 
 
@@ -39,14 +39,33 @@ def summary(records: Records, pictures: Path) -> list[Block]:
     """The table over the stages, its intervals, and the picture of before and after."""
     table = summary_scores(records)
     rows = [[m, *(f"{table[c][m].value:.4f}" if m in table[c] else "-" for c in table)] for m in METRICS]
-    blocks: list[Block] = [Heading(2, "Summary"), Table(["Metric", *table], rows)]
+    blocks: list[Block] = [Heading(2, "Summary"), Table(["Metric", *table], rows), Text(_dashes(table))]
     known = [m for m in METRICS if any(m in table[c] and table[c][m].low is not None for c in table)]
     if known:
         rows = [[m, *(table[c][m].interval if m in table[c] else "-" for c in table)] for m in known]
         blocks += [Text("95% Wilson intervals of the same scores:"), Table(["Metric", *table], rows)]
-    shown = [m for m in METRICS if m not in ("CORE", "ChatCORE")]
-    picture = plots.stages("Before and after each stage", table, shown, pictures / "plot_stages.png")
+    others = shared_scores(records)
+    if names := list(dict.fromkeys(name for column in others.values() for name in column)):
+        rows = [[n, *(_with_interval(others[c].get(n)) for c in table)] for n in names]
+        blocks += [Text("Other tasks that several stages were given:"), Table(["Task", *table], rows)]
+    shown = [m for m in METRICS if m not in ("CORE", "ChatCORE")] + names
+    everything = {column: {**table[column], **others[column]} for column in table}
+    picture = plots.stages("Before and after each stage", everything, shown, pictures / "plot_stages.png")
     return [*blocks, picture] if picture else blocks
+
+
+def _dashes(table: Mapping[str, Mapping[str, Score]]) -> str:
+    """What the empty cells mean, and how to fill them."""
+    known = any(table.values())
+    return (
+        ("A dash: not measured. " if known else "A dash: not measured; none of these benchmarks was run. ")
+        + "python -m scripts.base_eval measures CORE, python -m scripts.chat_eval -i STAGE the others; ChatCORE needs "
+        + "all of them and SpellingBee."
+    )
+
+
+def _with_interval(score: Score | None) -> str:
+    return "-" if score is None else f"{score.value:.3f} ({score.interval})"
 
 
 def exam(records: Records, pictures: Path) -> list[Block]:
@@ -63,7 +82,7 @@ def exam(records: Records, pictures: Path) -> list[Block]:
     if rows:
         blocks.append(Table(["Part", "Score", "95% Wilson interval", "Right", "Questions"], rows))
     picture = plots.bars("Exam", parts, "Share right (line: 95% interval)", pictures / "plot_exam.png")
-    return [*blocks, *([picture] if picture else []), *_other(record), *_samples(record)]
+    return [*blocks, *([picture] if picture else []), *_other(record), *samples(record)]
 
 
 def cost(records: Records, hourly_rate: float | None) -> list[Block]:
@@ -111,8 +130,7 @@ def section(name: str, record: Mapping[str, Any], pictures: Path) -> list[Block]
     if name in ("base_eval",) or name.startswith("chat_eval"):
         blocks += _evaluation(name, record, pictures)
     else:
-        results = [_row(k, v) for k, v in _flat(record.get("metrics"))]
-        blocks += [Table(["Result", "Value"], results)] if results else []
+        blocks += _results(record.get("metrics"))
         blocks += _other(record)
     rows = read_metrics(record.get("metrics_jsonl"))
     for picture in (
@@ -120,11 +138,24 @@ def section(name: str, record: Mapping[str, Any], pictures: Path) -> list[Block]
         plots.reward_curves(f"{TITLES[name]}: reward", rows, pictures / f"plot_{name}_reward.png"),
     ):
         blocks += [picture] if picture else []
-    blocks += _samples(record)
+    blocks += samples(record)
     for key, title in (("config", "Settings"), ("settings", "What followed from the settings")):
-        settings = [[k, number(v)] for k, v in _flat(record.get(key))]
+        settings = [[k, number(v)] for k, v in _flat(record.get(key)) if v not in (None, [])]
         if settings:
             blocks.append(Details(f"{title} ({len(settings)})", [Table(["Setting", "Value"], settings, numeric=False)]))
+    return blocks
+
+
+def _results(metrics: Any) -> list[Block]:
+    """A stage's numbers; those that were also taken before it began in a table of their own."""
+    flat = dict(_flat(metrics))
+    pairs = [name for name in flat if f"{name} before" in flat]
+    told = {*pairs, *(f"{name} before" for name in pairs)}
+    rows = [_row(name, value) for name, value in flat.items() if name not in told]
+    blocks: list[Block] = [Table(["Result", "Value"], rows)] if rows else []
+    if pairs:
+        compared = [[_words(name), number(flat[f"{name} before"]), number(flat[name])] for name in pairs]
+        blocks.append(Table(["On held-out questions", "Before", "After"], compared))
     return blocks
 
 
@@ -141,7 +172,8 @@ def _facts(record: Mapping[str, Any]) -> list[list[str]]:
         rows.append(["Device", f"{record['device']}" + (f", {ranks} processes" if ranks > 1 else "")])
     checkpoint = record.get("checkpoint")
     if isinstance(checkpoint, Mapping):
-        rows += [[f"Checkpoint {k}", number(v)] for k, v in checkpoint.items() if v is not None]
+        names = {"checkpoint_sha256": "sha256", "model_tag": "tag"}
+        rows += [[f"Checkpoint {names.get(k, k)}", number(v)] for k, v in checkpoint.items() if v is not None]
     elif checkpoint:
         rows.append(["Checkpoint", str(checkpoint)])
     if record.get("code_version"):
@@ -201,33 +233,6 @@ def _other(record: Mapping[str, Any]) -> list[Block]:
         else:
             loose.append(_row(key, value))
     return ([Table(["", ""], loose, numeric=False)] if loose else []) + blocks
-
-
-def _samples(record: Mapping[str, Any]) -> list[Block]:
-    """Answers of the model; where they carry a reward the best and the worst ones."""
-    raw = record.get("samples") or record.get("examples") or []
-    found = [s for s in raw if isinstance(s, Mapping) and "prompt" in s and "completion" in s]
-    if not found:
-        return []
-    rewarded = [s for s in found if isinstance(s.get("reward"), (int, float))]
-    if len(rewarded) > 2 * ENDS:
-        ordered = sorted(rewarded, key=lambda s: s["reward"], reverse=True)
-        blocks: list[Block] = [Heading(3, "Best samples"), *map(_sample, ordered[:ENDS])]
-        return [*blocks, Heading(3, "Worst samples"), *map(_sample, ordered[-ENDS:])]
-    blocks = [Heading(3, "Samples"), *map(_sample, found[:SHOWN_SAMPLES])]
-    rest = [_sample(s) for s in found[SHOWN_SAMPLES : SHOWN_SAMPLES + FOLDED_SAMPLES]]
-    return [*blocks, Details(f"{len(rest)} more samples", list(rest))] if rest else blocks
-
-
-def _sample(entry: Mapping[str, Any]) -> Sample:
-    notes = []
-    if isinstance(entry.get("ok", entry.get("correct")), bool):
-        notes.append("right" if entry.get("ok", entry.get("correct")) else "wrong")
-    if entry.get("expected") is not None:
-        notes.append(f"expected {entry['expected']}")
-    if isinstance(entry.get("reward"), (int, float)):
-        notes.append(f"reward {number(entry['reward'])}")
-    return Sample(str(entry["prompt"]), str(entry["completion"]), ", ".join(notes))
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

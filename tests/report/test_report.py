@@ -191,3 +191,27 @@ def test_smoothing_follows_and_ignores_a_spike():
     assert plots.smooth(falling, 11)[:90] == pytest.approx(falling[:90])
     spiked = [2.0] * 50 + [90.0] + [2.0] * 50
     assert plots.smooth(spiked, 11) == pytest.approx([2.0] * 101)
+
+
+def test_before_and_after_on_tasks_outside_the_table(base_dir):
+    part = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "total": 100}
+    for stage, score in (("sft", 0.5), ("rl", 0.8)):
+        tasks = {"World-counting": {**part, "accuracy": score}}
+        tasks |= {"World-facts": part} if stage == "rl" else {}
+        write_record(f"chat_eval_{stage}", {"tasks": tasks})
+    write_record("chat_rl", {"metrics": {"pass@1": 0.8, "pass@1 before": 0.5, "steps": 7}})
+    text = generate().read_text()
+    assert "| World-counting | - | - | 0.500 (0.400 to 0.600) | 0.800 (0.400 to 0.600) |" in text
+    assert "| World-facts | - |" not in text, "one stage alone has no before and after"
+    assert "plot_stages.png" in text
+    assert "| pass@1 | 0.5 | 0.8 |" in text and "| steps | 7 |" in text and "none of these benchmarks" in text
+
+
+def test_short_samples_stand_in_a_table_and_long_ones_in_full(base_dir):
+    short = [{"prompt": f"question {i}", "completion": "a | b", "correct": i > 0} for i in range(13)]
+    write_record("chat_eval_sft", {"samples": short})
+    write_record("chat_eval_mid", {"samples": [{"prompt": "q", "completion": "line\nline"}]})
+    text = generate().read_text()
+    assert "| question 0 | a \\| b | wrong |" in text and "| question 1 | a \\| b | right |" in text
+    assert "<summary>One more sample</summary>" in text
+    assert "```text\nline\nline\n```" in text
