@@ -8,7 +8,7 @@ from typing import Any
 from nanochat.report.document import Block, Details, Heading, Sample, Table, number
 
 SHOWN, FOLDED, ENDS = 4, 24, 3
-SHORT_CHARACTERS = 160  # a prompt or an answer that a table's cell holds without becoming hard to read
+SHORT_CHARACTERS = 260  # a prompt or an answer that a table's cell holds without becoming hard to read
 SHORT_SHOWN = 12
 
 

@@ -82,7 +82,9 @@ def exam(records: Records, pictures: Path) -> list[Block]:
     if rows:
         blocks.append(Table(["Part", "Score", "95% Wilson interval", "Right", "Questions"], rows))
     picture = plots.bars("Exam", parts, "Share right (line: 95% interval)", pictures / "plot_exam.png")
-    return [*blocks, *([picture] if picture else []), *_other(record), *samples(record)]
+    more = _other(record)
+    details = [Details("More about this evaluation", more)] if more else []
+    return [*blocks, *([picture] if picture else []), *details, *samples(record)]
 
 
 def cost(records: Records, hourly_rate: float | None) -> list[Block]:
