@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from nanochat.cost import checkpoint_bytes
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim.groups import parameter_groups, published_settings
@@ -26,7 +27,7 @@ from nanochat.optim.optimizer import Optimizer
 from nanochat.optim.schedule import Schedule
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
-from nanochat.train.saving import SaveHook, checkpoint_bytes
+from nanochat.train.saving import SaveHook
 from nanochat.train.trainer import Hook, StepStats, Trainer
 
 
@@ -95,7 +96,7 @@ def main() -> None:
     n_saves = max(1, clock.n_saves)
     result = {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "checkpoint_gb": round(checkpoint_bytes(model, groups) / 1e9, 2),
+        "checkpoint_gb": round(checkpoint_bytes(config) / 1e9, 2),
         "saves": clock.n_saves,
         "wall_s": round(wall_s, 1),
         "step_s": round(quiet, 3),

@@ -116,10 +116,12 @@ def memory(
     element_bytes: int = 2,
     checkpointing: bool = False,
     device_type: str = "cuda",
+    shard_model: bool = False,
 ) -> Memory:
     """Peak memory of training on each of `world_size` devices with micro-batches of `rows` x `seq_len`.
 
-    `element_bytes`: of the type the model computes in. An upper bound where the model is compiled, which keeps less.
+    `element_bytes`: of the type the model computes in. `shard_model`: weights and gradients in pieces too. An upper
+    bound where the model is compiled, which keeps less.
     """
     kind = device_type if device_type in RUNTIME_BYTES else "cpu"
     counts, n_tokens, width = count_parameters(config), rows * seq_len, config.n_embd
@@ -136,6 +138,9 @@ def memory(
     stack = MASTER_BYTES * 4 * width * width * config.n_layer  # the largest: the MLP of all layers
     fixed = MASTER_BYTES * counts.total
     states = MASTER_BYTES * counts.state_elements // world_size
+    update = 2 * stack // world_size + min(MUON_TEMPORARIES, 6 * stack)
+    if shard_model and world_size > 1:
+        fixed, casts, update = _in_pieces(config, world_size, element_bytes, update)
     lasting = fixed + fixed + states + int(activations) + int(casts) + head
     return Memory(
         weights=fixed,
@@ -144,9 +149,25 @@ def memory(
         activations=int(activations),
         cast_weights=int(casts),
         head=head,
-        update=2 * stack // world_size + min(MUON_TEMPORARIES, 6 * stack),
+        update=update,
         runtime=RUNTIME_BYTES[kind] + int(FRAGMENTATION[kind] * lasting),
     )
+
+
+def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int, update: int) -> tuple[int, int, int]:
+    """(weights, or as much gradients; what is whole on its way; update or evaluation) of a model cut by FSDP.
+
+    The ends are whole from forward to backward. Two blocks and two tables are there at once, one in use and one being
+    fetched, and what one of them leaves as gradients, with a copy to send.
+    """
+    counts = count_parameters(config)
+    ends = counts.head + counts.embedding + counts.scalars
+    fixed = MASTER_BYTES * (counts.total // world_size + ends)
+    block, table = counts.matrices // config.n_layer, config.padded_vocab_size * config.kv_dim
+    passing = (3 * element_bytes + MASTER_BYTES) * block + element_bytes * counts.head
+    passing += 4 * MASTER_BYTES * table * (counts.value_embeddings > 0)
+    stack = MASTER_BYTES * 4 * config.n_embd**2 * config.n_layer  # sent twice: rows to matrices and back
+    return fixed, passing, max(update + 2 * stack // world_size, element_bytes * counts.total)
 
 
 def fitting_rows(config: GPTConfig, rows: int, seq_len: int, budget_bytes: float, **how: object) -> tuple[int, bool]:

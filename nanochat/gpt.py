@@ -271,7 +271,7 @@ class GPT(nn.Module):
             if modern:
                 x = self.resid_lambdas[layer].to(dtype) * x + self.x0_lambdas[layer].to(dtype) * x0
                 if config.has_value_embedding(layer):
-                    value_embedding = F.embedding(input_ids, self.value_embedding(layer).weight).to(dtype)
+                    value_embedding = self.value_embedding(layer)(input_ids).to(dtype)
             if self.activation_checkpointing and cache is None and torch.is_grad_enabled():
                 x = checkpoint(block, x, value_embedding, rotary, None, use_reentrant=False)
             else:

@@ -1,6 +1,7 @@
 """One optimizer object over mixed groups: AdamW for tables and scalars, Muon for the matrices of the blocks.
 
-On several ranks each owns a part of every stack and table (shards.py): reduce-scatter, update, all-gather. A step is
+On several ranks each owns a part of every stack and table (shards.py; pieces.py where the model itself is in pieces):
+reduce-scatter, update, all-gather. A step is
 `grads = reduce_gradients()`, then whatever looks at or scales them (`grad_norm`, clipping), then `step`.
 """
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from nanochat.optim.adamw import adamw_update
 from nanochat.optim.groups import Group
 from nanochat.optim.muon import muon_update
+from nanochat.optim.pieces import StackPieces, TablePiece, in_pieces
 from nanochat.optim.shards import Shard
 from nanochat.runtime.world import World
 
@@ -32,7 +34,10 @@ class Optimizer:
         for group in groups:
             stacked = group.kind == "muon"
             parts = [group.parameters] if stacked else [[parameter] for parameter in group.parameters]
-            self.shards[group.name] = [Shard(part, self.world, stacked) for part in parts]
+            kind = Shard
+            if in_pieces(group.parameters[0]):
+                kind = StackPieces if stacked else TablePiece
+            self.shards[group.name] = [kind(part, self.world, stacked) for part in parts]
 
     @property
     def state(self) -> dict[str, list[dict[str, Tensor]]]:

@@ -22,10 +22,12 @@ REPLICATED_ELEMENTS = 2**14  # smaller tensors cost less to update everywhere th
 class Shard:
     """A stack of equally shaped matrices (N, R, C), or one table or vector (N, ...), and this rank's part of it."""
 
+    replicated_below = REPLICATED_ELEMENTS
+
     def __init__(self, parameters: Sequence[Tensor], world: World, stacked: bool) -> None:
         self.parameters, self.world, self.stacked = parameters, world, stacked
         self.count = len(parameters) if stacked else parameters[0].size(0)
-        self.replicated = world.world_size == 1 or sum(p.numel() for p in parameters) < REPLICATED_ELEMENTS
+        self.replicated = world.world_size == 1 or sum(p.numel() for p in parameters) < self.replicated_below
         self.n_own = self.count if self.replicated else -(-self.count // world.world_size)
         self.start = 0 if self.replicated else self.n_own * world.rank
         self.n_padded = self.n_own * (1 if self.replicated else world.world_size)
@@ -52,10 +54,10 @@ class Shard:
         if not self.stacked:
             table = self.parameters[0].data
             own = table[self.start : self.start + self.n_own]
-            return own if self.replicated else _with_rows(own, self.n_own)
+            return own if self.replicated else with_rows(own, self.n_own)
         matrices = [p.data for p in self.parameters[self.start : self.start + self.n_own]]
         return (
-            _with_rows(torch.stack(matrices), self.n_own)
+            with_rows(torch.stack(matrices), self.n_own)
             if matrices
             else self.parameters[0].new_zeros(self._own_shape())
         )
@@ -106,12 +108,12 @@ class Shard:
                     "resume with the settings of the run that saved it"
                 )
             own = whole[self.start : self.start + self.n_own].to(self.parameters[0].device, copy=True)
-            state[name] = _with_rows(own, self.n_own)
+            state[name] = with_rows(own, self.n_own)
         self.state = state
 
     def _padded(self, grads: list[Tensor]) -> Tensor:
         if not self.stacked:
-            return _with_rows(grads[0], self.n_padded)
+            return with_rows(grads[0], self.n_padded)
         missing = self.n_padded - self.count
         return torch.stack(grads + [torch.zeros_like(grads[0])] * missing)
 
@@ -124,7 +126,7 @@ def _gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def _with_rows(tensor: Tensor, n_rows: int) -> Tensor:
+def with_rows(tensor: Tensor, n_rows: int) -> Tensor:
     """(m, ...) -> (n_rows, ...), zeros below; contiguous, the tensor itself where it already fits."""
     if tensor.size(0) == n_rows:
         return tensor.contiguous()

@@ -81,6 +81,13 @@ class World:
         gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
         return Pending(into, gather(into, own, async_op=True), own)
 
+    def all_to_all(self, tensor: torch.Tensor) -> Pending:
+        """(world_size * n, ...), n rows for each rank -> (world_size * n, ...), the n rows from each rank."""
+        if self.world_size == 1:
+            return Pending(tensor)
+        into = torch.empty_like(tensor)
+        return Pending(into, dist.all_to_all_single(into, tensor, async_op=True), tensor)
+
     def broadcast_object(self, obj: Any) -> Any:
         """Rank 0's object on every rank."""
         if self.world_size == 1:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nanochat.gpt import GPT
 from nanochat.runtime.run_dir import base_dir
+from nanochat.train.shard_model import is_sharded
 
 # Compiling takes 25-35 s on two cores (4 s when cached) and saves a third of the step: below this it does not pay.
 WORTHWHILE_TOKENS = {"cpu": 1_500_000, "cuda": 0}
@@ -20,6 +21,8 @@ WORTHWHILE_TOKENS = {"cpu": 1_500_000, "cuda": 0}
 def hidden_function(model: GPT, wanted: bool | None, planned_tokens: int) -> Callable[[Tensor], Tensor]:
     """`model.hidden`, compiled when `wanted`; None: when the device, its compiler and the run's length suit it."""
     device = model.get_device().type
+    if is_sharded(model):  # gathers weights between the blocks, outside of what a compiler can see
+        return model.hidden
     if wanted is None:
         has_compiler = device == "cuda" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
         wanted = has_compiler and device in WORTHWHILE_TOKENS and planned_tokens >= WORTHWHILE_TOKENS[device]

@@ -70,6 +70,9 @@ class TrainConfig:
     """Compile the model; by default on GPUs, and on CPUs with a C++ compiler where the run is long enough to pay."""
     activation_checkpointing: bool = False
     """Keep only what enters each block and compute the rest again in the backward pass: less memory, a third slower."""
+    shard_model: bool = False
+    """Weights and gradients in pieces over the processes too (PyTorch FSDP2), for a model that does not fit beside its
+    optimizer states; several processes only, uncompiled. Checkpoints are the same."""
     seed: int = 42
 
     def problems(self) -> list[str]:
@@ -80,6 +83,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 found.append(f"--{name.replace('_', '-')}={value}: must be between 0 and 1")
+        if self.shard_model and self.compile:
+            found.append("--compile: not possible together with --shard-model; leave one of them out")
         if self.num_iterations == 0:
             found.append("--num-iterations=0: must be at least 1; -1 lets it follow from the data")
         if self.total_batch_size and self.max_seq_len and self.total_batch_size % self.max_seq_len:

@@ -12,6 +12,7 @@ from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT
 from nanochat.train.loss_scale import LossScale
 from nanochat.train.objective import loss_sum_and_count
+from nanochat.train.shard_model import is_sharded
 
 
 class Gradients:
@@ -30,13 +31,19 @@ class Gradients:
         """Backward through all rows -> this rank's share of the loss, a scalar. `n_targets`: of all ranks.
 
         Out of memory: half the rows a micro-batch from now on, and the step from its start. Every row still counts
-        once, so the step is the same. Raises ValueError when a single row does not fit.
+        once, so the step is the same. Raises ValueError when a single row does not fit, and for a model in pieces: of
+        its backward passes, all ranks' common work, one cannot repeat its part alone.
         """
         while True:
             try:
                 return self._backward(batches, n_targets)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            if is_sharded(self.model):
+                raise ValueError(
+                    f"out of memory with --shard-model ({reason}); go on with --resume and a smaller "
+                    "--device-batch-size, or --activation-checkpointing"
+                )
             self._halve(max(len(batch.input_ids) for batch in batches), reason)  # the failed try is freed by now
 
     def _backward(self, batches: list[Batch], n_targets: int) -> Tensor:

@@ -45,6 +45,8 @@ class PlanConfig:
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type the model computes in."""
     activation_checkpointing: bool = False
+    shard_model: bool = False
+    """Weights and gradients in pieces over the GPUs too."""
     mfu: float | None = None
     """Share of the chip's peak that training reaches; by default a guess for the chip."""
     hourly_rate: float | None = None
@@ -107,7 +109,8 @@ class Plan:
             f"d{config.n_layer} {config.generation}: {counts.total / 1e6:,.0f}M parameters "
             f"({counts.matrices / 1e6:,.0f}M in matrices), {self.n_steps:,} steps of {self.total_batch_size:,} tokens"
         )
-        verdict = "" if self.fits else "\nDOES NOT FIT: use more GPUs, a smaller --depth, --vocab-size or --max-seq-len"
+        advice = "use more GPUs, --shard-model on several, a smaller --depth, --vocab-size or --max-seq-len"
+        verdict = "" if self.fits else f"\nDOES NOT FIT: {advice}"
         return "\n".join([head, *self.lines(), self.memory.table()]) + verdict
 
 
@@ -123,7 +126,8 @@ def make_plan(
     """The plan of a run whose settings, micro-batch included, are decided."""
     config, rows = settings.model_config, settings.device_batch_size
     share = -(-settings.rows_per_step // world_size)
-    how = {"world_size": world_size, "element_bytes": element_bytes, "checkpointing": settings.activation_checkpointing}
+    how = {"world_size": world_size, "element_bytes": element_bytes, "checkpointing": settings.activation_checkpointing,
+           "shard_model": settings.shard_model}  # fmt: skip
     needs = memory(config, rows, settings.seq_len, device_type=device_type, **how)  # type: ignore[arg-type]
     flops = flops_per_token(config, settings.seq_len) * settings.total_batch_size * n_steps
     speed = chip.tflops * 1e12 * chip.mfu * world_size if chip and chip.tflops else None
@@ -149,12 +153,13 @@ def plan(config: PlanConfig) -> str:
     vocab_size = config.vocab_size or PUBLISHED_VOCABULARY[config.generation]
     names = ("depth", "generation", "max_seq_len", "total_batch_size", "num_iterations", "target_param_data_ratio")
     given: dict[str, Any] = {name: getattr(config, name) for name in names}
-    base = BaseConfig(device_batch_size=config.device_batch_size or 1, **given)
+    base = BaseConfig(device_batch_size=config.device_batch_size or 1, shard_model=config.shard_model, **given)
     world = World(0, 0, config.gpus, torch.device("cpu"))
     settings = base_settings(base, vocab_size, world)
     element_bytes = getattr(torch, config.dtype).itemsize
     share = max(1, -(-settings.rows_per_step // config.gpus))
-    how = {"world_size": config.gpus, "element_bytes": element_bytes, "checkpointing": config.activation_checkpointing}
+    how = {"world_size": config.gpus, "element_bytes": element_bytes, "checkpointing": config.activation_checkpointing,
+           "shard_model": config.shard_model}  # fmt: skip
     rows, checkpointing = config.device_batch_size or 0, config.activation_checkpointing
     if not rows:
         rows, checkpointing = fitting_rows(settings.model_config, share, settings.seq_len, budget, **how)

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nanochat.checkpoint_manager import complete_steps, find_checkpoint, load_checkpoint
+from nanochat.gpt import GPT
 from nanochat.runtime.run_dir import atomic_write, base_dir
 from nanochat.runtime.world import World
+from nanochat.train.shard_model import load_full_state
 
-FREE_SETTINGS = {"device_batch_size", "activation_checkpointing"}  # what may differ: it does not change a result
+FREE_SETTINGS = {"device_batch_size", "activation_checkpointing", "shard_model"}  # may differ: they change no result
 MUST_AGREE = (  # the user's flags that settings do not hold
     "seed", "mixture", "persona", "data", "num_epochs", "task", "examples_per_step", "num_samples", "max_new_tokens",
     "temperature", "top_k", "min_p", "advantage", "updates_per_batch", "clip_ratio", "kl_coef",
@@ -119,10 +119,10 @@ def rewind_metrics(path: Path, step: int) -> list[dict[str, Any]]:
     return rows
 
 
-def load_weights(model: torch.nn.Module, state: dict[str, Any], where: Path) -> None:
+def load_weights(model: GPT, state: dict[str, Any], where: Path) -> None:
     """Put a checkpoint's tensors into `model`. Raises ValueError when they are not this model's."""
     try:
-        model.load_state_dict(state)
+        load_full_state(model, state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{where}: the checkpoint is of another model ({reason}); use the settings it had") from None

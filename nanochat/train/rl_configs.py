@@ -65,6 +65,8 @@ class RLConfig(TrainConfig):
         found += at_least(self, step=0, examples_per_step=1, num_samples=2, max_new_tokens=1, top_k=0)
         found += at_least(self, rollout_batch_size=1, updates_per_batch=1, kl_coef=0, init_lr_frac=0)
         found += at_least(self, eval_examples=1, eval_samples=1, seed=0)
+        if self.shard_model:
+            found.append("--shard-model: answers are drawn from a whole model on each device; leave it out here")
         for name in ("num_epochs", "temperature", "clip_ratio"):
             if not getattr(self, name) > 0:
                 found.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be above 0")

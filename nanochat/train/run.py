@@ -20,6 +20,7 @@ from nanochat.checkpoint_manager import (
     write_meta,
 )
 from nanochat.config import as_dict, dump
+from nanochat.cost import checkpoint_bytes
 from nanochat.dataloader.documents import Documents
 from nanochat.dataloader.loader import PackedLoader
 from nanochat.fp8 import use_fp8
@@ -40,8 +41,9 @@ from nanochat.train.interrupt import Interrupt, Stopped
 from nanochat.train.plan import run_plan
 from nanochat.train.resume import check_settings, choose_step, load_weights, rewind_metrics, set_aside
 from nanochat.train.samples import sample_texts
-from nanochat.train.saving import check_disk, checkpoint_bytes
+from nanochat.train.saving import check_disk
 from nanochat.train.settings import Settings
+from nanochat.train.shard_model import shard_model
 from nanochat.train.trainer import Hook, Source, Trainer
 
 SECTIONS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
@@ -67,6 +69,13 @@ class Run:
         self.directory = checkpoint_dir(stage, tag)
         self.samples: list[dict[str, str]] = []
         preflight(world)
+        model.activation_checkpointing = settings.activation_checkpointing
+        if isinstance(cfg, BaseConfig) and cfg.fp8:
+            use_fp8(model)
+        if settings.shard_model:
+            shard_model(model, world)
+        elif cfg.shard_model:
+            print("--shard-model: a single process has nobody to share the model with; going on without", flush=True)
         self.history: list[dict[str, Any]] = []  # metrics of the part of the run before a resume
         self.resumed_from: int | None = None
         self.evaluated = True  # whether the evaluations of that step have been made
@@ -94,9 +103,6 @@ class Run:
     def _trainer(self, source: Source, n_steps: int, hidden_fn: Callable[[Tensor], Tensor] | None = None) -> Trainer:
         """The loop over `source`, at its beginning or where a resumed run goes on."""
         groups = parameter_groups(self.model, self.settings.optim)
-        self.model.activation_checkpointing = self.settings.activation_checkpointing
-        if isinstance(self.cfg, BaseConfig) and self.cfg.fp8:
-            use_fp8(self.model)
         trainer = Trainer(
             self.model, source, Optimizer(groups, self.world), self.settings.schedule(n_steps), self.world,
             grad_clip=self.settings.grad_clip, hidden_fn=hidden_fn, description=self.stage,
@@ -104,7 +110,7 @@ class Run:
         )  # fmt: skip
         with self._watched(trainer.interrupt):
             self._resume(trainer)
-        check_disk(self.directory, checkpoint_bytes(self.model, groups), self.cfg.keep)
+        check_disk(self.directory, checkpoint_bytes(self.model.config), self.cfg.keep)
         self._announce(n_steps)
         return trainer
 
@@ -178,7 +184,7 @@ class Run:
         step = choose_step(self.stage, self.directory, asked, self.world)
         if step is None:
             return
-        state, optimizer_state, meta = load_checkpoint(self.directory, step, self.world.device, load_optimizer=True)
+        state, optimizer_state, meta = load_checkpoint(self.directory, step, "cpu", load_optimizer=True)
         settings = {**asdict(self.settings), "n_steps": trainer.n_steps}
         check_settings(meta, settings, as_dict(self.cfg), self.tokenizer.identity())
         load_weights(self.model, state, self.directory / f"model_{step:06d}.pt")
@@ -244,7 +250,7 @@ class Run:
     def _sample(self, trainer: Trainer) -> None:
         if not trainer.world.is_main:
             return
-        self.samples = sample_texts(self.model, self.tokenizer, self.prompts, chat=self.stage != "base")
+        self.samples = sample_texts(trainer.model, self.tokenizer, self.prompts, chat=self.stage != "base")
         for sample in self.samples:
             print(f"  {sample['prompt']} -> {sample['completion']!r}", flush=True)
 

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from nanochat.checkpoint_manager import complete_steps, prune, read_meta, save_checkpoint, write_meta
-from nanochat.gpt import GPT
-from nanochat.optim.groups import Group
+from nanochat.train.shard_model import full_state
 from nanochat.train.trainer import Hook, StepStats, Trainer
 
 
@@ -54,10 +53,11 @@ class SaveHook(Hook):
         started = time.monotonic()
         state = trainer.state_dict()
         optimizer_state = trainer.optimizer.state_dict() if self.with_optimizer else None  # gathered from all ranks
+        model_state = full_state(trainer.model, trainer.world)
         self._last = started
         if trainer.world.is_main:
             self._finish(trainer)
-            copied = self._snapshot.take({"model": trainer.model.state_dict(), "optimizer": optimizer_state})
+            copied = self._snapshot.take({"model": model_state, "optimizer": optimizer_state})
             arguments = (copied["model"], copied["optimizer"], {**self.meta, "trainer": state})
             self._pending = self._writer.submit(save_checkpoint, self.directory, trainer.step, *arguments)
         self.saved_step = trainer.step
@@ -140,15 +140,6 @@ class Snapshot:
         if isinstance(value, (list, tuple)):
             return [self._copy(item, (*key, number)) for number, item in enumerate(value)]
         return value
-
-
-def checkpoint_bytes(model: GPT, groups: list[Group]) -> int:
-    """Size of one checkpoint: weights, and one moment (Muon) or two (AdamW) of each."""
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    moments = sum(
-        (1 if group.kind == "muon" else 2) * parameter.numel() * 4 for group in groups for parameter in group.parameters
-    )
-    return weights + moments
 
 
 def check_disk(directory: Path, one_bytes: int, keep: int) -> None:

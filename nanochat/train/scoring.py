@@ -36,10 +36,15 @@ def score(model: GPT, batch: Batch, with_entropy: bool = False) -> tuple[Tensor,
 
 
 def in_precision(model: GPT, dtype: torch.dtype) -> GPT:
-    """A frozen copy of `model` with its weights in `dtype`."""
+    """A frozen copy of `model` with its weights in `dtype`. Collective where the model is in pieces over the ranks."""
     with torch.device("meta"):
         copy = GPT(model.config)
-    copy.load_state_dict({n: t.detach().to(dtype, copy=True) for n, t in model.state_dict().items()}, assign=True)
+    state = {}
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+            state[name] = whole.detach().to(dtype, copy=True)
+    copy.load_state_dict(state, assign=True)
     copy.compute_dtype = model.compute_dtype
     return copy.requires_grad_(False).eval()
 

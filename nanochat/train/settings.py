@@ -46,6 +46,7 @@ class Settings:
     final_lr_frac: float
     grad_clip: float
     activation_checkpointing: bool = False
+    shard_model: bool = False
 
     @property
     def rows_per_step(self) -> int:
@@ -108,6 +109,7 @@ def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
         final_lr_frac=_given(cfg.final_lr_frac, 0.05 if modern else 0.0),
         grad_clip=_given(cfg.grad_clip, 0.0 if modern else 1.0),
         activation_checkpointing=checkpointing,
+        shard_model=cfg.shard_model and world.world_size > 1,
     )
 
 
@@ -137,6 +139,7 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
         final_lr_frac=_given(cfg.final_lr_frac, 0.0),
         grad_clip=_given(cfg.grad_clip, 1.0),
         activation_checkpointing=checkpointing,
+        shard_model=cfg.shard_model and world.world_size > 1,
     )
 
 
@@ -163,16 +166,18 @@ def micro_batch(
         return min(share, cfg.device_batch_size), checkpointing
     rows = min(share, max(1, MICRO_BATCH_TOKENS[world.device.type] // seq_len))
     if world.device.type == "cuda":
-        rows, checkpointing = rows_on_cuda(model_config, rows, seq_len, world, checkpointing)
+        rows, checkpointing = rows_on_cuda(model_config, rows, seq_len, world, checkpointing, cfg.shard_model)
     return rows, checkpointing
 
 
-def rows_on_cuda(config: GPTConfig, most: int, seq_len: int, world: World, checkpointing: bool) -> tuple[int, bool]:
+def rows_on_cuda(
+    config: GPTConfig, most: int, seq_len: int, world: World, checkpointing: bool, shard_model: bool = False
+) -> tuple[int, bool]:
     """What fits the card with least free memory; one row where by the plan nothing does, for the plan is careful."""
     free = min(world.gather_objects(torch.cuda.mem_get_info(world.device)[0]))
     rows, checkpointing = fitting_rows(
         config, most, seq_len, USABLE_MEMORY * free, world_size=world.world_size,
-        element_bytes=pick_dtype(world.device).itemsize, checkpointing=checkpointing,
+        element_bytes=pick_dtype(world.device).itemsize, checkpointing=checkpointing, shard_model=shard_model,
     )  # fmt: skip
     return max(1, rows), checkpointing
 

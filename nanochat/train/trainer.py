@@ -22,9 +22,10 @@ from nanochat.optim.schedule import Schedule
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.rng import rng_state, set_rng_state
 from nanochat.runtime.world import World
-from nanochat.train.gradients import Gradients
+from nanochat.train.gradients import Gradients, split_rows
 from nanochat.train.interrupt import Interrupt
 from nanochat.train.loss_scale import LossScale
+from nanochat.train.shard_model import evened, is_sharded, whole_model
 
 
 class Source(Protocol):
@@ -147,13 +148,13 @@ class Trainer:
             self.evaluated.add(self.step)
 
     def _evaluate(self, hook: Hook, stats: StepStats) -> None:
-        world, was_training = self.world, self.model.training
-        self.world = self.interrupt.guarded()
+        world, model, was_training = self.world, self.model, self.model.training
+        self.world, self.model = self.interrupt.guarded(), whole_model(model)
         try:
             if self.interrupt.run(hook.after_step, self, stats):
                 self._stop()
         finally:
-            self.world = world
+            self.world, self.model = world, model
             self.model.train(was_training)
 
     def _stop(self) -> None:
@@ -163,16 +164,12 @@ class Trainer:
         """One optimizer step over this rank's micro-batches; None when a stop request came before there was a batch."""
         started = time.perf_counter()
         batches = self._next_batches()
-        counts = torch.zeros(3, dtype=torch.float64)
-        if batches is None:
-            counts[2] = 1
-        else:
-            counts[0] = sum(int((batch.weights != 0).sum()) for batch in batches)
-            counts[1] = sum(batch.targets.numel() for batch in batches)
-        n_targets, n_tokens, given_up = map(int, self.world.all_reduce_sum(counts.to(self.world.device)).tolist())
+        n_targets, n_tokens, given_up, n_batches = self._count(batches)
         if given_up or batches is None:
             self._stop()
             return None
+        if is_sharded(self.model):
+            batches = evened(batches, n_batches, self.world.device)
         self._position = None
         loss_sum = self.gradients.accumulate(batches, n_targets)
         grads = self.optimizer.reduce_gradients()
@@ -190,6 +187,19 @@ class Trainer:
         self.train_s += seconds
         return StepStats(self.step, loss, grad_norm, lr, n_targets, n_tokens, seconds, skipped=not finite)
 
+    def _count(self, batches: list[Batch] | None) -> tuple[int, int, int, int]:
+        """Over all ranks: targets, tokens, ranks that gave up, and the most micro-batches that one has."""
+        counts = torch.zeros(3 + self.world.world_size, dtype=torch.float64)
+        if batches is None:
+            counts[2] = 1
+        else:
+            counts[0] = sum(int((batch.weights != 0).sum()) for batch in batches)
+            counts[1] = sum(batch.targets.numel() for batch in batches)
+            counts[3 + self.world.rank] = len(batches)
+        wire = self.world.device if self.world.backend == "nccl" else torch.device("cpu")
+        n_targets, n_tokens, given_up, *n_batches = map(int, self.world.all_reduce_sum(counts.to(wire)).tolist())
+        return n_targets, n_tokens, given_up, max(n_batches)
+
     def _next_batches(self) -> list[Batch] | None:
         """This rank's batches on its device, or None when a stop request broke into their making."""
         self._position = self.source.state_dict()
@@ -205,7 +215,7 @@ class Trainer:
             given_up = self.interrupt.attempt(fill)
         if given_up:
             return None
-        return [batch.to(self.world.device) for batch in batches]
+        return [batch.to(self.world.device) for batch in split_rows(batches, self.gradients.micro_rows)]
 
     def _agree(self, loss_sum: Tensor) -> float:
         """The loss over all ranks; with it travel stop requests and the hooks' wishes, so that all ranks act alike."""

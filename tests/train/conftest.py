@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_runs import fork_server, starter
 from tiny_runs import make_base
 
 from nanochat.runtime.world import World
@@ -24,3 +25,15 @@ def data(base_dir, monkeypatch) -> Path:
 @pytest.fixture
 def single() -> World:
     return World(0, 0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def forks():
+    return fork_server()
+
+
+@pytest.fixture
+def train(forks, base_dir, tmp_path):
+    """train(ranks, fault, **config changes) -> Result; several calls share the base directory."""
+    make_base(base_dir)
+    return starter(forks, base_dir, tmp_path)
