@@ -1,63 +1,25 @@
-"""Rollouts: what is weighed, that the order is the run's alone, that old weights leave no trace, and that it learns."""
+"""Rollouts: what is weighed, that the order is the run's alone, that old weights leave no trace."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from tiny_rl import Letters, small_model, world
 
-from nanochat.checkpoint_manager import checkpoint_dir, load_checkpoint, load_model, read_meta, save_checkpoint
 from nanochat.engine import Completion
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.runtime.world import World
+from nanochat.gpt import GPT
 from nanochat.tasks.base import Task
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import rl, rl_tasks, rollouts
+from nanochat.train import rl_tasks, rollouts
 from nanochat.train.advantages import kl_weights
 from nanochat.train.objective import loss_sum_and_count
-from nanochat.train.rl_configs import RLConfig
 from nanochat.train.rollouts import RolloutOptions, RolloutSource
 from nanochat.train.scoring import in_precision, micro_batches, score
 
 SMALL = RolloutOptions(examples_per_step=4, num_samples=4, max_new_tokens=6, batch_size=8, budget_tokens=200)
-
-
-class Letters(Task):
-    """Pays for the share of lower-case letters in the answer."""
-
-    name = "letters"
-
-    def __init__(self, n: int = 12) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, index: int) -> dict:
-        return {"messages": [{"role": "user", "content": f"{index}?"}, {"role": "assistant", "content": "abc"}]}
-
-    def evaluate(self, conversation: dict, completion: str) -> bool:
-        return self.reward(conversation, completion) > 0.9
-
-    def reward(self, conversation: dict, completion: str) -> float:
-        return sum(c.isascii() and c.islower() for c in completion) / max(1, len(completion))
-
-
-class FirstLetter(Letters):
-    """Pays for an answer that begins with a lower-case letter."""
-
-    def reward(self, conversation: dict, completion: str) -> float:
-        return float(completion[:1].isascii() and completion[:1].islower())
-
-
-class Part(World):
-    """One of several ranks, alone in its process."""
-
-    def gather_objects(self, obj):
-        return [obj]
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +29,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def model(tokenizer) -> GPT:
-    model = GPT(GPTConfig(64, tokenizer.get_vocab_size(), 2, 2, 2, 32))
-    model.init_weights(3)
-    with torch.no_grad():  # a fresh head is nearly zero: every model would draw the same
-        model.lm_head.weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(4))
-    model.compute_dtype = torch.float32
-    return model
-
-
-def world(rank: int = 0, size: int = 1) -> World:
-    return Part(rank, rank, size, torch.device("cpu"), None)
+    return small_model(tokenizer)
 
 
 def source(model, tokenizer, rank: int = 0, size: int = 1, task: Task | None = None, **options) -> RolloutSource:
@@ -236,78 +189,3 @@ def test_state_between_two_uses_moves_to_another_number_of_ranks(model, tokenize
     assert drawn(alone) == drawn(whole) and alone.n_uses == 1
     for mine, theirs in zip(alone.next_step(), whole.next_step(), strict=True):
         assert torch.equal(mine.weights, theirs.weights)
-
-
-# --- the stage
-
-
-@pytest.fixture
-def sft(model, tokenizer, base_dir, monkeypatch):
-    """A checkpoint to start from, and questions of our own."""
-    monkeypatch.setenv("NANOCHAT_DTYPE", "float32")
-    directory = checkpoint_dir("sft", "d2")
-    meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity(), "total_batch_size": 2**19}
-    save_checkpoint(directory, 7, model.state_dict(), None, meta)
-    tokenizer.save(directory / "tokenizer")
-    asked = rl_tasks.Questions(FirstLetter(40), {"letters": FirstLetter(10)})
-    monkeypatch.setattr(rl, "questions", lambda *args: asked)
-
-
-TINY = RLConfig(
-    device_type="cpu",
-    examples_per_step=4,
-    num_samples=8,
-    max_new_tokens=6,
-    eval_samples=2,
-    eval_every=-1,
-    save_every=-1,
-)
-
-
-def test_it_learns_and_leaves_what_every_stage_leaves(sft, base_dir):
-    cfg = replace(TINY, num_iterations=25, init_lr_frac=0.1, max_new_tokens=2, num_samples=16)
-    record = rl.rl(cfg, world())
-    rows = [json.loads(line) for line in (base_dir / "chatrl_checkpoints/d2/metrics.jsonl").read_text().splitlines()]
-    rewards = [row["reward"] for row in rows if "reward" in row]
-    assert len(rewards) == 25 and sum(rewards[:3]) / 3 < 0.4 and sum(rewards[-3:]) / 3 > 0.8, rewards
-    assert all({"length_tokens", "entropy", "kl"} <= set(row) for row in rows if "reward" in row)
-    assert record["metrics"]["pass@1"] > record["metrics"]["pass@1 before"] + 0.5
-    assert {"prompt", "completion", "reward"} == set(record["samples"][0])
-    meta = read_meta(checkpoint_dir("rl", "d2"), 25)
-    assert meta["stage"] == "rl" and meta["parent"]["step"] == 7 and meta["user_config"]["num_samples"] == 16
-    assert load_model("rl", "cpu")[2]["metrics"]["pass@1"] == record["metrics"]["pass@1"]
-    assert json.loads((base_dir / "report/chat_rl.json").read_text())["samples"]
-
-
-@pytest.mark.parametrize("more", [{}, {"updates_per_batch": 2, "kl_coef": 0.1}])
-def test_an_interrupted_run_ends_bit_equal(sft, base_dir, more):
-    cfg = replace(TINY, num_iterations=5, save_every=1, keep=9, init_lr_frac=1.0, **more)
-    rl.rl(replace(cfg, tag_out="whole"), world())
-    whole, cut = checkpoint_dir("rl", "whole"), checkpoint_dir("rl", "cut")
-    shutil.copytree(whole, cut)
-    for path in [*cut.glob("*_000004*"), *cut.glob("*_000005*")]:
-        path.unlink()
-    record = rl.rl(replace(cfg, tag_out="cut", resume=True), world())
-    ours, optimizer, _ = load_checkpoint(cut, 5, "cpu", load_optimizer=True)
-    theirs, other, _ = load_checkpoint(whole, 5, "cpu", load_optimizer=True)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert str(optimizer) == str(other)
-    assert "pass@1 before" in record["metrics"]
-
-
-def test_settings_are_checked_together():
-    cfg = RLConfig(task="GSM9K", num_samples=1, clip_ratio=0.0, total_batch_size=1024, max_seq_len=64)
-    text = "\n".join(cfg.problems())
-    for part in ("--task=GSM9K", "--num-samples=1", "--clip-ratio=0.0", "--total-batch-size", "--max-seq-len"):
-        assert part in text
-    assert RLConfig().problems() == [] and RLConfig(task="world-counting-without-tool|gsm8k").problems() == []
-
-
-def test_tasks_come_with_held_out_questions():
-    asked = rl_tasks.questions("World-arithmetic-without-tool|SpellingBee-without-tool|World-spelling", 1)
-    assert list(asked.held_out) == ["World-arithmetic-without-tool", "SpellingBee-without-tool", "World-spelling"]
-    assert asked.held_out["SpellingBee-without-tool"][0]["tool"] is False
-    learned = {asked.train[i]["messages"][-2]["content"] for i in range(300)}
-    examined = {task[i]["messages"][-2]["content"] for task in asked.held_out.values() for i in range(100)}
-    assert not learned & examined
-    assert rl_tasks.questions("auto", 1).train.name == "World-counting-without-tool"  # no GSM8K here
