@@ -23,6 +23,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nanochat.serve.load import ask, chat_body, percentiles
+
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = "sea house bird moon river stone song garden winter lamp".split()
 N_PROMPTS = 64
@@ -104,44 +106,22 @@ class Tally:
 
 
 async def one_request(port: int, number: int, expected: str, max_tokens: int, vanish: bool, tally: Tally) -> None:
-    body = json.dumps(
-        {
-            "messages": [{"role": "user", "content": prompts()[number]}],
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "stream": True,
-        }
-    ).encode()
-    start = time.monotonic()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-        writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
-        status = int((await reader.readline()).split()[1])
-        tally.statuses[status] += 1
-        if status != 200:
-            await asyncio.sleep(0.2)
-            return
-        said, finish, n_events = "", None, 0
-        async for line in reader:
-            if not line.startswith(b"data: {"):
-                continue
-            choice = json.loads(line[6:])["choices"][0]
-            if choice["delta"].get("content"):
-                if not said:
-                    tally.first_token_s.append(time.monotonic() - start)
-                said += choice["delta"]["content"]
-                tally.tokens += 1
-                n_events += 1
-            finish = choice["finish_reason"] or finish
-            if vanish and n_events >= max_tokens // 3:
-                tally.vanished += 1
-                return
-        tally.finished += 1
-        if said != expected or finish not in ("stop", "length"):
-            tally.wrong.append(f"prompt {number}: {finish} {said!r} instead of {expected!r}")
-    finally:
-        writer.close()
+    """Ask, read and compare, or hang up after a third of the answer."""
+    leave_after = max_tokens // 3 if vanish else 0
+    reply = await ask("127.0.0.1", port, chat_body(prompts()[number], max_tokens, temperature=0), None, leave_after)
+    tally.statuses[reply.status] += 1
+    if reply.status != 200:
+        await asyncio.sleep(0.2)
+        return
+    tally.tokens += len(reply.piece_times_s)
+    if reply.first_token_s is not None:
+        tally.first_token_s.append(reply.first_token_s)
+    if vanish and len(reply.piece_times_s) >= leave_after:
+        tally.vanished += 1
+        return
+    tally.finished += 1
+    if reply.text != expected or reply.finish_reason not in ("stop", "length"):
+        tally.wrong.append(f"prompt {number}: {reply.finish_reason} {reply.text!r} instead of {expected!r}")
 
 
 async def client(port: int, number: int, until: float, answers: list[str], max_tokens: int, tally: Tally) -> None:
@@ -196,7 +176,6 @@ def report(tally: Tally, memory: list[tuple[float, float]], stats: dict, seconds
     quarter = max(1, len(late) // 4)
     growth = statistics.mean(late[-quarter:]) - statistics.mean(late[:quarter])
     worker = stats["workers"][0]
-    first = sorted(tally.first_token_s)
     checks = {
         "no 5xx": not any(status >= 500 for status in tally.statuses),
         "every finished answer equals its solo greedy answer": not tally.wrong and tally.finished > 0,
@@ -211,7 +190,7 @@ def report(tally: Tally, memory: list[tuple[float, float]], stats: dict, seconds
         "vanished": tally.vanished,
         "wrong": tally.wrong[:5],
         "tokens_per_s": round(tally.tokens / seconds, 1),
-        "first_token_s": {"p50": round(first[len(first) // 2], 3), "p95": round(first[int(len(first) * 0.95)], 3)},
+        "first_token_s": percentiles(tally.first_token_s),
         "memory_mb": {"first": memory[0][1], "last": memory[-1][1], "growth": round(growth, 2)},
         "checks": checks,
     }

@@ -15,8 +15,8 @@ from nanochat.launch import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 LATER = {"plan"}  # in the table before their code is in the tree
-WIRED = {**commands.COMMANDS, **{f"data {k}": c for k, c in commands.GROUPS["data"].items()}}
-WIRED.pop("data")
+WIRED = {name: command for name, command in commands.COMMANDS.items() if name not in commands.GROUPS}
+WIRED |= {f"{group} {name}": c for group, table in commands.GROUPS.items() for name, c in table.items()}
 
 
 @dataclasses.dataclass

@@ -53,6 +53,7 @@ COMMANDS = {
     "lm-eval": Command(
         "tasks of lm-evaluation-harness", "nanochat.eval.lm_harness:lm_eval", "nanochat.eval.lm_harness:LMEvalConfig"
     ),
+    "bench": Command("serve | decode: latency and throughput of the server and of the engine", ""),
     "compare": Command(
         "which differences between two runs exceed noise",
         "nanochat.eval.compare:compare",
@@ -75,7 +76,19 @@ GROUPS = {
             "nanochat.launch.fetch:fetch",
             "nanochat.launch.fetch:FetchConfig",
         ),
-    }
+    },
+    "bench": {
+        "serve": Command(
+            "latency and throughput of a server over the number of clients",
+            "nanochat.serve.bench:bench_serve",
+            "nanochat.serve.bench:ServeBenchConfig",
+        ),
+        "decode": Command(
+            "tokens/s of the engine against the memory's bandwidth",
+            "nanochat.engine.measure:bench_decode",
+            "nanochat.engine.measure:DecodeBenchConfig",
+        ),
+    },
 }
 
 

@@ -14,6 +14,7 @@ import tyro
 
 from nanochat.checkpoint_manager import load_model
 from nanochat.engine import ChatSession, Engine, Event, SamplingParams
+from nanochat.engine.quantize import quantize_int8
 from nanochat.runtime.world import World
 
 HELP = "Type a message. `clear` starts over, `quit` or `exit` leaves, Ctrl+C stops an answer."
@@ -42,6 +43,8 @@ class ChatCLIConfig:
     """Makes the answers repeatable."""
     device_type: str | None = None
     """cuda, cpu or mps (default: the best there is)."""
+    int8: bool = False
+    """Weights as 8-bit whole numbers: half the memory, up to twice the decoding speed."""
 
     def problems(self) -> list[str]:
         problems = []
@@ -64,6 +67,8 @@ def chat_cli(config: ChatCLIConfig, world: World) -> None:
     """Load the model that `config` names and talk to it until the person leaves."""
     tag, step = config.model_tag, config.step
     model, tokenizer, _ = load_model(config.source, world.device, phase="eval", model_tag=tag, step=step)
+    if config.int8:
+        quantize_int8(model)
     TerminalChat(Engine(model, tokenizer), config).run()
 
 

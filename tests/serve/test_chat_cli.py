@@ -10,9 +10,13 @@ import torch
 
 from nanochat import config as configs
 from nanochat.engine import Engine
+from nanochat.engine.quantize import Int8Linear
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.serve.chat_cli import HELP, ChatCLIConfig, TerminalChat
+from nanochat.runtime.world import World
+from nanochat.serve.chat_cli import HELP, ChatCLIConfig, TerminalChat, chat_cli
 from nanochat.tokenizer import Tokenizer
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -116,6 +120,15 @@ def test_calls_are_shown_in_brackets(engine, monkeypatch):
     monkeypatch.setattr(engine.model, "head", head)
     shown, _ = converse(engine, ["what is 6*7?"], max_tokens=50, temperature=0.0)
     assert "Assistant: 6*7=[6*7 = 42]42!\n" in shown
+
+
+@pytest.mark.parametrize("int8", [True, False])
+def test_int8_weights_answer_too(checkpoint, capsys, monkeypatch, int8):
+    engines = []
+    monkeypatch.setattr("nanochat.serve.chat_cli.Engine", lambda *a: engines.append(Engine(*a)) or engines[-1])
+    chat_cli(ChatCLIConfig(prompt="hello", max_tokens=6, temperature=0.0, int8=int8), World(0, 0, 1, CPU))
+    assert isinstance(engines[0].model.lm_head, Int8Linear) == int8
+    assert len(capsys.readouterr().out.splitlines()[1]) == 6
 
 
 def test_flags_and_their_errors(capsys):

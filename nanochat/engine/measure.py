@@ -1,0 +1,239 @@
+"""How fast the engine decodes, against how fast the memory could feed it (`nanochat bench decode`).
+
+A decoding step reads every weight matrix and the keys and values of its streams once; the embedding is looked up, not
+read. Those bytes over the time of a step are GB/s; over the bandwidth measured on the same threads or device they are
+the MBU. The first steps are left out, the median of the rest counts. Weights are random: only their number matters.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from nanochat.engine.engine import Engine
+from nanochat.engine.native.structs import memory_bandwidth
+from nanochat.engine.quantize import quantize_int8, weight_bytes_read
+from nanochat.engine.sequence import SamplingParams
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.runtime.run_dir import environment
+from nanochat.runtime.world import World
+from nanochat.tokenizer import Tokenizer
+
+WARM_UP_STEPS = 4
+KINDS = ("fp32", "bf16", "int8")
+
+
+@dataclass
+class DecodeBenchConfig:
+    """Decoding speed of a model with random weights: tokens/s, GB/s and MBU over numbers of streams."""
+
+    depth: int = 12
+    """Layers; the width is 64 times as much, rounded up to heads of 128."""
+    vocab_size: int = 32768
+    generation: Literal["classic", "modern"] = "classic"
+    context: int = 2048
+    kinds: list[Literal["fp32", "bf16", "int8"]] = field(default_factory=lambda: ["bf16", "int8"])
+    """Precisions of the weights to measure."""
+    streams: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    """How many answers are written at the same time."""
+    prompt_tokens: int = 128
+    tokens: int = 64
+    """Length of each answer."""
+    temperature: float = 0.0
+    top_k: int | None = None
+    threads: int = 0
+    """0: as torch chooses."""
+    native: bool = True
+    """Decode in C where there is a compiler (CPU)."""
+    graphs: bool = True
+    """Decode through CUDA graphs (GPU)."""
+    device_type: str | None = None
+    """cuda or cpu (default: the best there is)."""
+    json: Path | None = None
+    """Write everything here too."""
+    plot: Path | None = None
+    """Write a picture here."""
+    pairs: int = 1
+    """How often to run this and --against in turn, so that both see the same machine."""
+    against: str | None = None
+    """Another command to run in turn with this one."""
+
+    def problems(self) -> list[str]:
+        problems = []
+        if self.device_type not in (None, "", "cuda", "cpu"):
+            problems.append(f"--device-type={self.device_type}: must be cuda or cpu")
+        for name in ("depth", "prompt_tokens", "pairs"):
+            if getattr(self, name) < 1:
+                problems.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be 1 or more")
+        if self.tokens < 3 * WARM_UP_STEPS:
+            problems.append(
+                f"--tokens={self.tokens}: must be {3 * WARM_UP_STEPS} or more; the first steps are left out"
+            )
+        if self.prompt_tokens + self.tokens > self.context:
+            problems.append(f"--context={self.context}: must hold --prompt-tokens and --tokens together")
+        if not self.streams or min(self.streams) < 1 or not self.kinds:
+            problems.append("--streams, --kinds: at least one, and streams of 1 or more")
+        return problems
+
+
+def wide_tokenizer(vocab_size: int) -> Tokenizer:
+    """A tokenizer with as many tokens as the model, so that sampling sees them all: bytes, then pairs of bytes."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    pairs = (bytes([a, b]) for a in range(256) for b in range(256))
+    special = len(Tokenizer.byte_level().special_tokens)
+    while len(ranks) < vocab_size - special:
+        ranks[next(pairs)] = len(ranks)
+    names = Tokenizer.byte_level().special_tokens
+    return Tokenizer(ranks, {name: len(ranks) + at for at, name in enumerate(names)})
+
+
+def random_model(depth: int, vocab_size: int, generation: Literal["classic", "modern"], context: int = 2048) -> GPT:
+    """A model of the given depth with random weights: width depth * 64, rounded up to heads of 128."""
+    heads = -(-depth * 64 // 128)
+    pattern = "L" if generation == "classic" else "SSSL"
+    model = GPT(GPTConfig(context, vocab_size, depth, heads, heads, heads * 128, pattern, generation))
+    model.init_weights()
+    return model.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def spell_letters(model: GPT) -> GPT:
+    """Let a model with random weights write lower-case letters alone, so that its answers run to their limit."""
+    weight, rows = model.lm_head.weight, slice(ord("a"), ord("z") + 1)
+    letters = torch.randn(rows.stop - rows.start, weight.size(1), generator=torch.Generator().manual_seed(0))
+    weight.zero_()
+    weight[rows] = letters.to(weight)
+    return model
+
+
+def convert(model: GPT, kind: str) -> GPT:
+    """The model in one of KINDS, in place; each can be made from those before it."""
+    dtype = torch.float32 if kind == "fp32" else torch.bfloat16
+    model.to(dtype)
+    model.compute_dtype = dtype
+    return quantize_int8(model) if kind == "int8" else model
+
+
+def measure(
+    engine: Engine, streams: int, prompt_tokens: int, params: SamplingParams, seed: int | None = None
+) -> dict[str, float]:
+    """Decode `streams` prompts together -> time to first token, tokens/s, bytes of a step, GB/s."""
+    config, generator = engine.model.config, random.Random(streams if seed is None else seed)
+    prompts = [[generator.randrange(256) for _ in range(prompt_tokens)] for _ in range(streams)]
+    start = time.perf_counter()
+    requests = [engine.submit(prompt, params) for prompt in prompts]
+    while not all(request.events for request in requests):
+        engine.step()
+    first_s = time.perf_counter() - start
+    times = []
+    while engine.has_work:
+        start = time.perf_counter()
+        events = engine.step()
+        if len(events) == streams:  # everybody was decoding
+            times.append(time.perf_counter() - start)
+    step_s = statistics.median(times[WARM_UP_STEPS:])
+    token_bytes = 2 * config.n_layer * config.kv_dim * engine.runner.dtype.itemsize
+    held = prompt_tokens + params.max_tokens / 2 if params.max_tokens else prompt_tokens
+    step_bytes = weight_bytes_read(engine.model) + streams * held * token_bytes
+    return {
+        "streams": streams, "first_token_s": first_s, "step_s": step_s, "tokens_per_s": streams / step_s,
+        "step_bytes": step_bytes, "gb_per_s": step_bytes / step_s / 1e9,
+    }  # fmt: skip
+
+
+def bandwidth_of(model: GPT) -> float | None:
+    """Bytes a second that can be read, at best, of as many bytes as a step reads of the model; None where unknown."""
+    n_bytes = weight_bytes_read(model)
+    if model.get_device().type == "cpu":
+        return memory_bandwidth(n_bytes)
+    source = torch.ones(max(n_bytes, 1 << 28) // 4, device=model.get_device())
+    times = []
+    for _ in range(10):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        source.sum()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return source.numel() * 4 / min(times)
+
+
+def bench_decode(config: DecodeBenchConfig, world: World) -> None:
+    """Measure every kind and number of streams, printing as it goes."""
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    for _ in range(config.pairs):
+        report = run(config, world.device)
+        if config.against:
+            subprocess.run(config.against.split(), check=False)
+    if config.json:
+        config.json.write_text(json.dumps(report, indent=1))
+    if config.plot:
+        plot(report, config.plot)
+
+
+def run(config: DecodeBenchConfig, device: torch.device) -> dict[str, Any]:
+    model = random_model(config.depth, config.vocab_size, config.generation, config.context)
+    tokenizer = wide_tokenizer(config.vocab_size)
+    parameters, threads = sum(p.numel() for p in model.parameters()), torch.get_num_threads()
+    print(f"{config.generation} d{config.depth}, {parameters / 1e6:.0f}M parameters, {device.type}, {threads} threads")
+    results, bandwidth = [], None
+    params = SamplingParams(
+        config.temperature, config.top_k, max_tokens=config.tokens, seed=0, tools="off", ignore_end=True
+    )
+    for kind in sorted(config.kinds, key=KINDS.index):
+        convert(model, kind).to(device)
+        bandwidth = bandwidth_of(model) or bandwidth
+        most, static = max(config.streams), None if config.graphs else False
+        engine = Engine(
+            model, tokenizer, max_running=most, max_step_tokens=max(512, most), native=config.native, static=static
+        )
+        how = "native" if engine.runner.native else "graphs" if engine.runner.static else "torch"
+        for streams in config.streams:
+            if engine.runner.static:  # captures on the way are no part of decoding
+                measure(engine, streams, config.prompt_tokens, params, seed=-1)
+            numbers = measure(engine, streams, config.prompt_tokens, params)
+            mbu = numbers["gb_per_s"] * 1e9 / bandwidth if bandwidth else None
+            result = {"kind": kind, "by": how, **numbers, "mbu": mbu}
+            results.append(result)
+            print(line(result, bandwidth), flush=True)
+            engine.pool.drop_retained() if engine.runner.static else engine.trim()
+    shape = {"generation": config.generation, "depth": config.depth, "vocab_size": config.vocab_size}
+    facts = {**shape, "parameters": parameters, "threads": threads, "bandwidth_bytes_per_s": bandwidth}
+    return {**facts, "prompt_tokens": config.prompt_tokens, "results": results, "environment": environment()}
+
+
+def line(result: dict[str, Any], bandwidth: float | None) -> str:
+    """A result as one line of text."""
+    share = f", MBU {result['mbu']:.0%} of {bandwidth / 1e9:.1f}" if bandwidth else ""
+    return (
+        f"{result['kind']} {result['by']} {result['streams']:3d} streams: {result['tokens_per_s']:7.1f} tokens/s, step "
+        f"{result['step_s'] * 1e3:6.2f} ms, first token {result['first_token_s'] * 1e3:6.0f} ms, "
+        f"{result['gb_per_s']:5.1f} GB/s{share}"
+    )
+
+
+def plot(report: dict[str, Any], path: str | Path) -> None:
+    """Throughput and time of a step over the number of streams, a line for each kind of weights."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5))
+    for kind in sorted({result["kind"] for result in report["results"]}):
+        rows = [result for result in report["results"] if result["kind"] == kind]
+        axes[0].plot([r["streams"] for r in rows], [r["tokens_per_s"] for r in rows], marker="o", label=kind)
+        axes[1].plot([r["streams"] for r in rows], [r["step_s"] * 1e3 for r in rows], marker="o", label=kind)
+    for axis, label in zip(axes, ("tokens/s, all streams", "ms a token, each stream"), strict=True):
+        axis.set(xlabel="streams", ylabel=label, ylim=(0, None))
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
