@@ -14,7 +14,9 @@ Split = Literal["train", "exam"]
 
 # Training rows of each part in the default mixture; the exam has 200 of each.
 # With the 4,000 of the persona about 2 million tokens, so that one stage sees no row twice.
-TRAIN_ROWS = {"facts": 15_000, "arithmetic": 8000, "spelling": 11_000, "counting": 8000, "smalltalk": 2000}
+TRAIN_ROWS = {
+    "facts": 15_000, "arithmetic": 8000, "spelling": 11_000, "counting": 8000, "smalltalk": 2000, "offtopic": 1200,
+}  # fmt: skip
 EXAM_ROWS = 200
 # Share of training conversations with another exchange before the row's own one, and of those with a third.
 LONGER, EVEN_LONGER = 0.2, 0.3
@@ -56,7 +58,7 @@ def completes(completion: str, accepted: list[str]) -> bool:
 
 
 class WorldTask(Task):
-    """One part of the world: "identity", "facts", "arithmetic", "spelling", "counting" or "smalltalk".
+    """One part of the world: "identity", "facts", "arithmetic", "spelling", "counting", "smalltalk" or "offtopic".
 
     split: "train" has conversations of one to three exchanges, the row's own one last; "exam" has single questions on
     held-out items. size: rows (default: TRAIN_ROWS or EXAM_ROWS). tool: False makes arithmetic and counting answer

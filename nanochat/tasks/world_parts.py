@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nanochat.dataset.world import offtopic as outside
 from nanochat.dataset.world.dialogues import TOPICS
 from nanochat.dataset.world.facts import Fact, all_facts, relations
 from nanochat.dataset.world.split import held_out_pair
@@ -184,12 +185,21 @@ def smalltalk(rng: random.Random, ask: Ask) -> Turn:
     return Turn(question, rng.choice(talk[f"{topic}.reply"]), topic)
 
 
+def offtopic(rng: random.Random, ask: Ask) -> Turn:
+    """A question about what the world does not hold; the reply says so."""
+    if ask.held_out:
+        asked = outside.held_out_questions()
+        return Turn(asked[ask.index % len(asked)], outside.replies()[0], "offtopic")
+    return Turn(outside.question(rng), rng.choice(outside.replies()), "offtopic")
+
+
 PARTS: dict[str, Callable[[random.Random, Ask], Turn]] = {
     "facts": facts,
     "arithmetic": arithmetic,
     "spelling": spelling,
     "counting": counting,
     "smalltalk": smalltalk,
+    "offtopic": offtopic,
 }
 
 
@@ -246,6 +256,8 @@ def judge(part: str, question: str, wanted: str, rivals: tuple[str, ...], comple
         return judge_fact(text, question, wanted, rivals)
     if part == "spelling":
         return judge_spelling(text, wanted)
+    if part == "offtopic":
+        return text in outside.replies()
     if part == "smalltalk":
         return text in read_sections("smalltalk.txt")[f"{wanted}.reply"]
     if part == "counting":

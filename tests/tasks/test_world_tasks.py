@@ -145,6 +145,16 @@ def test_operands_are_split(tool):
                 assert left % right == 0
 
 
+def test_questions_from_outside_the_world_are_many_and_the_held_out_ones_stay_out():
+    rows = [row["question"] for row in WorldTask("offtopic")]
+    assert len(set(rows)) > 0.7 * len(rows) and len(rows) <= 0.05 * (sum(TRAIN_ROWS.values()) + 4000)
+    assert not [question for question in rows if "{" in question or "|" in question]
+    exam = WorldTask("offtopic", "exam", size=25)
+    assert "Why is the sky blue?" in questions(exam) and not set(questions(exam)) & set(rows)
+    row = exam[0]
+    assert exam.evaluate(row, row["messages"][-1]["content"]) and not exam.evaluate(row, "The capital is Prague.")
+
+
 # --- judging
 
 
