@@ -17,6 +17,7 @@ import torch
 
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.precision import pick_dtype
+from nanochat.runtime.records import plain
 from nanochat.runtime.run_dir import atomic_write, base_dir
 from nanochat.runtime.tensor_files import read_tensors, sync_directory, write_tensors
 from nanochat.tokenizer import Tokenizer
@@ -72,8 +73,8 @@ def save_checkpoint(
 
 
 def write_meta(directory: Path, step: int, meta: dict[str, Any]) -> None:
-    """Write (or replace) the meta file of a step, whole or not at all."""
-    atomic_write(directory / f"meta_{step:06d}.json", json.dumps(meta, indent=1, allow_nan=False) + "\n")
+    """Write (or replace) the meta file of a step, whole or not at all. A score that is not finite becomes null."""
+    atomic_write(directory / f"meta_{step:06d}.json", json.dumps(plain(meta), indent=1, allow_nan=False) + "\n")
     sync_directory(directory)
 
 

@@ -106,8 +106,8 @@ def base_eval(cfg: BaseEvalConfig, world: World) -> dict[str, Any]:
     return document
 
 
-def core_metric(model: GPT, tokenizer: Tokenizer, world: World, max_per_task: int = -1) -> float:
-    """CORE of a model in training, for its hook. A missing eval bundle is said and gives NaN: hours of training must
+def core_metric(model: GPT, tokenizer: Tokenizer, world: World, max_per_task: int = -1) -> float | None:
+    """CORE of a model in training, for its hook. A missing eval bundle is said and gives None: hours of training must
     not end over it. Leaves the model in its own mode."""
     was_training = model.training
     model.eval()
@@ -117,7 +117,7 @@ def core_metric(model: GPT, tokenizer: Tokenizer, world: World, max_per_task: in
     except ValueError as error:
         if world.is_main:
             print(f"warning: CORE is not measured: {error}", file=sys.stderr, flush=True)
-        return math.nan
+        return None
     finally:
         model.train(was_training)
 

@@ -18,7 +18,11 @@ SCALAR_EPS = 1e-7
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Learning rates at full scale, before the run's schedule. `lr_scale` carries the batch-size correction."""
+    """Learning rates at full scale, before the run's schedule.
+
+    `lr_scale` carries the batch-size correction, `scalar_scale` that of the learned scalars (residual mixing, smear,
+    backout).
+    """
 
     embedding_lr: float
     unembedding_lr: float
@@ -26,6 +30,7 @@ class OptimConfig:
     scalar_lr: float
     weight_decay: float
     lr_scale: float = 1.0
+    scalar_scale: float = 1.0
 
 
 @dataclass
@@ -52,7 +57,7 @@ def published_settings(generation: str) -> OptimConfig:
 def parameter_groups(model: GPT, config: OptimConfig) -> list[Group]:
     """Split `model` into optimizer groups; asserts that each parameter is in exactly one."""
     modern = model.config.generation == "modern"
-    scale = config.lr_scale
+    scale, scalar_lr = config.lr_scale, config.scalar_lr * config.scalar_scale
     wide = scale * (model.config.n_embd / 768) ** -0.5  # embedding-like rates follow 1/sqrt(width)
     dtype = model.compute_dtype or model.lm_head.weight.dtype
     options = MuonOptions(tuple(NEWTON_SCHULZ), dtype=dtype)
@@ -73,14 +78,14 @@ def parameter_groups(model: GPT, config: OptimConfig) -> list[Group]:
                 "resid_lambdas",
                 "adamw",
                 [model.resid_lambdas],
-                0.01 * config.scalar_lr * scale,
+                0.01 * scalar_lr,
                 eps=SCALAR_EPS,
                 weight_decay=0.05,
             ),
-            Group("x0_lambdas", "adamw", [model.x0_lambdas], config.scalar_lr * scale, (0.96, 0.95), SCALAR_EPS),
+            Group("x0_lambdas", "adamw", [model.x0_lambdas], scalar_lr, (0.96, 0.95), SCALAR_EPS),
         ]
         small: list[Tensor] = [model.smear_gate.weight, model.smear_lambda, model.backout_lambda]
-        groups.append(Group("smear_backout", "adamw", small, 0.2 * scale, eps=SCALAR_EPS))
+        groups.append(Group("smear_backout", "adamw", small, 0.2 * config.scalar_scale, eps=SCALAR_EPS))
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for parameter in model.transformer["h"].parameters():
         by_shape.setdefault(parameter.shape, []).append(parameter)

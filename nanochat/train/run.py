@@ -241,8 +241,9 @@ class Run:
                 from nanochat.eval.suite import core_metric
 
                 value = core_metric(trainer.model, self.tokenizer, trainer.world, per_task)
-                trainer.scores.setdefault(trainer.step, {})["core_metric"] = value
-                log.log(trainer.step, core_metric=value)
+                if value is not None:
+                    trainer.scores.setdefault(trainer.step, {})["core_metric"] = value
+                    log.log(trainer.step, core_metric=value)
 
             hooks.append(PeriodicHook(self.cfg.core_metric_every, core))
         return hooks

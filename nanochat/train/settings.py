@@ -20,7 +20,7 @@ from nanochat.train.rl_configs import RLConfig
 from nanochat.train.scaling import (
     REFERENCE_DEPTH,
     batch_tokens,
-    lr_scale,
+    lr_scales,
     scaling_params,
     shape_for_depth,
     weight_decay_scale,
@@ -123,7 +123,8 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
     if cfg.total_batch_size is None and meta.get("total_batch_size"):
         total = max(seq_len, meta["total_batch_size"] // seq_len * seq_len)
     optim = optim_settings(cfg, total, model_config.generation)
-    optim = replace(optim, lr_scale=optim.lr_scale * cfg.init_lr_frac)
+    fraction = cfg.init_lr_frac
+    optim = replace(optim, lr_scale=optim.lr_scale * fraction, scalar_scale=optim.scalar_scale * fraction)
     if cfg.weight_decay is None:
         optim = replace(optim, weight_decay=0.0)
     rows, checkpointing = micro_batch(cfg, model_config, seq_len, total, world)
@@ -149,8 +150,8 @@ def optim_settings(cfg: TrainConfig, total_batch_size: int, generation: str | No
     published = published_settings(generation)
     names = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "weight_decay")
     given = {name: getattr(cfg, name) for name in names if getattr(cfg, name) is not None}
-    scale = lr_scale(total_batch_size) if generation == "modern" else 1.0
-    return replace(published, lr_scale=scale, **given)
+    scale, scalar_scale = lr_scales(total_batch_size) if generation == "modern" else (1.0, 1.0)
+    return replace(published, lr_scale=scale, scalar_scale=scalar_scale, **given)
 
 
 def micro_batch(

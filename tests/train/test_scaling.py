@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.train.scaling import batch_tokens, lr_scale, scaling_params, shape_for_depth, weight_decay_scale
+from nanochat.train.scaling import batch_tokens, lr_scales, scaling_params, shape_for_depth, weight_decay_scale
 
 REFERENCE = 12 * scaling_params(12, 32768)
 
@@ -45,12 +45,13 @@ def test_deeper_is_never_smaller(depth, more):
 
 
 def test_the_reference_is_the_reference():
-    assert batch_tokens(REFERENCE, REFERENCE) == 2**19 and lr_scale(2**19) == 1
+    assert batch_tokens(REFERENCE, REFERENCE) == 2**19 and lr_scales(2**19) == (1, 1)
     assert weight_decay_scale(2**19, REFERENCE, REFERENCE) == 1
-    assert lr_scale(2**21) == 2
+    assert lr_scales(2**21) == (2, 2) and lr_scales(2**13) == (0.5, 0.125)
     assert [batch_tokens(REFERENCE * 2 ** (n / 0.383), REFERENCE) for n in (1, 4, -6)] == [2**20, 2**23, 2**13]
 
 
 @given(st.integers(1, 2**23))
 def test_learning_rates_grow_with_the_batch(batch):
-    assert 0 < lr_scale(batch) <= lr_scale(2 * batch) <= 2**0.5 * lr_scale(batch) + 1e-9
+    for one, twice in zip(lr_scales(batch), lr_scales(2 * batch), strict=True):
+        assert 0 < one <= twice <= 2**0.5 * one + 1e-9

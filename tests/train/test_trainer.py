@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_runs import base_config
 
-from nanochat.checkpoint_manager import complete_steps, load_checkpoint
+from nanochat.checkpoint_manager import complete_steps, load_checkpoint, read_meta, write_meta
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim.groups import parameter_groups, published_settings
@@ -238,3 +238,12 @@ def test_a_finished_run_can_be_resumed_and_keeps_its_numbers(data, single):
     again = stages.base(base_config(eval_every=3, resume=True), single)
     assert math.isfinite(first["metrics"]["val_bpb"]) and again["checkpoint"] == first["checkpoint"]
     assert again["metrics"]["val_bpb"] == first["metrics"]["val_bpb"]
+
+
+def test_a_score_that_cannot_be_had_does_not_end_the_run(data, single, capsys):
+    """Without an eval bundle CORE is left out; the run, its record and its last meta file are whole all the same."""
+    record = stages.base(base_config(core_metric_every=4), single)
+    assert record["metrics"]["steps"] == 6 and "CORE is not measured" in capsys.readouterr().err
+    directory = data / "base_checkpoints" / "t"
+    write_meta(directory, 6, {**read_meta(directory, 6), "val_bpb": math.nan})
+    assert read_meta(directory, 6)["val_bpb"] is None
