@@ -155,10 +155,10 @@ def memory(
 
 
 def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int, update: int) -> tuple[int, int, int]:
-    """(weights, or as much gradients; what is whole on its way; update or evaluation) of a model cut by FSDP.
+    """(weights, or as much gradients; what is whole on its way; update, evaluation or begin) of a model cut by FSDP.
 
     The ends are whole from forward to backward. Two blocks and two tables are there at once, one in use and one being
-    fetched, and what one of them leaves as gradients, with a copy to send.
+    fetched, and what one of them leaves as gradients, with a copy to send. A run begins with whole weights alone.
     """
     counts = count_parameters(config)
     ends = counts.head + counts.embedding + counts.scalars
@@ -167,7 +167,8 @@ def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int, update: i
     passing = (3 * element_bytes + MASTER_BYTES) * block + element_bytes * counts.head
     passing += 4 * MASTER_BYTES * table * (counts.value_embeddings > 0)
     stack = MASTER_BYTES * 4 * config.n_embd**2 * config.n_layer  # sent twice: rows to matrices and back
-    return fixed, passing, max(update + 2 * stack // world_size, element_bytes * counts.total)
+    begin = MASTER_BYTES * (counts.total + (counts.total - counts.state_elements) // world_size) - 2 * fixed
+    return fixed, passing, max(update + 2 * stack // world_size, element_bytes * counts.total, begin)
 
 
 def fitting_rows(config: GPTConfig, rows: int, seq_len: int, budget_bytes: float, **how: object) -> tuple[int, bool]:

@@ -1,8 +1,8 @@
 """One optimizer object over mixed groups: AdamW for tables and scalars, Muon for the matrices of the blocks.
 
 On several ranks each owns a part of every stack and table (shards.py; pieces.py where the model itself is in pieces):
-reduce-scatter, update, all-gather. A step is
-`grads = reduce_gradients()`, then whatever looks at or scales them (`grad_norm`, clipping), then `step`.
+reduce-scatter, update, all-gather. A step is `grads = reduce_gradients()`, then whatever looks at or scales them
+(`grad_norm`, clipping), then `step`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from nanochat.optim.adamw import adamw_update
 from nanochat.optim.groups import Group
 from nanochat.optim.muon import muon_update
+from nanochat.optim.overlap import Overlap
 from nanochat.optim.pieces import StackPieces, TablePiece, in_pieces
 from nanochat.optim.shards import Shard
 from nanochat.runtime.world import World
@@ -38,6 +39,8 @@ class Optimizer:
             if in_pieces(group.parameters[0]):
                 kind = StackPieces if stacked else TablePiece
             self.shards[group.name] = [kind(part, self.world, stacked) for part in parts]
+        tables = [*self.shards.get("head", []), *reversed(self.shards.get("value_embeds", []))]
+        self.overlap = Overlap([shard for shard in tables if type(shard) is Shard and not shard.replicated])
 
     @property
     def state(self) -> dict[str, list[dict[str, Tensor]]]:
@@ -48,12 +51,14 @@ class Optimizer:
     def reduce_gradients(self) -> list[Tensor]:
         """Sum the parameters' gradients over ranks, take them away from the parameters and return this rank's parts.
 
-        Collective; all transfers are in flight together. The tensors returned are those that `step` will use, so
-        scaling them in place scales the update.
+        Collective; all transfers are in flight together, those of `overlap` since the backward pass. The tensors
+        returned are those that `step` will use, so scaling them in place scales the update.
         """
         shards = self._all_shards()
+        self.overlap.finish()
         for shard in shards:
-            shard.reduce()
+            if shard not in self.overlap.shards:
+                shard.reduce()
         self._sum_replicated([shard.grad for shard in shards if shard.replicated and shard.grad is not None])
         for shard in shards:
             shard.finish_reduce()

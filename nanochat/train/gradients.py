@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT
+from nanochat.optim.overlap import Overlap
 from nanochat.train.loss_scale import LossScale
 from nanochat.train.objective import loss_sum_and_count
 from nanochat.train.shard_model import is_sharded
@@ -22,9 +23,15 @@ class Gradients:
     """
 
     def __init__(
-        self, model: GPT, hidden_fn: Callable[[Tensor], Tensor], loss_scale: LossScale | None, rank: int = 0
+        self,
+        model: GPT,
+        hidden_fn: Callable[[Tensor], Tensor],
+        loss_scale: LossScale | None,
+        overlap: Overlap,
+        rank: int = 0,
     ) -> None:
         self.model, self.hidden_fn, self.loss_scale, self.rank = model, hidden_fn, loss_scale, rank
+        self.overlap = overlap
         self.micro_rows: int | None = None
 
     def accumulate(self, batches: list[Batch], n_targets: int) -> Tensor:
@@ -48,9 +55,11 @@ class Gradients:
 
     def _backward(self, batches: list[Batch], n_targets: int) -> Tensor:
         loss_sum = torch.zeros((), dtype=torch.float32, device=self.model.get_device())
-        for batch in split_rows(batches, self.micro_rows):
+        parts = list(split_rows(batches, self.micro_rows))
+        for number, batch in enumerate(parts, 1):
             total, _ = loss_sum_and_count(self.model, batch, self.hidden_fn)
             loss = total / max(n_targets, 1)
+            self.overlap.armed = number == len(parts)
             (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
             loss_sum += loss.detach()
         return loss_sum

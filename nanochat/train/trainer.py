@@ -95,7 +95,7 @@ class Trainer:
         self.description = description
         self.interrupt = interrupt or Interrupt(world)
         self.loss_scale = LossScale() if model.compute_dtype == torch.float16 else None
-        self.gradients = Gradients(model, hidden_fn or model.hidden, self.loss_scale, world.rank)
+        self.gradients = Gradients(model, hidden_fn or model.hidden, self.loss_scale, optimizer.overlap, world.rank)
         self.step = 0  # steps done
         self.train_s = 0.0  # time in steps, without hooks
         self.tokens_seen = 0

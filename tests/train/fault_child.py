@@ -183,7 +183,60 @@ def overflow(last: bool) -> None:
     weights_differ(last)
 
 
+def after_the_pass(last: bool) -> None:
+    """No reduction begins while the backward pass goes on."""
+    from nanochat.optim.overlap import Overlap
+
+    Overlap._hook = lambda self, number: lambda parameter: None
+
+
+def told_when_early(last: bool) -> None:
+    """A reduction that begins while the backward pass goes on is told; the last rank has no rows in step 3."""
+    from nanochat.dataloader.loader import PackedLoader
+    from nanochat.optim.overlap import Overlap
+
+    start, finish, next_step, finishing, calls = Overlap._start, Overlap.finish, PackedLoader.next_step, [], []
+
+    def tell(self):
+        if not finishing:
+            print(f"early {tuple(self.shards[self._n_started].parameters[0].shape)}", flush=True)
+        start(self)
+
+    def finish_all(self):
+        finishing.append(1)
+        finish(self)
+        finishing.clear()
+
+    def maybe_none(self):
+        calls.append(1)
+        batches = next_step(self)
+        return [] if last and len(calls) == 3 else batches
+
+    Overlap._start, Overlap.finish, PackedLoader.next_step = tell, finish_all, maybe_none
+
+
+def out_of_memory_late(last: bool) -> None:
+    """Memory runs out at the very end of the second step's last backward pass, when tables have been sent."""
+    backward, calls = Gradients._backward, []
+
+    def wrapper(self, batches, n_targets):
+        def fail(parameter):
+            if self.overlap.armed and len(calls) == 2:
+                assert self.overlap._n_started == 3
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        calls.append(1)
+        if last and len(calls) == 1:
+            self.model.wte.weight.register_post_accumulate_grad_hook(fail)
+        return backward(self, batches, n_targets)
+
+    Gradients._backward = wrapper
+
+
 FAULTS = {
+    "out of memory late": out_of_memory_late,
+    "after the pass": after_the_pass,
+    "told when early": told_when_early,
     "nan once": nan_once,
     "nan always": nan_always,
     "overflow": overflow,
