@@ -14,7 +14,7 @@ from typing import Any
 
 from nanochat.engine.pages import PagePool
 from nanochat.engine.request import Completion, Event, Request, advance, closing_event
-from nanochat.engine.runner import Runner
+from nanochat.engine.runner import Runner, Static
 from nanochat.engine.scheduler import Scheduler
 from nanochat.engine.sequence import SamplingParams, Sequence
 from nanochat.engine.special import SpecialIds
@@ -46,7 +46,7 @@ class Engine:
         page_tokens: int = 16,
         reuse_prefixes: bool = True,
         native: bool = True,
-        static: bool | None = None,
+        static: Static = None,
     ) -> None:
         self.model, self.tokenizer, self.special = model, tokenizer, SpecialIds.of(tokenizer)
         self.context = model.config.sequence_len

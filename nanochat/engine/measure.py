@@ -21,6 +21,7 @@ import torch
 from nanochat.engine.engine import Engine
 from nanochat.engine.native.structs import memory_bandwidth
 from nanochat.engine.quantize import quantize_int8, weight_bytes_read
+from nanochat.engine.runner import Static
 from nanochat.engine.sequence import SamplingParams
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.run_dir import environment
@@ -55,6 +56,8 @@ class DecodeBenchConfig:
     """Decode in C where there is a compiler (CPU)."""
     graphs: bool = True
     """Decode through CUDA graphs (GPU)."""
+    compile: bool = False
+    """Fuse the graphs' kernels first: about a minute for each number of streams."""
     device_type: str | None = None
     """cuda or cpu (default: the best there is)."""
     json: Path | None = None
@@ -190,7 +193,8 @@ def run(config: DecodeBenchConfig, device: torch.device) -> dict[str, Any]:
     for kind in sorted(config.kinds, key=KINDS.index):
         convert(model, kind).to(device)
         bandwidth = bandwidth_of(model) or bandwidth
-        most, static = max(config.streams), None if config.graphs else False
+        most = max(config.streams)
+        static: Static = ("compiled" if config.compile else None) if config.graphs else False
         engine = Engine(
             model, tokenizer, max_running=most, max_step_tokens=max(512, most), native=config.native, static=static
         )

@@ -5,6 +5,8 @@ of fixed shapes, replayed as CUDA graphs on a GPU."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -15,16 +17,17 @@ from nanochat.engine.scheduler import Row
 from nanochat.engine.static_decode import StaticDecoder, fixed
 from nanochat.gpt import GPT
 
+Static = bool | Literal["compiled"] | None
+
 
 class Runner:
     """A model and its cache. `n_tokens` is how many ids may be sampled: ids the tokenizer cannot decode are cut off.
 
     `static` None: fixed shapes on CUDA alone. On a CPU they gain nothing, but can be had (uncaptured) to test them.
+    "compiled" also fuses their kernels.
     """
 
-    def __init__(
-        self, model: GPT, page_tokens: int, n_tokens: int, native: bool = True, static: bool | None = None
-    ) -> None:
+    def __init__(self, model: GPT, page_tokens: int, n_tokens: int, native: bool = True, static: Static = None) -> None:
         self.model, self.n_tokens, self._native_wanted = model, n_tokens, native
         self.device = model.get_device()
         self._static_wanted = self.device.type == "cuda" if static is None else static
@@ -40,8 +43,8 @@ class Runner:
         if not self._static_wanted or not fixed(self.model):
             self.static = None
         elif self.static is None or not self.static.current():
-            capture = self.device.type == "cuda"
-            self.static = StaticDecoder(self.model, self.cache, self.n_tokens, capture)
+            how = self.device.type == "cuda", self._static_wanted == "compiled"
+            self.static = StaticDecoder(self.model, self.cache, self.n_tokens, *how)
 
     def trim(self, n_pages: int) -> None:
         """Give memory back: keep pages 0 to n_pages - 1 of the cache, and no graphs."""

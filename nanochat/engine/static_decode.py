@@ -27,6 +27,7 @@ from nanochat.gpt import GPT
 
 MAX_ROWS = 128
 FEWEST_PAGES = 16
+MOST_SHAPES = 128  # that are compiled before torch gives up
 WARM_UPS = 2  # before a capture: libraries make their handles and workspaces, the model its rotary tables
 HEADER = 5  # ids, positions, slots, slots before, top_k
 
@@ -117,14 +118,17 @@ def _draw(sequence: Sequence) -> tuple[float, float]:
 
 
 class StaticDecoder:
-    """Runs the steps it `takes` over fixed shapes; with `capture` as CUDA graphs.
+    """Runs the steps it `takes` over fixed shapes; with `capture` as CUDA graphs, with `compiled` of fused kernels.
+
+    Compiling joins norms, rotary embedding and gates, for about a minute a shape: for measurements and long runs.
 
     Graphs hold addresses: they go when the cache grew or shrank. After weights were replaced by others make a new one
     (`current` says so); weights changed in place are seen.
     """
 
-    def __init__(self, model: GPT, cache: KVCache, n_tokens: int, capture: bool) -> None:
+    def __init__(self, model: GPT, cache: KVCache, n_tokens: int, capture: bool, compiled: bool = False) -> None:
         self.model, self.cache, self.n_tokens, self.capture = model, cache, n_tokens, capture
+        self._run = torch.compile(self._step, fullgraph=True, dynamic=False) if compiled else self._step
         self.places: dict[Shape, Place] = {}
         self.n_steps = 0
         self.failed = False
@@ -164,7 +168,7 @@ class StaticDecoder:
         place = self.places[shape]
         place.fill(rows, self.cache.page_tokens)
         if place.graph is None:
-            place.out = self._step(place)
+            place.out = self._run(place)
         else:
             with torch.cuda.device(self.cache.device):
                 place.graph.replay()
@@ -195,14 +199,14 @@ class StaticDecoder:
         with torch.cuda.device(self.cache.device):
             aside = torch.cuda.Stream()
             aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
+            with torch.cuda.stream(aside), torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
                 for _ in range(WARM_UPS):
-                    self._step(place)
+                    self._run(place)
             torch.cuda.current_stream().wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
             # Another model's worker may be using the device from its own thread: only ours is recorded.
             with torch.cuda.graph(graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"):
-                place.out = self._step(place)
+                place.out = self._run(place)
         self._pool = self._pool or graph.pool()
         place.graph = graph
         return place

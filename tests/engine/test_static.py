@@ -230,5 +230,7 @@ def test_captured_steps_on_a_gpu(build, tokenizer, generation, kind):
     decoder = captured.runner.static
     assert not decoder.failed and decoder.places and all(p.graph is not None for p in decoder.places.values())
     if kind == "float32":
-        plain = Engine(model, tokenizer, static=False)
-        assert answers(captured, prompts_of(5), 20) == answers(plain, prompts_of(5), 20)
+        plain, compiled = Engine(model, tokenizer, static=False), Engine(model, tokenizer, static="compiled")
+        expected = answers(plain, prompts_of(5), 20)
+        assert answers(captured, prompts_of(5), 20) == answers(compiled, prompts_of(5), 20) == expected
+        assert not compiled.runner.static.failed
