@@ -202,6 +202,7 @@ def run(config: DecodeBenchConfig, device: torch.device) -> dict[str, Any]:
         for streams in config.streams:
             if engine.runner.static:  # captures on the way are no part of decoding
                 measure(engine, streams, config.prompt_tokens, params, seed=-1)
+                engine.pool.drop_retained()  # or the cache would grow, and with it go what was captured
             numbers = measure(engine, streams, config.prompt_tokens, params)
             mbu = numbers["gb_per_s"] * 1e9 / bandwidth if bandwidth else None
             result = {"kind": kind, "by": how, **numbers, "mbu": mbu}
