@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from nanochat.launch.commands import COMMANDS, call, find, finish
-from nanochat.runtime.errors import lines
+from nanochat.runtime.errors import is_out_of_memory, lines
 
 
 def usage() -> str:
@@ -44,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except (ValueError, OSError) as error:
+        fail(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         fail(error)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -49,11 +49,11 @@ class GPTConfig:
             if self.n_head % self.n_kv_head:
                 problems.append(f"n_kv_head={self.n_kv_head}: must divide n_head={self.n_head}")
         if not self.window_pattern or set(self.window_pattern.upper()) - set("SL"):
-            problems.append(
-                f"window_pattern={self.window_pattern!r}: use the letters S (short) and L (long), e.g. SSSL"
-            )
+            problems.append(f"window_pattern={self.window_pattern!r}: use the letters S and L, e.g. SSSL")
         if self.generation not in ("classic", "modern"):
             problems.append(f"generation={self.generation!r}: must be classic or modern")
+        if self.generation == "modern" and self.n_embd < N_SMEAR_INPUTS:
+            problems.append(f"n_embd={self.n_embd}: must be at least {N_SMEAR_INPUTS}; use a larger --head-dim")
         if problems:
             raise ValueError("; ".join(problems))
 

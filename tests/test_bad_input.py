@@ -13,8 +13,8 @@ from nanochat.tokenizer import Tokenizer
 
 TINY = [
     "--depth=1",
-    "--aspect-ratio=16",
-    "--head-dim=16",
+    "--aspect-ratio=32",
+    "--head-dim=32",
     "--max-seq-len=16",
     "--total-batch-size=32",
     "--device-type=cpu",
@@ -28,7 +28,7 @@ def world(base_dir):
     write_shards(base_dir / "base_data", texts[:50], texts[50:], kind="test", source="test", licence="none")
     tokenizer = Tokenizer.byte_level()
     tokenizer.save(base_dir / "tokenizer")
-    model = GPT(GPTConfig(32, tokenizer.get_vocab_size(), 1, 1, 1, 16))
+    model = GPT(GPTConfig(32, tokenizer.get_vocab_size(), 1, 1, 1, 32))
     model.init_weights()
     meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity()}
     save_checkpoint(base_dir / "base_checkpoints" / "d1", 5, model.state_dict(), None, meta)
@@ -57,6 +57,10 @@ def complaint(argv, capsys) -> str:
         (["base-train", "--depth=-3"], ["--depth=-3", "at least 1"]),
         (["base-train", "--depth=-3", "--max-seq-len=abc"], ["--depth=-3", "--max-seq-len=abc"]),
         (["base-train", "--max-seq-len=512", "--total-batch-size=1000"], ["--total-batch-size=1000", "multiple"]),
+        (["base-train", "--matrix-lr=nan", "--embedding-lr=inf"], ["--matrix-lr=nan", "--embedding-lr=inf"]),
+        (["base-train", "--target-param-data-ratio=-1"], ["--target-param-data-ratio=-1", "above 0"]),
+        (["base-train", *TINY, "--aspect-ratio=16", "--head-dim=16"], ["n_embd=16", "--head-dim"]),
+        (["base-train", *TINY, "--model-tag=../elsewhere"], ["../elsewhere", "letters, digits"]),
         (["base-train", "--window-pattern=SXL"], ["--window-pattern=SXL", "SSSL"]),
         (["chat-cli", "--model-tag=d99", "-p", "hi"], ["no sft checkpoint", "scripts.chat_sft"]),
         (["chat-cli", "-i", "base", "-g", "d99", "-p", "hi"], ["model_tag=d99", "d1"]),
@@ -87,6 +91,23 @@ def test_empty_data_folder(world, tmp_path, capsys):
         path.unlink()
     said = complaint(["base-train", *TINY], capsys)
     assert "base_data" in said and "python -m nanochat.dataset" in said
+
+
+def test_a_binary_file_leaves_the_tokenizer_as_it_is(world, tmp_path, capsys):
+    path, before = tmp_path / "picture.txt", (world / "tokenizer" / "tokenizer.json").read_bytes()
+    path.write_bytes(b"\x89PNG\0\0")
+    assert "zero bytes" in complaint(["tok-train", f"--data={path}"], capsys)
+    assert (world / "tokenizer" / "tokenizer.json").read_bytes() == before
+
+
+def test_a_file_where_a_folder_is_needed(world, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "file"
+    place.write_text("")
+    assert f"{place}: a file is where a folder is needed" in complaint(
+        ["dataset", "--embedded", "--characters=100000", f"--out={place}"], capsys
+    )
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(place))
+    assert f"NANOCHAT_BASE_DIR={place}" in complaint(["chat-cli", "-i", "base", "-p", "hi"], capsys)
 
 
 def test_corrupt_shard(world, capsys):

@@ -18,7 +18,7 @@ from nanochat.tokenizer import Tokenizer
 
 @pytest.fixture
 def model() -> GPT:
-    model = GPT(GPTConfig(32, 265, 1, 1, 1, 16, "L"))
+    model = GPT(GPTConfig(32, 265, 1, 1, 1, 32, "L"))
     model.init_weights(0)
     return model
 

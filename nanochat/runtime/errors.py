@@ -19,8 +19,21 @@ HINTS = {
 }
 
 
+MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch or the GPU ran out of memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY)
+
+
 def lines(error: BaseException) -> list[str]:
     """The error as one line for each problem, without the word `error:`."""
+    if is_out_of_memory(error):
+        return [
+            "out of memory: use a smaller --depth, --device-batch-size or --max-seq-len, or a larger machine; "
+            "`nanochat plan` says what a run needs"
+        ]
     if isinstance(error, OSError) and error.errno in HINTS and error.filename is not None:
         return [f"{_text(error.filename)}: {HINTS[error.errno]}"]
     text = str(error) or type(error).__name__

@@ -71,6 +71,9 @@ def _read(path: Path) -> Iterator[str]:
     if path.suffix == ".parquet":
         yield from _read_parquet(path)
         return
+    with open(path, "rb") as start:
+        if path.suffix != ".jsonl" and b"\0" in start.read(2**16):
+            raise ValueError(f"{path}: holds zero bytes, so it is not a text file; remove it or convert it to UTF-8")
     with open(path, encoding="utf-8", errors="replace") as file:
         if path.suffix != ".jsonl":
             # in pieces, so that one file of a gigabyte needs no gigabyte of memory; cut at a line's end

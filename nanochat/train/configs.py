@@ -5,6 +5,7 @@ A value of None means "follows from the others"; `stages.py` fills it in and the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,8 +15,8 @@ def at_least(config: object, **least: float) -> list[str]:
     problems = []
     for name, low in least.items():
         value = getattr(config, name)
-        if value is not None and value < low:
-            problems.append(f"--{name.replace('_', '-')}={value}: must be at least {low}")
+        if value is not None and not low <= value < math.inf:  # NaN neither
+            problems.append(f"--{name.replace('_', '-')}={value}: must be a number of at least {low}")
     return problems
 
 
@@ -134,6 +135,8 @@ class BaseConfig(TrainConfig):
             not self.window_pattern or set(self.window_pattern.upper()) - set("SL")
         ):
             found.append(f"--window-pattern={self.window_pattern}: use the letters S and L, e.g. SSSL")
+        if self.target_param_data_ratio is not None and not self.target_param_data_ratio > 0:
+            found.append(f"--target-param-data-ratio={self.target_param_data_ratio}: must be above 0, e.g. 12")
         if self.fp8 and self.device_type == "cpu":
             found.append("--fp8: needs an H100 or newer; leave it out on a CPU")
         return found

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from nanochat.runtime.errors import lines
+from nanochat.runtime.errors import is_out_of_memory, lines
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,15 @@ from nanochat.runtime.errors import lines
 def test_a_failed_file_operation_names_the_place_and_the_fix(number, words):
     (line,) = lines(OSError(number, "whatever the system says", "/some/place"))
     assert line.startswith("/some/place: ") and words in line
+
+
+def test_running_out_of_memory_says_what_is_smaller():
+    told = (
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    )
+    for error in (MemoryError(), RuntimeError(told), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")):
+        assert is_out_of_memory(error) and "--device-batch-size" in lines(error)[0]
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_other_errors_say_what_they_say():
