@@ -64,6 +64,7 @@ def complaint(argv, capsys) -> str:
         (["base-train", "--window-pattern=SXL"], ["--window-pattern=SXL", "SSSL"]),
         (["chat-cli", "--model-tag=d99", "-p", "hi"], ["no sft checkpoint", "scripts.chat_sft"]),
         (["chat-cli", "-i", "base", "-g", "d99", "-p", "hi"], ["model_tag=d99", "d1"]),
+        (["chat-cli", "-i", "base", "-p", "word " * 50], ["tokens", "32"]),
         (["chat-cli", "-i", "base", "-s", "7", "-p", "hi"], ["step=7", "[5]"]),
         (["chat-sft", "--source=base", "--mixture=none"], ["--data"]),
         (["chat-sft", "--source=base", "--mixture=none", "--data=nowhere.jsonl"], ["nowhere.jsonl"]),

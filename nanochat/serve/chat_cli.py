@@ -114,6 +114,8 @@ class TerminalChat:
         try:
             events = self._completion(text) if completing else self.session.ask(text)
         except ValueError as error:
+            if self.config.prompt is not None:  # scripts look at the exit code
+                raise
             self.write(f"({error})\n")
             return
         if not completing:
