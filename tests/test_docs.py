@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nanochat import config
+from nanochat.dataset.persona import parse_persona
 from nanochat.launch import commands, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,6 +144,8 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_examples_in_other_languages(page):
     """Python examples compile and what they import exists; JSON examples are JSON."""
+    for _, text in blocks(page, "yaml"):
+        assert parse_persona(yaml.safe_load(text))
     for _, text in blocks(page, "json"):
         assert [json.loads(line) for line in text.splitlines() if line.strip()]
     for _, text in blocks(page, "python"):
