@@ -6,17 +6,21 @@ from pathlib import Path
 
 from nanochat.dataset.identity import Split, exam_questions
 from nanochat.dataset.persona import Persona, as_persona, identity_conversations
+from nanochat.runtime.run_dir import base_dir
 from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.conversations import ConversationFile
 
+OWN_FILE = "identity_conversations.jsonl"
 TRAIN_ROWS = 4000
 EXAM_ROWS = 240
 
 
 class IdentityTask(Task):
-    """Conversations about a persona (a file, a Persona, default: the package's own).
+    """Conversations about a persona: a YAML file or a Persona. None means the base directory's own file of identity
+    conversations (downloaded, or made by dev/gen_synthetic_data.py) where there is one, else the package's persona.
 
     split: "train" has TRAIN_ROWS conversations of one to three exchanges, "exam" EXAM_ROWS single questions with
-    held-out wordings. Exam rows carry `accept`: what an answer must contain. ValueError for a bad persona or split.
+    held-out wordings. Exam rows carry `accept`: what an answer must contain. ValueError for bad values or files.
     """
 
     name = "identity"
@@ -30,8 +34,12 @@ class IdentityTask(Task):
     ) -> None:
         if split not in ("train", "exam"):
             raise ValueError(f"split: {split!r} must be 'train' or 'exam'")
-        self.persona = as_persona(persona)
         self.split = split
+        own = base_dir() / OWN_FILE
+        if persona is None and split == "train" and own.is_file():
+            self.rows = ConversationFile(own).rows
+            return
+        self.persona = as_persona(persona)
         if split == "train":
             self.rows = identity_conversations(self.persona, TRAIN_ROWS if size is None else size, seed)
             return

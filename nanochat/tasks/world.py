@@ -137,9 +137,10 @@ def _casual(rng: random.Random, question: str) -> str:
 
 
 def _identity(persona: str | None, split: Split) -> Task:
+    from nanochat.dataset.persona import as_persona
     from nanochat.tasks.identity import IdentityTask
 
-    return IdentityTask(persona, split)
+    return IdentityTask(as_persona(persona), split)  # a persona, not None: training and exam must be about the same one
 
 
 def training_tasks(persona: str | None = None, seed: int = 0) -> list[Task]:

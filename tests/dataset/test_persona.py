@@ -10,6 +10,7 @@ from nanochat.dataset.convert import to_conversation
 from nanochat.dataset.identity import expand, intents, normal
 from nanochat.dataset.persona import identity_conversations, load_persona, parse_persona
 from nanochat.tasks.identity import IdentityTask
+from nanochat.tasks.world import WorldTask
 
 OTHER = {
     "name": "Ada {x}",
@@ -150,3 +151,15 @@ def test_patterns_expand_to_every_combination(groups):
     for options in groups:
         total *= len(options)
     assert len(texts) == total and all("[" not in text and "  " not in text for text in texts)
+
+
+def test_the_base_directorys_own_conversations_are_used_where_no_persona_is_given(base_dir):
+    base_dir.mkdir()
+    file = base_dir / "identity_conversations.jsonl"
+    file.write_text('[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]\n')
+    assert questions(IdentityTask()) == ["Who?"]
+    assert len(IdentityTask(parse_persona(OTHER))) > 1, "a persona wins"
+    assert len(IdentityTask(split="exam")) > 1 and len(WorldTask("identity")) > 1, "the exam asks about the persona"
+    file.write_text("not json\n")
+    with pytest.raises(ValueError, match="identity_conversations.jsonl:1"):
+        IdentityTask()
