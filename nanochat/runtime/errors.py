@@ -34,8 +34,11 @@ def lines(error: BaseException) -> list[str]:
             "out of memory: use a smaller --depth, --device-batch-size or --max-seq-len, or a larger machine; "
             "`nanochat plan` says what a run needs"
         ]
-    if isinstance(error, OSError) and error.errno in HINTS and error.filename is not None:
-        return [f"{_text(error.filename)}: {HINTS[error.errno]}"]
+    if isinstance(error, OSError) and error.errno in HINTS:
+        if error.filename is not None:
+            return [f"{_text(error.filename)}: {HINTS[error.errno]}"]
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # libraries that do not name the file
+            return [HINTS[error.errno]]
     text = str(error) or type(error).__name__
     return [line.removeprefix("error: ") for line in text.splitlines() if line.strip()]
 

@@ -35,4 +35,5 @@ def test_running_out_of_memory_says_what_is_smaller():
 def test_other_errors_say_what_they_say():
     assert lines(ValueError("--a=1: bad; use 2\n\nerror: --b: missing")) == ["--a=1: bad; use 2", "--b: missing"]
     assert lines(OSError("no address")) == ["no address"]
+    assert "disk is full" in lines(OSError(errno.ENOSPC, "Error writing bytes to file"))[0]
     assert lines(ValueError()) == ["ValueError"]
