@@ -140,7 +140,7 @@ def memory(
     states = MASTER_BYTES * counts.state_elements // world_size
     update = 2 * stack // world_size + min(MUON_TEMPORARIES, 6 * stack)
     if shard_model and world_size > 1:
-        fixed, casts, update = _in_pieces(config, world_size, element_bytes, update)
+        fixed, casts, update = _in_pieces(config, world_size, element_bytes)
     lasting = fixed + fixed + states + int(activations) + int(casts) + head
     return Memory(
         weights=fixed,
@@ -154,7 +154,7 @@ def memory(
     )
 
 
-def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int, update: int) -> tuple[int, int, int]:
+def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int) -> tuple[int, int, int]:
     """(weights, or as much gradients; what is whole on its way; update, evaluation or begin) of a model cut by FSDP.
 
     The ends are whole from forward to backward. Two blocks and two tables are there at once, one in use and one being
@@ -166,9 +166,10 @@ def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int, update: i
     block, table = counts.matrices // config.n_layer, config.padded_vocab_size * config.kv_dim
     passing = (3 * element_bytes + MASTER_BYTES) * block + element_bytes * counts.head
     passing += 4 * MASTER_BYTES * table * (counts.value_embeddings > 0)
-    stack = MASTER_BYTES * 4 * config.n_embd**2 * config.n_layer  # sent twice: rows to matrices and back
+    stack = MASTER_BYTES * 4 * config.n_embd**2 * config.n_layer // world_size  # sent twice: to its owner and back
+    update = 4 * stack + min(MUON_TEMPORARIES, 6 * stack)
     begin = MASTER_BYTES * (counts.total + (counts.total - counts.state_elements) // world_size) - 2 * fixed
-    return fixed, passing, max(update + 2 * stack // world_size, element_bytes * counts.total, begin)
+    return fixed, passing, max(update, element_bytes * counts.total, begin)
 
 
 def fitting_rows(config: GPTConfig, rows: int, seq_len: int, budget_bytes: float, **how: object) -> tuple[int, bool]:

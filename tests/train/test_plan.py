@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanochat.cost import GIB
+from nanochat.cost import GIB, memory
 from nanochat.gpt import GPTConfig
 from nanochat.runtime.world import World
 from nanochat.train import settings as module
@@ -32,6 +32,15 @@ def test_more_gpus_share_states_and_hours():
     one, eight = (plan(PlanConfig(depth=12, gpus=gpus, chip="H100")) for gpus in (1, 8))
     hours = [float(said.split("about ")[1].split(" h")[0]) for said in (one, eight)]
     assert hours[0] == pytest.approx(8 * hours[1], abs=0.5) and "8 x H100" in eight
+
+
+def test_a_model_in_pieces_fits_where_a_whole_one_does_not():
+    whole, pieces = (PlanConfig(depth=52, gpus=8, chip="H100", shard_model=shard) for shard in (False, True))
+    assert "DOES NOT FIT" in plan(whole) and "DOES NOT FIT" not in plan(pieces)
+    shape = GPTConfig(2048, 32768, 24, 12, 12, 1536, "L", "modern")
+    one, eight = (memory(shape, 1, 2048, world_size=n, shard_model=True) for n in (1, 8))
+    assert one == memory(shape, 1, 2048), "a single process keeps its model whole"
+    assert eight.weights < one.weights / 3 and eight.gradients < one.gradients / 3
 
 
 @pytest.mark.parametrize(
