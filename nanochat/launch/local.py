@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from types import FrameType
 
 from nanochat.launch.commands import call, find, finish, load
 from nanochat.launch.ledger import Ledger
@@ -16,6 +17,8 @@ from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, Step, build
 from nanochat.runtime.errors import lines
 from nanochat.runtime.progress import clock
 from nanochat.runtime.run_dir import base_dir
+
+STOPPED = 75
 
 
 def recipe(cfg: RecipeConfig) -> int:
@@ -119,17 +122,25 @@ class Runner:
 
 
 def run_child(words: list[str]) -> int:
-    """Run a process to its end and return its exit code. A signal that asks this one to stop is passed on, so that a
-    training saves; Ctrl+C reaches the child by itself, as the terminal sends it to both."""
+    """Run a process to its end and return its exit code.
+
+    A signal that asks this one to stop is passed on, so that a training saves; Ctrl+C reaches the child by itself, as
+    the terminal sends it to both. A child that fails after such a signal counts as stopped: torchrun ends with 1
+    whatever its workers end with.
+    """
+    asked: list[int] = []
     with subprocess.Popen(words) as child:
-        old = {
-            signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
-            # torchrun passes on SIGTERM but not SIGUSR1, which schedulers send before a time limit.
-            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: child.terminate()),
-            signal.SIGUSR1: signal.signal(signal.SIGUSR1, lambda number, frame: child.terminate()),
-        }
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            asked.append(number)
+            if number != signal.SIGINT:
+                child.terminate()  # also for SIGUSR1, of which torchrun would die
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        old = {number: signal.signal(number, on_signal) for number in numbers}
         try:
-            return child.wait()
+            code = child.wait()
+            return STOPPED if asked and code else code
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
@@ -137,9 +148,12 @@ def run_child(words: list[str]) -> int:
 
 def verdict(step: Step, code: int) -> str:
     """What to do after a step that did not finish."""
-    if code in (75, 76):  # train/interrupt.py: saved and stopped, or another rank was lost
+    if code in (STOPPED, 76):  # train/interrupt.py: saved and stopped, or another rank was lost
         return f"step {step.name} was stopped: run the same command again and it goes on from its last checkpoint"
-    return f"step {step.name} failed: put it right and run the same command again; complete steps are kept"
+    kept = "complete steps are kept"
+    if step.resumes:  # torchrun ends with 1 also when its workers have saved and stopped
+        kept += ", and this one goes on from its last checkpoint, if it has one"
+    return f"step {step.name} failed: put it right and run the same command again; {kept}"
 
 
 def shown(step: Step, argv: list[str]) -> str:

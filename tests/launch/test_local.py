@@ -179,12 +179,12 @@ def test_several_gpus_run_under_torchrun(monkeypatch, tmp_path):
 
 
 def test_a_stop_signal_reaches_the_training(tmp_path):
-    """The child saves on SIGTERM and says so with its exit code; the signal is sent to the parent alone."""
+    """The child saves on SIGTERM and ends with 1, as torchrun does; the signal is sent to the parent alone."""
     child = (
         "import os, pathlib, signal, sys, time\n"
         "def stop(number, frame):\n"
         "    pathlib.Path('saved').touch()\n"
-        "    sys.exit(75)\n"
+        "    sys.exit(1)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
         "pathlib.Path('ready').touch()\n"
         "time.sleep(30)\n"
