@@ -20,10 +20,9 @@ class ConversationFile(Task):
         self.rows, problems = read_conversations(self.path)
         if problems:
             more = f" (and {len(problems) - 1:,} more bad lines)" if len(problems) > 1 else ""
-            raise ValueError(
-                f"{problems[0]}{more}; `nanochat data check {self.path}` lists them, "
-                "with `--convert OUT.jsonl` it writes a file without them"
-            )
+            fix = f"; `nanochat data check {self.path}` lists them"
+            fix += ", with `--convert OUT.jsonl` it writes a file without them" if self.rows else ""
+            raise ValueError(f"{problems[0]}{more}{fix}")
 
     def __len__(self) -> int:
         return len(self.rows)
