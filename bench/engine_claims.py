@@ -29,7 +29,7 @@ import torch
 from nanochat.engine import Engine, SamplingParams
 from nanochat.engine.measure import KINDS, bandwidth_of, convert, measure, random_model, wide_tokenizer
 from nanochat.gpt import GPT
-from nanochat.runtime.run_dir import environment
+from nanochat.runtime.run_dir import atomic_write, environment
 
 PARTS = ("decode", "samples", "streams", "turns", "quality")
 
@@ -209,7 +209,8 @@ def main() -> None:
         if name in args.only:
             report[name] = part(args)
     if args.json:
-        args.json.write_text(json.dumps({**report, "threads": torch.get_num_threads(), "environment": environment()}))
+        facts = {"threads": torch.get_num_threads(), "environment": environment()}
+        atomic_write(args.json, json.dumps({**report, **facts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def main() -> None:
         return
     import torch
 
-    from nanochat.runtime.run_dir import environment
+    from nanochat.runtime.run_dir import atomic_write, environment
 
     torch.set_num_threads(args.threads)
     print(
@@ -279,7 +279,8 @@ def main() -> None:
     results = [compare(args, pair) for pair in args.pairs]
     if args.json:
         settings = {"depth": args.depth, "vocab_size": args.vocab_size, "threads": args.threads, "rounds": args.rounds}
-        args.json.write_text(json.dumps({**settings, "results": results, "environment": environment()}, indent=1))
+        report = {**settings, "results": results, "environment": environment()}
+        atomic_write(args.json, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

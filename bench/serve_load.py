@@ -23,6 +23,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nanochat.runtime.run_dir import atomic_write
 from nanochat.serve.load import ask, chat_body, percentiles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -228,7 +229,7 @@ def main() -> int:
     text = json.dumps(result, indent=1, ensure_ascii=False)
     print(text)
     if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+        atomic_write(args.out, text + "\n")
     return 0 if all(result["checks"].values()) else 1
 
 

@@ -24,7 +24,7 @@ from nanochat.engine.quantize import quantize_int8, weight_bytes_read
 from nanochat.engine.runner import Static
 from nanochat.engine.sequence import SamplingParams
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.runtime.run_dir import environment
+from nanochat.runtime.run_dir import atomic_write, environment
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 
@@ -176,7 +176,7 @@ def bench_decode(config: DecodeBenchConfig, world: World) -> None:
         if config.against:
             subprocess.run(config.against.split(), check=False)
     if config.json:
-        config.json.write_text(json.dumps(report, indent=1))
+        atomic_write(config.json, json.dumps(report, indent=1) + "\n")
     if config.plot:
         plot(report, config.plot)
 
@@ -240,5 +240,6 @@ def plot(report: dict[str, Any], path: str | Path) -> None:
         axis.set(xlabel="streams", ylabel=label, ylim=(0, None))
         axis.legend()
     figure.tight_layout()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -28,7 +28,7 @@ import tyro
 
 from nanochat.checkpoint_manager import FOLDERS, save_checkpoint
 from nanochat.config import as_dict
-from nanochat.runtime.run_dir import environment
+from nanochat.runtime.run_dir import atomic_write, environment
 from nanochat.serve.load import Reply, ask, chat_body, percentiles
 from nanochat.serve.settings import is_loopback, read_keys
 
@@ -107,7 +107,7 @@ def bench_serve(config: ServeBenchConfig) -> int:
             print(line(levels[-1]), flush=True)
     report = {"settings": as_dict(config), "levels": levels, "environment": environment()}
     if config.json:
-        config.json.write_text(json.dumps(report, indent=1))
+        atomic_write(config.json, json.dumps(report, indent=1) + "\n")
     if config.plot:
         plot(levels, config.plot)
     return 0 if all(set(level["statuses"]) == {"200"} for level in levels) else 1
@@ -249,7 +249,10 @@ def plot(levels: list[dict[str, Any]], path: str | Path) -> None:
         axis.legend()
     for axis in axes:
         axis.set(xlabel="clients")
-        axis.set_xscale("log", base=2)
+        axis.set_xscale("log")
+        axis.set_xticks(clients, [str(number) for number in clients])
+        axis.minorticks_off()
     figure.tight_layout()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
