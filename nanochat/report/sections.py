@@ -78,13 +78,23 @@ def exam(records: Records, pictures: Path) -> list[Block]:
         [s.name, f"{s.value:.4f}", s.interval, *("-" if n is None else str(n) for n in (s.correct, s.total))]
         for s in parts
     ]
-    blocks: list[Block] = [Heading(2, "Exam"), Text("Held-out questions, greedy decoding.")]
+    blocks: list[Block] = [Heading(2, "Exam"), Text(_examined(record))]
     if rows:
         blocks.append(Table(["Part", "Score", "95% Wilson interval", "Right", "Questions"], rows))
     picture = plots.bars("Exam", parts, "Share right (line: 95% interval)", pictures / "plot_exam.png")
     more = _other(record)
     details = [Details("More about this evaluation", more)] if more else []
     return [*blocks, *([picture] if picture else []), *details, *samples(record)]
+
+
+def _examined(record: Mapping[str, Any]) -> str:
+    """Whose answers these are, and how they were drawn: the last evaluation counts, whatever it was of."""
+    checkpoint, config = record.get("checkpoint"), record.get("config") or {}
+    warm = isinstance(config, Mapping) and config.get("temperature")
+    told = f"Held-out questions, {f'sampled at temperature {number(warm)}' if warm else 'greedy decoding'}."
+    if isinstance(checkpoint, Mapping) and checkpoint.get("source"):
+        told += f" Model: {checkpoint['source']} {checkpoint.get('model_tag', '')}, step {checkpoint.get('step')}."
+    return told
 
 
 def cost(records: Records, hourly_rate: float | None) -> list[Block]:

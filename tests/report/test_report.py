@@ -56,7 +56,9 @@ def write_everything(base_dir):
         write_record(f"chat_eval_{stage}", {"tasks": results, "metrics": {"ChatCORE": 0.073}})
     rewarded = [{**sample, "completion": f"answer {i}", "reward": i / 10} for i in range(10)]
     write_record("chat_rl", {**common, "metrics": {"pass@1": 0.6}, "samples": rewarded})
-    write_record("exam", {"parts": {"identity": {"correct": 190, "total": 200}}, "samples": [{**sample, "ok": False}]})
+    of = {"source": "sft", "model_tag": "d4", "step": 90}
+    parts = {"identity": {"correct": 190, "total": 200}}
+    write_record("exam", {"parts": parts, "samples": [{**sample, "ok": False}], "checkpoint": of})
     write_record("tokenizer", {"training": {"vocab_size": 4096}, "rows": [{"text": EVIL, "ours": 1.2}]})
 
 
@@ -72,6 +74,7 @@ def test_a_whole_run(base_dir, tmp_path, monkeypatch, capsys):
         "| ARC-Challenge | - | 0.2875 | 0.2807 | - |",
         "| HumanEval | - | - | - | - |",
         "| identity | 0.9500 | 0.910 to 0.973 | 190 | 200 |",
+        "Held-out questions, greedy decoding. Model: sft d4, step 90.",
         "At $24 for an hour of the machine (--hourly-rate).",
     ):
         assert line in text
