@@ -8,7 +8,6 @@ Public checkpoints of either generation load too.
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.runtime.errors import rank
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.records import plain
 from nanochat.runtime.run_dir import atomic_write, base_dir
@@ -246,7 +246,7 @@ def load_model(
     """
     assert phase in ("eval", "train"), phase
     directory, step, why = find_checkpoint(source, model_tag, step)
-    if os.environ.get("RANK", "0") == "0":
+    if rank() == "0":
         print(f"{source} checkpoint: {directory.name} step {step} ({why})", flush=True)
     state, _, meta = load_checkpoint(directory, step, device)
     model = build_model(state, meta, where=f"{directory / f'model_{step:06d}.pt'}")

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from nanochat.launch.commands import COMMANDS, call, find, finish
-from nanochat.runtime.errors import is_out_of_memory, lines
+from nanochat.runtime.errors import is_out_of_memory, lines, rank
 
 
 def usage() -> str:
@@ -60,8 +60,7 @@ def fail(error: Exception) -> None:
     """Print an error as one line for each problem and exit with code 2."""
     if os.environ.get("NANOCHAT_DEBUG") == "1":
         traceback.print_exception(error)
-    rank = os.environ.get("RANK", "0")
-    label = "error: " if rank == "0" else f"error (rank {rank}): "
+    label = "error: " if rank() == "0" else f"error (rank {rank()}): "
     for line in lines(error):
         print(label + line, file=sys.stderr)
     raise SystemExit(2) from None

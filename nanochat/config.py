@@ -31,6 +31,7 @@ from nanochat.config_values import (
     options_of,
     type_name,
 )
+from nanochat.runtime.errors import rank
 
 T = TypeVar("T")
 MISSING = dataclasses.MISSING
@@ -176,7 +177,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, prog: str | None = No
         tyro.cli(cls, args=["--help"], prog=prog, description=about)
     config, problems = collect(cls, argv)
     if problems or config is None:
-        if os.environ.get("RANK", "0") == "0":  # one message, not one a rank
+        if rank() == "0":  # one message, not one a rank
             print("\n".join(f"error: {p}" for p in dict.fromkeys(problems)), file=sys.stderr)
         raise SystemExit(2)
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 # What to do about a file operation that failed, by its error number.
 HINTS = {
@@ -25,6 +26,11 @@ MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, torch or the GPU ran out of memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY)
+
+
+def rank() -> str:
+    """This process's number among those of its run, from torchrun's or srun's variables: before there is a World."""
+    return os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
 
 
 def lines(error: BaseException) -> list[str]:

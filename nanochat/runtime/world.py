@@ -187,7 +187,8 @@ def slurm_launch(env: Mapping[str, str], tasks: int) -> Launch:
     )
     if "MASTER_ADDR" not in env and not hosts:
         raise ValueError("SLURM_JOB_NODELIST is not set, so rank 0 cannot be found; set MASTER_ADDR to its host name")
-    os.environ.setdefault("MASTER_ADDR", hosts[0] if hosts else "")
+    # On one node no name is needed, and SLURM's name of a node need not be one that the network knows.
+    os.environ.setdefault("MASTER_ADDR", hosts[0] if len(hosts) > 1 else "127.0.0.1")
     # Jobs that share a node must not share a port; the job number tells them apart.
     os.environ.setdefault("MASTER_PORT", str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 20000))
     local = re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_NTASKS_PER_NODE") or str(tasks))

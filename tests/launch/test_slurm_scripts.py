@@ -37,7 +37,8 @@ def job(tmp_path):
     for name, text in (("python3", PYTHON), ("srun", SRUN), ("scontrol", SCONTROL)):
         (bin_dir / name).write_text(text)
         (bin_dir / name).chmod(0o755)
-    for path in ("tokenizer/tokenizer.json", "base_data/shard_00000.parquet", "task_data/x", "base_checkpoints/d20/x"):
+    brought = "tokenizer/tokenizer.json base_data/shard_00000.parquet eval_bundle/core.yaml task_data/x"
+    for path in (*brought.split(), "base_checkpoints/d20/x"):
         (base / path).parent.mkdir(parents=True, exist_ok=True)
         (base / path).touch()
     calls = tmp_path / "calls"

@@ -71,6 +71,9 @@ def test_slurm_variables(monkeypatch):
     launch = w.read_launch(env)
     assert (launch.rank, launch.local_rank, launch.world_size, launch.local_world_size) == (9, 1, 16, 8)
     assert os.environ == {"MASTER_ADDR": "gpu07", "MASTER_PORT": "20123"}
+    os.environ.clear()
+    w.read_launch({**env, "SLURM_STEP_TASKS_PER_NODE": "16", "SLURM_JOB_NODELIST": "gpu07"})
+    assert os.environ["MASTER_ADDR"] == "127.0.0.1", "one node needs no name"
 
 
 def test_slurm_batch_script_is_a_single_process(capsys):
