@@ -176,6 +176,13 @@ def test_every_command_is_documented():
     assert [name for name in names if f"`nanochat {name}`" not in text] == []
 
 
+def test_every_variable_is_documented():
+    files = [*(ROOT / "nanochat").rglob("*.py"), *(ROOT / "scripts").glob("*.sh"), *ROOT.glob("*.sh")]
+    used = {name for file in files for name in re.findall(r"NANOCHAT_[A-Z_]+[A-Z]", file.read_text(encoding="utf-8"))}
+    text = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(used) if f"`{name}`" not in text] == []
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return tmp_path_factory.mktemp("documented")
