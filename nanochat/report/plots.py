@@ -162,7 +162,8 @@ def bars(title: str, found: Sequence[Score], axis_label: str, path: Path, center
     axis.set_ylim(-0.6, len(ordered) - 0.4)
     axis.set_yticks(range(len(ordered)), [s.name.replace("_", " ") for s in ordered], fontsize=8)
     axis.axvline(0, color="#222", linewidth=0.8)
-    axis.set_xlim(min(0.0, *values) * 1.1, 1.0 if max(values) > 0.5 else max(0.1, max(values) * 1.25))
+    top = max([*values, *(s.high for s in ordered if not centered and s.high is not None)])  # the ends of all intervals
+    axis.set_xlim(min(0.0, *values) * 1.1, 1.0 if top > 0.5 else max(0.1, top * 1.25))
     axis.grid(False, axis="y")
     axis.set_xlabel(axis_label)
     axis.set_title(title, loc="left")

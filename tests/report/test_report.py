@@ -218,3 +218,9 @@ def test_short_samples_stand_in_a_table_and_long_ones_in_full(base_dir):
     assert "| question 0 | a \\| b | wrong |" in text and "| question 1 | a \\| b | right |" in text
     assert "<summary>One more sample</summary>" in text
     assert "```text\nline\nline\n```" in text
+
+
+@pytest.mark.filterwarnings("error")
+def test_few_questions_all_wrong_still_make_a_picture(base_dir):
+    write_record("chat_eval_sft", {"tasks": {f"task {i}": {"correct": 0, "total": 4} for i in range(5)}})
+    assert "plot_chat_eval_sft.png" in generate().read_text()
