@@ -75,6 +75,11 @@ def test_out_of_memory_is_said_with_what_to_do(train):
     assert any("out of memory with --shard-model" in said and "--resume" in said for said in result.said), result.said
 
 
+def test_a_signal_during_evaluation_stops_all(train):
+    result = train(2, "signal in evaluation", eval_every=2, shard_model=True)
+    assert result.codes == [75, 75] and result.took_s < 20 and result.steps == [2], result.said
+
+
 def test_one_process_keeps_its_model_whole(train):
     result = train(1, shard_model=True)
     assert result.codes == [0] and "--shard-model: a single process has nobody" in result.said[0]
