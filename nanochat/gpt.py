@@ -9,6 +9,7 @@ Shape legend: B batch, T positions, D model width, H query heads, G key/value he
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -22,6 +23,7 @@ from nanochat.attention import Cache, attend, rotary_tables, rotate
 LOGIT_CAP = 15.0
 N_GATE_INPUTS = 12
 N_SMEAR_INPUTS = 24
+BlockCall = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -215,33 +217,27 @@ class GPT(nn.Module):
         modern, width = self.config.generation == "modern", self.config.n_embd
         uniform_bound = 3**0.5 * width**-0.5  # a uniform with standard deviation 1/sqrt(width)
 
-        def normal(weight: Tensor, std: float) -> None:
-            weight.normal_(0.0, std, generator=generator)
-
-        def uniform(weight: Tensor, low: float, high: float) -> None:
-            weight.uniform_(low, high, generator=generator)
-
-        normal(self.wte.weight, 0.8 if modern else 1.0)
-        normal(self.lm_head.weight, 0.001) if modern else self.lm_head.weight.zero_()
+        self.wte.weight.normal_(0.0, 0.8 if modern else 1.0, generator=generator)
+        self.lm_head.weight.normal_(0.0, 0.001, generator=generator) if modern else self.lm_head.weight.zero_()
         for block in self.blocks:
             for linear in (block.attn.c_q, block.attn.c_k, block.attn.c_v, block.mlp.c_fc):
                 if modern:
                     bound = uniform_bound * (0.4 if linear is block.mlp.c_fc else 1.0)
-                    uniform(linear.weight, -bound, bound)
+                    linear.weight.uniform_(-bound, bound, generator=generator)
                 else:
                     fan_out, fan_in = linear.weight.shape
-                    normal(linear.weight, min(1.0, (fan_out / fan_in) ** 0.5) / fan_in**0.5)
+                    linear.weight.normal_(0.0, min(1.0, (fan_out / fan_in) ** 0.5) / fan_in**0.5, generator=generator)
             block.attn.c_proj.weight.zero_()
             block.mlp.c_proj.weight.zero_()
             if block.attn.ve_gate is not None:
-                uniform(block.attn.ve_gate.weight, 0.0, 0.02)
+                block.attn.ve_gate.weight.uniform_(0.0, 0.02, generator=generator)
         if modern:
             depth = torch.linspace(0, 1, self.config.n_layer, device=device)
             for layer in map(int, self.value_embeds):
-                uniform(self.value_embedding(layer).weight, -uniform_bound, uniform_bound)
+                self.value_embedding(layer).weight.uniform_(-uniform_bound, uniform_bound, generator=generator)
             self.resid_lambdas.copy_(1.15 + (1.05 - 1.15) * depth)
             self.x0_lambdas.copy_(0.20 + (0.05 - 0.20) * depth)
-            uniform(self.smear_gate.weight, 0.0, 0.02)
+            self.smear_gate.weight.uniform_(0.0, 0.02, generator=generator)
             self.smear_lambda.zero_()
             self.backout_lambda.fill_(0.2)
 
@@ -254,8 +250,11 @@ class GPT(nn.Module):
         cos, sin = self._rotary
         return cos[positions].unsqueeze(2).to(dtype), sin[positions].unsqueeze(2).to(dtype)
 
-    def hidden(self, input_ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Token ids (B, T) -> final normalised activations (B, T, D). With a cache the ids continue its sequences."""
+    def hidden(self, input_ids: Tensor, cache: Cache | None = None, run: BlockCall = Block.__call__) -> Tensor:
+        """Token ids (B, T) -> final normalised activations (B, T, D). With a cache the ids continue its sequences.
+
+        `run` calls a block with its arguments: the place where training puts a compiled call.
+        """
         config, modern = self.config, self.config.generation == "modern"
         dtype = self.compute_dtype or self.wte.weight.dtype
         n_tokens = input_ids.size(1)
@@ -273,9 +272,9 @@ class GPT(nn.Module):
                 if config.has_value_embedding(layer):
                     value_embedding = self.value_embedding(layer)(input_ids).to(dtype)
             if self.activation_checkpointing and cache is None and torch.is_grad_enabled():
-                x = checkpoint(block, x, value_embedding, rotary, None, use_reentrant=False)
+                x = checkpoint(run, block, x, value_embedding, rotary, None, use_reentrant=False)
             else:
-                x = block(x, value_embedding, rotary, cache)
+                x = run(block, x, value_embedding, rotary, cache)
             if modern and layer == config.n_layer // 2:
                 middle = x
         if middle is not None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from nanochat.gpt import GPT
+from nanochat.gpt import GPT, Block
 from nanochat.runtime.run_dir import base_dir
 from nanochat.train.shard_model import is_sharded
 
-# Compiling takes 25-35 s on two cores (4 s when cached) and saves a third of the step: below this it does not pay.
-WORTHWHILE_TOKENS = {"cpu": 1_500_000, "cuda": 0}
+# Compiling takes about 15 s on two cores and saves a third of the step: below this it does not pay.
+WORTHWHILE_TOKENS = {"cpu": 1_000_000, "cuda": 0}
 
 
 def hidden_function(model: GPT, wanted: bool | None, planned_tokens: int) -> Callable[[Tensor], Tensor]:
@@ -29,14 +31,27 @@ def hidden_function(model: GPT, wanted: bool | None, planned_tokens: int) -> Cal
     return CompiledHidden(model) if wanted else model.hidden
 
 
+def call_block(block: Block, *arguments: Any) -> Tensor:
+    """What is compiled on a CPU. The block is an argument, its weights are inputs: alike blocks share the code."""
+    return cast(Tensor, block(*arguments))
+
+
 class CompiledHidden:
-    """Compiles for the first shape it meets; other shapes (odd last micro-batches) run as they are."""
+    """Compiles for the first shape it meets; other shapes (odd last micro-batches) run as they are.
+
+    On a GPU the whole forward pass, for what is fused across blocks. On a CPU a block, once for all that are alike:
+    steps are as fast, and d4 is compiled in 20 s instead of 57 (two cores).
+    """
 
     def __init__(self, model: GPT) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(base_dir() / "compile_cache"))
         self.model = model
         self.shape: torch.Size | None = None
-        self.compiled: Callable[[Tensor], Tensor] | None = torch.compile(model.hidden, dynamic=False)
+        self.compiled: Callable[[Tensor], Tensor] | None
+        if model.get_device().type == "cuda":
+            self.compiled = torch.compile(model.hidden, dynamic=False)
+        else:
+            self.compiled = functools.partial(model.hidden, run=torch.compile(call_block, dynamic=False))
 
     def __call__(self, input_ids: Tensor) -> Tensor:
         if self.compiled is None or (self.shape is not None and input_ids.shape != self.shape):
