@@ -125,7 +125,7 @@ class NativeDecoder:
         self._place_cache(step, cache)
         self._place_scratch(step, max(row.stop for row in rows))
         step.logits_stride = -(-self._struct.head.rows // LANES) * LANES
-        logits = torch.zeros(step.n_sampled, step.logits_stride)
+        logits = torch.empty(step.n_sampled, step.logits_stride)
         step.logits = logits.data_ptr()
         self._library.forward(self._struct, step, self._team.of(torch.get_num_threads()))
         return logits[:, : self.model.config.vocab_size]
