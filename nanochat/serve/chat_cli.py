@@ -153,10 +153,10 @@ class TerminalChat:
         return detail
 
     def _border(self, old: str, new: str) -> str:
-        """What goes between answer, call and result: `[12*3 = 36]`, dimmed on a terminal."""
+        """What goes between answer, call and result: `[12*3 = 36] `, dimmed on a terminal."""
         dim, plain = (DIM, PLAIN) if self.colour else ("", "")
         if new == "text":
-            return f"]{plain}"
+            return f"]{plain} "
         return " = " if old == "python" else f"{dim}["
 
 

@@ -119,7 +119,7 @@ def test_calls_are_shown_in_brackets(engine, monkeypatch):
 
     monkeypatch.setattr(engine.model, "head", head)
     shown, _ = converse(engine, ["what is 6*7?"], max_tokens=50, temperature=0.0)
-    assert "Assistant: 6*7=[6*7 = 42]42!\n" in shown
+    assert "Assistant: 6*7=[6*7 = 42] 42!\n" in shown
 
 
 @pytest.mark.parametrize("int8", [True, False])
