@@ -16,7 +16,7 @@ from nanochat.gpt import GPT, Block
 from nanochat.runtime.run_dir import base_dir
 from nanochat.train.shard_model import is_sharded
 
-# Compiling takes about 15 s on two cores and saves a third of the step: below this it does not pay.
+# Compiling takes about 20 s on two cores and saves a third of the step: below this it does not pay.
 WORTHWHILE_TOKENS = {"cpu": 1_000_000, "cuda": 0}
 
 
