@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCES = ("decode.c", "attention.h", "input.h", "matmul.h", "model.h", "team.h", "tiles.h", "vectors.h")
+SOURCES = ("decode.c", "attention.h", "input.h", "matmul.h", "model.h", "panels.h", "team.h", "tiles.h", "vectors.h")
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC", "-pthread")
 COMPILE_LIMIT_S = 120
 

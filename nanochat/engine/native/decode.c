@@ -14,15 +14,18 @@
 #define N_GATE_INPUTS 12
 #define N_SMEAR_INPUTS 24
 
-INLINE Input input_of(const Step *s, const float *floats) { return (Input){floats, s->packed, s->packed_scale}; }
+INLINE Input input_of(const Step *s, const float *floats) {
+    return (Input){floats, floats == s->y ? s->packed : s->packed_h, s->packed_scale};
+}
 
 INLINE void ready(Run *run, const Input *input, int64_t n_tokens, int64_t n, int kind) {
     pack(run->team, run->loop, input, n_tokens, n, kind);
 }
 
 INLINE void product(Run *run, const Matrix *w, const Input *input, int64_t n_tokens, float *out, int64_t stride,
-                    int how) {
-    const Product p = {w, input, n_tokens, out, stride, how};
+                    int how, uint16_t *rounded) {
+    uint8_t *panel = run->step->panels + run->member * PANEL_ROWS * 8 * run->model->width;
+    const Product p = {w, input, n_tokens, out, stride, how, rounded, panel};
     linear(run->team, run->loop, &p);
 }
 
@@ -90,10 +93,10 @@ static void first_embeddings(Run *run) {
     const Model *m = run->model;
     const Step *s = run->step;
     float *to = m->modern ? s->h : s->x;
-    EACH(t, 1, s->n_tokens) embed(m, s->ids[t], to + t * m->width);
+    EACH(t, s->n_tokens) embed(m, s->ids[t], to + t * m->width);
     MEET;
     if (!m->modern) return;
-    EACH(t, 1, s->n_tokens) {
+    EACH(t, s->n_tokens) {
         smear(m, s, t);
         memcpy(s->x0 + t * m->width, s->x + t * m->width, m->width * sizeof(float));
     }
@@ -105,40 +108,45 @@ static void block(Run *run, int64_t number) {
     const Step *s = run->step;
     const Layer *layer = &m->layers[number];
     const int64_t n = s->n_tokens, d = m->width, kv = m->n_kv_head * m->head_dim, heads = m->n_head + m->n_kv_head;
-    const int kind = (int)layer->q.kind;
+    const int kind = (int)layer->q.kind, form = form_of(kind, n), alone = packs_alone(form);
     const Input h = input_of(s, s->h), y = input_of(s, s->y);
-    EACH(t, 1, n) {
+    uint16_t *rounded = form == PANELS && kind == BF16 ? (uint16_t *)y.packed : 0; // as `ready` would make it
+    EACH(t, n) {
         float *x = s->x + t * d, *x0 = s->x0 + t * d;
         if (m->modern)
             for (int64_t i = 0; i < d; i++) x[i] = layer->residual * x[i] + layer->first * x0[i];
         rms_norm(x, s->h + t * d, d, 1.0f);
+        if (alone) pack_token(&h, t, d, kind);
     }
     MEET;
-    ready(run, &h, n, d, kind);
-    product(run, &layer->q, &h, n, s->q, d, SET);
-    product(run, &layer->k, &h, n, s->k, kv, SET);
-    product(run, &layer->v, &h, n, s->v, kv, SET);
+    if (!alone) ready(run, &h, n, d, kind);
+    product(run, &layer->q, &h, n, s->q, d, SET, 0);
+    product(run, &layer->k, &h, n, s->k, kv, SET, 0);
+    product(run, &layer->v, &h, n, s->v, kv, SET, 0);
     MEET;
-    EACH(item, 1, n * heads) prepare_head(m, s, number, item / heads, item % heads);
+    EACH(item, n * heads) prepare_head(m, s, number, item / heads, item % heads);
     MEET;
-    EACH(item, 1, s->n_blocks * m->n_kv_head) {
+    EACH_OF(item, 1, s->n_blocks * m->n_kv_head) {
         const int64_t *at = s->blocks + 2 * (item / m->n_kv_head);
         attend(run, number, at[0], at[1], item % m->n_kv_head);
     }
     MEET;
     ready(run, &y, n, d, kind);
-    product(run, &layer->proj, &y, n, s->x, d, ADD);
+    product(run, &layer->proj, &y, n, s->x, d, ADD, 0);
     MEET;
-    EACH(t, 1, n) rms_norm(s->x + t * d, s->h + t * d, d, 1.0f);
+    EACH(t, n) {
+        rms_norm(s->x + t * d, s->h + t * d, d, 1.0f);
+        if (alone) pack_token(&h, t, d, kind);
+    }
     MEET;
-    ready(run, &h, n, d, kind);
-    product(run, &layer->fc, &h, n, s->y, 4 * d, SQUARE_RELU);
+    if (!alone) ready(run, &h, n, d, kind);
+    product(run, &layer->fc, &h, n, s->y, 4 * d, SQUARE_RELU, rounded);
     MEET;
-    ready(run, &y, n, 4 * d, kind);
-    product(run, &layer->out, &y, n, s->x, d, ADD);
+    if (!rounded) ready(run, &y, n, 4 * d, kind);
+    product(run, &layer->out, &y, n, s->x, d, ADD, 0);
     MEET;
     if (m->modern && number == m->n_layer / 2) {
-        EACH(t, 1, n) memcpy(s->middle + t * d, s->x + t * d, d * sizeof(float));
+        EACH(t, n) memcpy(s->middle + t * d, s->x + t * d, d * sizeof(float));
         MEET;
     }
 }
@@ -148,7 +156,7 @@ static void logits(Run *run) {
     const Step *s = run->step;
     const int64_t d = m->width;
     const Input hidden = input_of(s, s->hidden);
-    EACH(row, 1, s->n_sampled) {
+    EACH(row, s->n_sampled) {
         const float *x = s->x + s->sampled[row] * d, *middle = s->middle + s->sampled[row] * d;
         float *to = s->hidden + row * d;
         for (int64_t i = 0; i < d; i++) to[i] = m->modern ? x[i] - m->backout * middle[i] : x[i];
@@ -156,10 +164,10 @@ static void logits(Run *run) {
     }
     MEET;
     ready(run, &hidden, s->n_sampled, d, (int)m->head.kind);
-    product(run, &m->head, &hidden, s->n_sampled, s->logits, s->logits_stride, SET);
+    product(run, &m->head, &hidden, s->n_sampled, s->logits, s->logits_stride, SET, 0);
     MEET;
     const vf cap = all(m->logit_cap);
-    EACH(part, 64, s->n_sampled * s->logits_stride / LANES) {
+    EACH(part, s->n_sampled * s->logits_stride / LANES) {
         vf e = exponential(load(s->logits, part * LANES, F32) * 2.0f / cap);
         store_f32(s->logits + part * LANES, cap - 2.0f * cap / (e + 1.0f)); // cap * tanh(x / cap)
     }
@@ -207,7 +215,7 @@ int64_t read_memory(const void *data, int64_t bytes, Team *team) {
 }
 
 // Whether many tokens at a time are fast too: on matrix units, for weights of this kind
-int has_tiles(int kind) { return form_of(kind, 64) == TILES; }
+int has_tiles(int kind) { return form_of(kind, 64) >= TILES; }
 
 void forward(const Model *m, const Step *s, Team *team) {
     Run run = {m, s, team, 0, 0};

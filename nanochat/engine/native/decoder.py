@@ -22,6 +22,7 @@ from nanochat.gpt import GPT, LOGIT_CAP, Linear
 MAX_TOKENS, MAX_SCORES = 256, 2_048
 LANES = 16
 BLOCK_QUERIES, MAX_QUERIES = 8, 64  # that attention handles together: usually, and at most
+PANEL_ROWS = 128  # of a weight matrix that a thread packs at a time (panels.h)
 
 
 def unsupported(model: GPT) -> str | None:
@@ -71,7 +72,7 @@ class NativeDecoder:
         self._struct = self._describe()
         self.has_tiles = bool(loaded.has_tiles(self._struct.head.kind))
         self._block_tokens = max(1, BLOCK_QUERIES * model.config.n_kv_head // model.config.n_head)
-        self._scratch = dict.fromkeys(("x", "scores"), torch.empty(0))
+        self._scratch = dict.fromkeys(("x", "scores", "panels"), torch.empty(0))
 
     def _matrix(self, tensor: Tensor | None, scale: Tensor | None = None) -> Matrix:
         if tensor is None:
@@ -172,10 +173,14 @@ class NativeDecoder:
         if self._scratch["x"].size(0) < n_tokens:
             width = dict.fromkeys(SCRATCH, config.n_embd) | {"y": 4 * config.n_embd, "packed_scale": 1}
             self._scratch.update((name, torch.empty(n_tokens, columns)) for name, columns in width.items())
-            self._scratch["packed"] = torch.zeros(n_tokens, 8 * config.n_embd, dtype=torch.uint8)
+            for name, factor in (("packed", 8), ("packed_h", 2)):
+                self._scratch[name] = torch.zeros(n_tokens, factor * config.n_embd, dtype=torch.uint8)
         step.longest = -(-(longest + step.page_tokens) // LANES) * LANES
         n_scores = torch.get_num_threads() * MAX_QUERIES * step.longest
         if self._scratch["scores"].numel() < n_scores:
             self._scratch["scores"] = torch.empty(2 * n_scores)
+        n_bytes = torch.get_num_threads() * PANEL_ROWS * 8 * config.n_embd if self.has_tiles else 0
+        if self._scratch["panels"].numel() < n_bytes:
+            self._scratch["panels"] = torch.empty(n_bytes, dtype=torch.uint8)
         for name, tensor in self._scratch.items():
             setattr(step, name, tensor.data_ptr())

@@ -9,6 +9,8 @@
 #include "team.h"
 #include "vectors.h"
 
+#define PANEL_ROWS 128 // of weights, that a thread packs at a time (panels.h)
+
 enum { SET = 0, ADD = 1, SQUARE_RELU = 2 };
 
 typedef struct {
@@ -33,6 +35,8 @@ typedef struct {
     float *out;
     int64_t stride;
     int how;
+    uint16_t *rounded; // where given, the results go here as bf16 instead (panels.h)
+    uint8_t *panel;    // this thread's room for weights brought into another form
 } Product;
 
 INLINE void pack_pairs(const float *x, int64_t n, uint16_t *to) {

@@ -5,12 +5,13 @@
 #pragma once
 
 #include "input.h"
+#include "panels.h"
 #include "tiles.h"
 
 #define ROWS 4
 #define CHUNK 64 // rows that a thread takes at a time
 
-enum { FLOATS = 0, PAIRS = 1, BYTES = 2, TILES = 3 };
+enum { FLOATS = 0, PAIRS = 1, BYTES = 2, TILES = 3, PANELS = 4 };
 
 // In what form weights of this kind meet their activations on this processor
 INLINE int form_of(int kind, int64_t n_tokens) {
@@ -19,7 +20,7 @@ INLINE int form_of(int kind, int64_t n_tokens) {
     if (kind == INT8 && n_tokens <= 4) return BYTES; // exact like the tiles, and faster for few
 #endif
 #ifdef __AMX_TILE__
-    if (tiles_allowed()) return TILES;
+    if (tiles_allowed()) return n_tokens <= TILE_ROWS ? TILES : PANELS;
 #endif
 #ifdef __AVX512BF16__
     if (kind == BF16) return PAIRS;
@@ -169,49 +170,75 @@ ROW_LOOP(rows_bytes, INT8, BYTES)
 
 #ifdef __AMX_TILE__
 static void rows_tiles(const Product *p, int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; i += BLOCK_ROWS)
-        if (p->w->kind == BF16) tiles_block(p, BF16, i);
-        else tiles_block(p, INT8, i);
+    if (p->w->kind == BF16) rows_of_tiles(p, BF16, from, to);
+    else rows_of_tiles(p, INT8, from, to);
+}
+
+static void rows_panels(const Product *p, int64_t from, int64_t to) {
+    if (p->w->kind == BF16) rows_panel(p, BF16, from, to);
+    else rows_panel(p, INT8, from, to);
+}
+
+// Rows of a panel: as many as a thread can keep, but something for everybody to do
+static int64_t panel_rows(const Team *team, int64_t rows) {
+    const int64_t share = rows / (2 * team->n_threads) / BLOCK_ROWS * BLOCK_ROWS;
+    return share < BLOCK_ROWS ? BLOCK_ROWS : share > PANEL_ROWS ? PANEL_ROWS : share;
 }
 #endif
 
 // The team shares the rows
 static void linear(Team *team, int *loop, const Product *p) {
     const int number = begin_loop(team, loop), kind = (int)p->w->kind, form = form_of(kind, p->n_tokens);
+    int64_t chunk = CHUNK;
     void (*rows)(const Product *, int64_t, int64_t) = kind == F32 ? rows_f32 : kind == BF16 ? rows_bf16 : rows_int8;
     if (form == PAIRS) rows = rows_pairs;
     if (form == BYTES) rows = rows_bytes;
 #ifdef __AMX_TILE__
     if (form == TILES && p->w->rows >= BLOCK_ROWS) rows = rows_tiles;
+    if (form == PANELS && p->w->rows >= BLOCK_ROWS) rows = rows_panels, chunk = panel_rows(team, p->w->rows);
 #endif
-    for (int64_t from; (from = take(team, number, CHUNK)) < p->w->rows;)
-        rows(p, from, from + CHUNK < p->w->rows ? from + CHUNK : p->w->rows);
+    for (int64_t from; (from = take(team, number, chunk)) < p->w->rows;)
+        rows(p, from, from + chunk < p->w->rows ? from + chunk : p->w->rows);
+}
+
+// Whether a token's activations come into their form without regard to its neighbours'
+INLINE int packs_alone(int form) { return form == PAIRS || form == BYTES || form == PANELS; }
+
+// Bring token t's activations into such a form
+INLINE void pack_token(const Input *input, int64_t t, int64_t n, int kind) {
+    const float *x = input->floats + t * n;
+    uint8_t *to = input->packed + t * n * 2;
+    if (kind == BF16) {
+        pack_pairs(x, n, (uint16_t *)to);
+    } else {
+        input->scale[t] = scale_for_bytes(x, n);
+        pack_bytes(x, n, input->scale[t], to, to + n);
+    }
 }
 
 // Bring the input into the form that weights of this kind want, shared by the team, who have met before and meet after
 static void pack(Team *team, int *loop, const Input *input, int64_t n_tokens, int64_t n, int kind) {
     const int form = form_of(kind, n_tokens);
+    const int64_t size = some_of(team, n_tokens);
     int number;
     if (form == FLOATS) return;
+    if (packs_alone(form)) {
+        number = begin_loop(team, loop);
+        for (int64_t from; (from = take(team, number, size)) < n_tokens;)
+            for (int64_t t = from; t < from + size && t < n_tokens; t++) pack_token(input, t, n, kind);
+        barrier(team);
+        return;
+    }
+#ifdef __AMX_TILE__
     if (kind == INT8) {
         number = begin_loop(team, loop);
         for (int64_t t; (t = take(team, number, 1)) < n_tokens;)
             input->scale[t] = scale_for_bytes(input->floats + t * n, n);
         barrier(team);
     }
+    const int64_t steps = n / (kind == BF16 ? 32 : 64);
     number = begin_loop(team, loop);
-#ifdef __AMX_TILE__
-    const int64_t steps = n / (kind == BF16 ? 32 : 64), groups = (n_tokens + TILE_ROWS - 1) / TILE_ROWS;
-    if (form == TILES)
-        for (int64_t i; (i = take(team, number, 1)) < steps * groups;)
-            pack_tile(input, i % steps, i / steps, n_tokens, n, kind);
-#endif
-    if (form != TILES)
-        for (int64_t t; (t = take(team, number, 1)) < n_tokens;) {
-            const float *x = input->floats + t * n;
-            uint8_t *to = input->packed + t * n * 2;
-            if (form == PAIRS) pack_pairs(x, n, (uint16_t *)to);
-            else pack_bytes(x, n, input->scale[t], to, to + n);
-        }
+    for (int64_t i; (i = take(team, number, 1)) < steps;) pack_tile(input, i, n_tokens, n, kind);
     barrier(team);
+#endif
 }

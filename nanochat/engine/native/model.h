@@ -31,8 +31,9 @@ typedef struct {
     void *const *keys, *const *values;      // for each layer slots x G x E
     void *embeddings;                       // slots x D (modern)
     float *x, *x0, *middle, *h, *q, *k, *v, *y, *hidden; // scratch: M rows of each
-    uint8_t *packed;                                     // scratch: M (up to a multiple of 32) x 8 D bytes
+    uint8_t *packed, *packed_h;                          // scratch: M (up to a multiple of 32) x 8 D, 2 D bytes
     float *packed_scale;                                 // scratch: M
+    uint8_t *panels;                                     // scratch: for each thread PANEL_ROWS x 8 D bytes
     float *scores;                                       // scratch: for each thread MAX_QUERIES x longest
     int64_t longest;
     float *logits; // n_sampled x logits_stride
@@ -47,8 +48,10 @@ typedef struct {
     int member;
 } Run;
 
-// Items 0 to end - 1 of a loop, handed out to the team `size` at a time
-#define EACH(item, size, end)                                                                                          \
-    for (int64_t loop_ = begin_loop(run->team, run->loop), from_; (from_ = take(run->team, loop_, size)) < (end);)     \
-        for (int64_t item = from_; item < from_ + (size) && item < (end); item++)
+// Items 0 to end - 1 of a loop, handed out to the team `size` at a time, or as many as suit small ones
+#define EACH_OF(item, size, end)                                                                                       \
+    for (int64_t loop_ = begin_loop(run->team, run->loop), size_ = (size), from_;                                      \
+         (from_ = take(run->team, loop_, size_)) < (end);)                                                             \
+        for (int64_t item = from_; item < from_ + size_ && item < (end); item++)
+#define EACH(item, end) EACH_OF(item, some_of(run->team, end), end)
 #define MEET barrier(run->team)

@@ -82,6 +82,12 @@ static inline int64_t take(Team *team, int number, int64_t size) {
     return atomic_fetch_add_explicit(&team->next[number], size, memory_order_relaxed);
 }
 
+// How many of `n` small items to take at a time: a counter that two cores fight over costs more than such an item
+static inline int64_t some_of(const Team *team, int64_t n) {
+    const int64_t share = n / (8 * team->n_threads);
+    return share ? share : 1;
+}
+
 static void *team_member(void *given) {
     Team *team = given;
     int seen = 0, loop = 0, member = 1 + atomic_fetch_add(&team->started, 1);

@@ -41,6 +41,14 @@ INLINE uint16_t bf16_of(float value) { // round to nearest even
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+#ifdef __AVX512F__
+INLINE void store_bf16(uint16_t *at, vf value) { // as bf16_of
+    const __m512i bits = (__m512i)value, odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    _mm256_storeu_si256((__m256i *)at, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
+}
+#endif
+
 INLINE void store_as(void *base, int64_t at, float value, int kind) {
     if (kind == F32) ((float *)base)[at] = value;
     else ((uint16_t *)base)[at] = bf16_of(value);
