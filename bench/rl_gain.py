@@ -3,9 +3,9 @@
     python -m bench.rl_gain                         # the newest chatsft checkpoint under NANOCHAT_BASE_DIR, seeds 1 2 3
     python -m bench.rl_gain --seeds 1 --steps 50
 
-Each seed is one `nanochat chat-rl` run from the same checkpoint, timed as a whole. Before and after, the
-same held-out questions (words that no training text contains) are answered greedily and by sampling, with 95% Wilson
-intervals over the questions.
+Each seed is one `nanochat chat-rl` run with default settings from the same checkpoint, timed as a whole. Before and
+after, the same held-out questions (words that no training text contains) are answered greedily and by sampling, with
+95% Wilson intervals over the questions.
 """
 
 from __future__ import annotations
@@ -67,14 +67,7 @@ def main() -> None:
     parser.add_argument("--source", default="sft")
     parser.add_argument("--model-tag")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=70)
-    parser.add_argument("--examples-per-step", type=int, default=64)
-    parser.add_argument("--num-samples", type=int, default=6)
-    # Matrices learn, tables and head hardly: at the usual proportions the head just learns to say "1" more often.
-    parser.add_argument("--init-lr-frac", type=float, default=0.1)
-    parser.add_argument("--matrix-lr", type=float, default=0.1)
-    parser.add_argument("--embedding-lr", type=float, default=0.03)
-    parser.add_argument("--unembedding-lr", type=float, default=0.0008)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="write the numbers here as JSON")
     args = parser.parse_args()
@@ -85,9 +78,7 @@ def main() -> None:
     for seed in args.seeds:
         cfg = RLConfig(
             source=args.source, model_tag=args.model_tag, tag_out=f"gain-{seed}", task=TASK, seed=seed,
-            num_iterations=args.steps, examples_per_step=args.examples_per_step, num_samples=args.num_samples,
-            init_lr_frac=args.init_lr_frac, matrix_lr=args.matrix_lr, embedding_lr=args.embedding_lr,
-            unembedding_lr=args.unembedding_lr, max_new_tokens=64, eval_every=0, save_every=-1, device_type="cpu",
+            num_iterations=args.steps, eval_every=0, save_every=-1, device_type="cpu",
         )  # fmt: skip
         cost = run(cfg, world)
         after = examine("rl", f"gain-{seed}", world, args.questions)

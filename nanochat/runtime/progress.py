@@ -20,6 +20,7 @@ class Progress:
         self.stream = stream if stream is not None else sys.stderr
         self.done = self._told = 0
         self._started = self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first unit was done, and how many that were
         self._bar: Any = None
         self._shown: dict[str, Any] = {}
 
@@ -33,6 +34,7 @@ class Progress:
 
     def advance(self, n: int = 1, **shown: Any) -> None:
         self.done += n
+        self._first = self._first or (time.monotonic(), self.done)
         self._shown.update(shown)
         if not self.enabled:
             return
@@ -51,13 +53,16 @@ class Progress:
     def _line(self) -> None:
         """`base: 120/240 (50%), 0:41 left, loss 3.21`"""
         self._last, self._told = time.monotonic(), self.done
-        elapsed = self._last - self._started
         share = f" ({100 * self.done / self.total:.0f}%)" if self.total else ""
-        left = elapsed / self.done * (self.total - self.done) if self.done else 0.0
-        when = f"{clock(left)} left" if self.done < self.total else f"took {clock(elapsed)}"
-        values = _values(self._shown)
-        text = f"{self.description}: {self.done}/{self.total}{share}, {when}{', ' + values if values else ''}"
-        print(text, file=self.stream, flush=True)
+        told = [f"{self.description}: {self.done}/{self.total}{share}", self._when(), _values(self._shown)]
+        print(", ".join(filter(None, told)), file=self.stream, flush=True)
+
+    def _when(self) -> str:
+        """Time left, or taken. The first unit is not counted: what is compiled in it is compiled once."""
+        if self.done >= self.total:
+            return f"took {clock(self._last - self._started)}"
+        at, n = self._first or (self._last, self.done)
+        return f"{clock((self._last - at) / (self.done - n) * (self.total - self.done))} left" if self.done > n else ""
 
 
 def clock(seconds: float) -> str:

@@ -17,6 +17,9 @@ Split = Literal["train", "exam"]
 TRAIN_ROWS = {
     "facts": 15_000, "arithmetic": 8000, "spelling": 11_000, "counting": 8000, "smalltalk": 2000, "offtopic": 1200,
 }  # fmt: skip
+# Rows, besides those, of letters to be counted without the calculator. Half of the replies say the number at once, half
+# show their working: which one pays is for reinforcement learning to find.
+HEAD_ROWS = {"counting": 4000}
 EXAM_ROWS = 200
 # Share of training conversations with another exchange before the row's own one, and of those with a third.
 LONGER, EVEN_LONGER = 0.2, 0.3
@@ -144,5 +147,6 @@ def _identity(persona: str | None, split: Split) -> Task:
 
 
 def training_tasks(persona: str | None = None, seed: int = 0) -> list[Task]:
-    """What mid-training and fine-tuning on the embedded world learn: every part, TRAIN_ROWS of each."""
-    return [WorldTask(part, "train", seed=seed, persona=persona) for part in world_parts()]
+    """What mid-training and fine-tuning on the embedded world learn: TRAIN_ROWS and HEAD_ROWS of every part."""
+    tasks = [WorldTask(part, "train", seed=seed, persona=persona) for part in world_parts()]
+    return tasks + [WorldTask(part, "train", n_rows, seed, tool=False) for part, n_rows in HEAD_ROWS.items()]

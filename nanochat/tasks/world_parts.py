@@ -53,6 +53,11 @@ def _wordings(name: str, ask: Ask, rng: random.Random) -> tuple[str, ...]:
     return skills[f"{name}.exam" if held_out else f"{name}.ask"]
 
 
+def _asked(question: str, ask: Ask, rng: random.Random) -> str:
+    """The question, and where the calculator may not be used, that it may not."""
+    return question if ask.tool else rng.choice(_wordings("head", ask, rng)).format(q=question)
+
+
 def _called(expression: str, result: str, reply: str) -> list[dict[str, str]]:
     """An assistant message that calls the calculator and then says the result."""
     return [
@@ -125,7 +130,7 @@ def arithmetic(rng: random.Random, ask: Ask) -> Turn:
     name = f"arithmetic.{sign}" if rng.random() < 0.5 else "arithmetic.any"
     shown = "x" if sign == "*" and rng.random() < 0.12 else sign
     written = f"{x}{sign}{y}" if rng.random() < 0.25 else f"{x} {shown} {y}"
-    question = rng.choice(_wordings(name, ask, rng)).format(x=x, y=y, e=written)
+    question = _asked(rng.choice(_wordings(name, ask, rng)).format(x=x, y=y, e=written), ask, rng)
     result = str(_SIGNS[sign](x, y))
     text = f"The answer is {result}."
     if ask.tool:
@@ -157,21 +162,24 @@ def counting(rng: random.Random, ask: Ask) -> Turn:
         letter = rng.choice("abcdefghijklmnopqrstuvwxyz")
     count = word.count(letter)
     slots = {"w": _written(rng, word, 0.4), "l": _written(rng, letter, 0.15)}
-    question = rng.choice(_wordings("counting", ask, rng)).format(**slots)
+    question = _asked(rng.choice(_wordings("counting", ask, rng)).format(**slots), ask, rng)
     text = f"The letter {letter} appears {count} time{'' if count == 1 else 's'}."
     wanted = f"{letter} {count}"
     if ask.tool:
         return Turn(question, _called(f'"{spelled(word)}".count("{letter}")', str(count), text), wanted)
-    return Turn(question, f"{_marked(word, letter)}. {text}", wanted)
+    return Turn(question, text if rng.random() < 0.5 else f"{_marked(word, letter)} {text}", wanted)
 
 
 def _marked(word: str, letter: str) -> str:
-    """`s-t-r(1)-a-w-b-e-r(2)-r(3)-y`: the word with the wanted letter numbered, for counting without the tool."""
+    """`Looking for -r: s-t-r1-a-w-b-e-r2-r3-y.`: the wanted letter numbered, for counting without the tool.
+
+    `-r` is the token that the letter is inside the word, so that finding it there is comparing tokens.
+    """
     seen, parts = 0, []
     for each in word:
         seen += each == letter
-        parts.append(f"{each}({seen})" if each == letter else each)
-    return "-".join(parts)
+        parts.append(f"{each}{seen}" if each == letter else each)
+    return f"Looking for -{letter}: {'-'.join(parts)}."
 
 
 # --- small talk

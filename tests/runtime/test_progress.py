@@ -26,6 +26,19 @@ def test_plain_lines(monkeypatch):
     assert len(lines) == 4
 
 
+def test_a_slow_first_step_does_not_frighten(monkeypatch):
+    """Compiling makes the first step minutes long and the others a second."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    with Progress(101, "base", every_s=5, stream=out) as progress:
+        for took_s in (60, *[1] * 10):
+            now[0] += took_s
+            progress.advance()
+    lines = out.getvalue().splitlines()
+    assert lines[:2] == ["base: 1/101 (1%)", "base: 6/101 (6%), 1:35 left"]
+
+
 def test_the_last_line_is_said_once():
     out = io.StringIO()
     with Progress(1, "x", every_s=0, stream=out) as progress:

@@ -12,6 +12,7 @@ from nanochat.dataset.world.split import held_out_pair, held_out_word
 from nanochat.dataset.world.words import real_words
 from nanochat.tasks.world import (
     EXAM_ROWS,
+    HEAD_ROWS,
     TRAIN_ROWS,
     WorldTask,
     base_prompts,
@@ -130,6 +131,27 @@ def test_no_real_exam_word_is_in_any_training_conversation():
             for message in row["messages"]:
                 words |= set(re.findall(r"[a-z]+", written(message["content"]).lower()))
     assert len(words) > 3000 and not words & set(real_words(held_out=True))
+
+
+def test_counting_in_the_head_says_so_and_shows_its_working_half_of_the_time():
+    replies = []
+    for row in WorldTask("counting", "train", size=300, tool=False):
+        *_, question, answer = row["messages"]
+        assert "head" in question["content"] or "calculator" in question["content"].lower()
+        replies.append(answer["content"])
+    shown = [reply for reply in replies if reply.startswith("Looking for -")]
+    assert 0.4 < len(shown) / len(replies) < 0.6
+    for reply in shown:
+        letter, marked, last = re.fullmatch(r"Looking for -(\w): (\S+)\. .* (\d+) times?\.", reply).groups()
+        numbers = re.findall(rf"{letter}(\d+)", marked)
+        assert numbers == [str(n) for n in range(1, int(last) + 1)] and re.sub(r"\d", "", marked).count(letter) == len(
+            numbers
+        )
+
+
+def test_training_has_the_rows_that_are_counted_in_the_head():
+    tasks = {(task.part, task.tool): len(task) for task in training_tasks()}
+    assert tasks["counting", False] == HEAD_ROWS["counting"] and tasks["counting", True] == TRAIN_ROWS["counting"]
 
 
 @pytest.mark.parametrize("tool", [True, False])
