@@ -173,6 +173,21 @@ def test_cutting_prompts_changes_no_bit(build, tokenizer, generation, kind):
 
 
 @needs_compiler
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+@pytest.mark.parametrize("generation", ["classic", "modern"])
+def test_many_streams_change_no_bit(build, tokenizer, generation, kind):
+    """More tokens than a tile holds take another way through every product, also the last rows of an odd vocabulary."""
+    model = convert(build(generation, tokenizer.get_vocab_size()), kind)
+    assert tokenizer.get_vocab_size() % 32  # the modern head is padded, the classic one is not
+    prompts = [[n, 200 - n, 7] for n in range(40)]
+    settings = {"max_tokens": 12, "logprobs": 20, "tools": "off", "ignore_end": True}
+    together = Engine(model, tokenizer, max_running=64).complete(prompts, **settings)
+    engine = Engine(model, tokenizer)
+    for prompt, completion in list(zip(prompts, together, strict=True))[::7]:
+        assert engine.complete([prompt], **settings)[0] == completion
+
+
+@needs_compiler
 def test_threads_change_nothing(build, tokenizer):
     model = convert(build("classic", tokenizer.get_vocab_size()), "bfloat16")
     results, before = [], torch.get_num_threads()
