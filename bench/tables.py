@@ -1,6 +1,6 @@
-"""Fills the tables of docs/performance.md from what the benchmarks wrote to bench/results/.
+"""Fills the tables of the docs from what the benchmarks wrote to bench/results/.
 
-    python -m bench.tables          writes the page; a table whose file is missing says so
+    python -m bench.tables          writes the pages; a table whose file is missing says so
 
 Tables stand between `<!-- table: name -->` and `<!-- end -->`; the commands above each table write its files.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = [ROOT / "docs" / "performance.md", ROOT / "docs" / "how-to" / "reinforcement-learning.md"]
 RESULTS = ROOT / "bench" / "results"
 GOALS = {"d12 bf16": "65 tokens/s", "d12 int8": "110 tokens/s", "d20 int8": "25 tokens/s"}
 UNKNOWN = "not measured yet"
@@ -116,6 +116,18 @@ def gpu() -> str:
     return table(head, rows)
 
 
+def rl_gain() -> str:
+    found, rows = read("rl_gain"), []
+    for name, result in found.items():
+        scores = result if name == "before" else result.get("after")
+        if scores:
+            cells = [
+                f"{s['score']:.3f} [{s['low']:.3f}, {s['high']:.3f}]" for s in map(scores.get, ("greedy", "sampled"))
+            ]
+            rows.append([name, *cells, f"{result['wall_s']:.0f} s" if "wall_s" in result else ""])
+    return table(["", "right, greedy", "right, sampled", "took"], rows or [[UNKNOWN, "", "", ""]])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "one stream": one_stream,
     "together": together,
@@ -123,6 +135,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "curve": curve,
     "load": load,
     "gpu": gpu,
+    "rl gain": rl_gain,
 }
 
 
@@ -133,4 +146,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
