@@ -17,9 +17,9 @@ Split = Literal["train", "exam"]
 TRAIN_ROWS = {
     "facts": 15_000, "arithmetic": 8000, "spelling": 11_000, "counting": 8000, "smalltalk": 2000, "offtopic": 1200,
 }  # fmt: skip
-# Rows, besides those, of letters to be counted without the calculator. Half of the replies say the number at once, half
+# Rows, besides those, of letters to be counted without the calculator. Most replies say the number at once, two of five
 # show their working: which one pays is for reinforcement learning to find.
-HEAD_ROWS = {"counting": 4000}
+HEAD_ROWS = {"counting": 4500}
 EXAM_ROWS = 200
 # Share of training conversations with another exchange before the row's own one, and of those with a third.
 LONGER, EVEN_LONGER = 0.2, 0.3

@@ -167,7 +167,7 @@ def counting(rng: random.Random, ask: Ask) -> Turn:
     wanted = f"{letter} {count}"
     if ask.tool:
         return Turn(question, _called(f'"{spelled(word)}".count("{letter}")', str(count), text), wanted)
-    return Turn(question, text if rng.random() < 0.5 else f"{_marked(word, letter)} {text}", wanted)
+    return Turn(question, text if rng.random() < 0.6 else f"{_marked(word, letter)} {text}", wanted)
 
 
 def _marked(word: str, letter: str) -> str:

@@ -133,14 +133,14 @@ def test_no_real_exam_word_is_in_any_training_conversation():
     assert len(words) > 3000 and not words & set(real_words(held_out=True))
 
 
-def test_counting_in_the_head_says_so_and_shows_its_working_half_of_the_time():
+def test_counting_in_the_head_says_so_and_now_and_then_shows_its_working():
     replies = []
     for row in WorldTask("counting", "train", size=300, tool=False):
         *_, question, answer = row["messages"]
         assert "head" in question["content"] or "calculator" in question["content"].lower()
         replies.append(answer["content"])
     shown = [reply for reply in replies if reply.startswith("Looking for -")]
-    assert 0.4 < len(shown) / len(replies) < 0.6
+    assert 0.3 < len(shown) / len(replies) < 0.5
     for reply in shown:
         letter, marked, last = re.fullmatch(r"Looking for -(\w): (\S+)\. .* (\d+) times?\.", reply).groups()
         numbers = re.findall(rf"{letter}(\d+)", marked)
