@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,13 @@ def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "check
     return model
 
 
+def with_context(config: GPTConfig, n_tokens: int) -> GPTConfig:
+    """The same model with another context. Windows stay as wide as they were learned: within the old context the model
+    computes what it did."""
+    short = [layer for layer in range(config.n_layer) if config.window(layer) >= 0]
+    return replace(config, sequence_len=n_tokens, window_tokens=config.window(short[0]) if short else None)
+
+
 def load_tokenizer(directory: Path, meta: dict[str, Any]) -> Tokenizer:
     """The checkpoint's own tokenizer, else the base directory's. Raises ValueError when it is not the model's."""
     own = directory / "tokenizer"
@@ -239,16 +247,23 @@ def load_model(
     phase: str = "eval",
     model_tag: str | None = None,
     step: int | None = None,
+    context_tokens: int | None = None,
 ) -> tuple[GPT, Tokenizer, dict[str, Any]]:
     """(model, tokenizer, meta) of a stage's checkpoint; prints which one and why.
 
-    `phase` "eval": weights in the device's compute type, gradients off. "train": weights in fp32.
+    `phase` "eval": weights in the device's compute type, gradients off. "train": weights in fp32. `context_tokens`:
+    where the model's context is shorter, the model and the `model_config` of its meta get this one.
     """
     assert phase in ("eval", "train"), phase
     directory, step, why = find_checkpoint(source, model_tag, step)
     if rank() == "0":
         print(f"{source} checkpoint: {directory.name} step {step} ({why})", flush=True)
     state, _, meta = load_checkpoint(directory, step, device)
+    config = GPTConfig.from_dict(meta["model_config"])
+    if context_tokens is not None and context_tokens > config.sequence_len:
+        if rank() == "0":
+            print(f"its context grows from {config.sequence_len} to {context_tokens} tokens", flush=True)
+        meta = {**meta, "model_config": with_context(config, context_tokens).to_dict()}
     model = build_model(state, meta, where=f"{directory / f'model_{step:06d}.pt'}")
     dtype = pick_dtype(device)
     model.float() if phase == "train" else model.to(dtype).requires_grad_(False)

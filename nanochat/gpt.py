@@ -38,6 +38,7 @@ class GPTConfig:
     n_embd: int = 1280
     window_pattern: str = "L"
     generation: Literal["classic", "modern"] = "modern"
+    window_tokens: int | None = None  # of S layers; by default a quarter of the context
 
     def __post_init__(self) -> None:
         problems = [
@@ -52,6 +53,8 @@ class GPTConfig:
                 problems.append(f"n_kv_head={self.n_kv_head}: must divide n_head={self.n_head}")
         if not self.window_pattern or set(self.window_pattern.upper()) - set("SL"):
             problems.append(f"window_pattern={self.window_pattern!r}: use the letters S and L, e.g. SSSL")
+        if self.window_tokens is not None and self.window_tokens < 1:
+            problems.append(f"window_tokens={self.window_tokens}: must be at least 1")
         if self.generation not in ("classic", "modern"):
             problems.append(f"generation={self.generation!r}: must be classic or modern")
         if self.generation == "modern" and self.n_embd < N_SMEAR_INPUTS:
@@ -77,7 +80,7 @@ class GPTConfig:
         pattern = self.window_pattern.upper()
         if layer == self.n_layer - 1 or pattern[layer % len(pattern)] == "L":
             return -1
-        return -(-(self.sequence_len // 4) // 128) * 128
+        return self.window_tokens or -(-(self.sequence_len // 4) // 128) * 128
 
     def has_value_embedding(self, layer: int) -> bool:
         """Every second layer, counted so that the last one has it."""
@@ -256,11 +259,9 @@ class GPT(nn.Module):
         `run` calls a block with its arguments: the place where training puts a compiled call.
         """
         config, modern = self.config, self.config.generation == "modern"
-        dtype = self.compute_dtype or self.wte.weight.dtype
-        n_tokens = input_ids.size(1)
+        dtype, n_tokens = self.compute_dtype or self.wte.weight.dtype, input_ids.size(1)
         new = torch.arange(n_tokens, device=input_ids.device)[None]
-        positions = new if cache is None else cache.positions(n_tokens)
-        rotary = self.rotary(positions, dtype)
+        rotary = self.rotary(new if cache is None else cache.positions(n_tokens), dtype)
         x = rms_norm(F.embedding(input_ids, self.wte.weight).to(dtype))
         if modern:
             x = self._smear(x, cache)

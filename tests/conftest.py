@@ -12,8 +12,9 @@ import torch
 def base_dir(tmp_path, monkeypatch):
     """Every test works under its own base directory, never the user's."""
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "base"))
-    for name in ("WANDB_RUN", "NANOCHAT_DTYPE", "NANOCHAT_DATA_DIR"):
+    for name in ("WANDB_RUN", "NANOCHAT_DTYPE", "NANOCHAT_DATA_DIR", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))  # what the user's own cache holds is nobody's data here
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a test that needs the hub's own behaviour unsets it
     torch.manual_seed(1337)
     return tmp_path / "base"

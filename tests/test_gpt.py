@@ -66,6 +66,7 @@ def test_public_configs_say_no_generation():
     [
         ({"n_layer": 0}, "n_layer=0"), ({"n_embd": 65}, "n_embd=65"), ({"n_embd": 68}, "n_embd=68"),
         ({"n_kv_head": 3}, "n_kv_head=3: must divide n_head=4"), ({"window_pattern": "SX"}, "window_pattern='SX'"),
+        ({"window_tokens": 0}, "window_tokens=0: must be at least 1"),
         ({"generation": "future"}, "generation='future'"), ({"vocab_size": -1, "n_head": 0}, "vocab_size=-1.*n_head=0"),
     ],
 )  # fmt: skip
@@ -79,6 +80,7 @@ def test_windows_and_value_embeddings_by_layer():
     assert [config.window(layer) for layer in range(6)] == [512, 512, 512, -1, 512, -1]  # the last is always long
     assert [layer for layer in range(6) if config.has_value_embedding(layer)] == [1, 3, 5]
     assert GPTConfig(1000, 64, 2, 1, 1, 64, "SL").window(0) == 256  # a quarter, rounded up to 128
+    assert GPTConfig(1000, 64, 2, 1, 1, 64, "SL", window_tokens=128).window(0) == 128
     assert GPTConfig(vocab_size=50_000, generation="modern").padded_vocab_size == 50_048
     assert GPTConfig(vocab_size=50_000, generation="classic").padded_vocab_size == 50_000
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.dataset.download import Fetcher, Stopped, copy_file, hub_url
-from nanochat.dataset.shards import list_shards, locked, measure_shard, read_manifest, shard_name, write_manifest
+from nanochat.dataset.shards import list_shards, measure_shard, read_manifest, shard_name, write_manifest
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import sha256_file
+from nanochat.runtime.run_dir import locked, sha256_file
 
 KIND = "hub"
 

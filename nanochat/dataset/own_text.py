@@ -18,7 +18,6 @@ from typing import Any
 from nanochat.dataloader.documents import damaged_shard
 from nanochat.dataset.shards import (
     list_shards,
-    locked,
     measure_shard,
     read_manifest,
     replacing,
@@ -28,7 +27,7 @@ from nanochat.dataset.shards import (
 )
 from nanochat.dataset.text_files import find_files, read_file, split_text
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import sha256_file
+from nanochat.runtime.run_dir import locked, sha256_file
 
 KIND = "own text"
 IMPORT_VERSION = 1  # part of the fingerprint: raise it when the same files would give other shards

@@ -240,20 +240,6 @@ def replacing(folder: str | Path, kind: str) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time fills a folder; the others wait (ranks of one run, a command started twice)."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    with open(folder.parent / f".{folder.name}.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def check_replaceable(folder: Path) -> None:
     """Raise ValueError when making other data in `folder` would delete downloaded shards."""
     paths = list_shards(folder)

@@ -97,7 +97,8 @@ def base_eval(cfg: BaseEvalConfig, world: World) -> dict[str, Any]:
     metrics = {} if labels else {"CORE": outcome["core"]}  # a mean over some of the tasks is not CORE
     document: dict[str, Any] = {"tasks": tasks, "metrics": metrics}
     if world.is_main:
-        path, document = save_results("base_eval", meta, tokenizer, tasks, metrics)
+        means = {name: tuple(tasks) for name in metrics}
+        path, document = save_results("base_eval", meta, tokenizer, tasks, means=means)
         print("\n" + table(tasks, tasks))
         print(f"CORE {outcome['core']:.4f}" if not labels else f"CORE: not computed, only {len(labels)} tasks were run")
         print(f"results: {path}")

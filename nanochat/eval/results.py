@@ -17,6 +17,10 @@ from nanochat.eval.intervals import wilson
 from nanochat.runtime.run_dir import atomic_write, base_dir, code_version, environment, sha256_file
 from nanochat.tokenizer import Tokenizer
 
+LIMITS = ("max_problems", "max_per_task")  # settings that leave problems out
+# Settings that change a verdict. The likeliest of some choices does not depend on how answers are drawn.
+DECIDING = ("compute_dtype", "eval_bundle")
+SAMPLING = ("temperature", "top_k", "max_new_tokens", "num_samples", "seed")
 PACKAGES = ("nanochat", "torch", "numpy", "tiktoken", "rustbpe", "pyarrow")
 
 
@@ -81,11 +85,14 @@ def save_results(
     tokenizer: Tokenizer,
     tasks: Mapping[str, Mapping[str, Any]],
     metrics: Mapping[str, Any] | None = None,
+    means: Mapping[str, Iterable[str]] | None = None,
     **more: Any,
 ) -> tuple[Path, dict[str, Any]]:
     """Write (or add to) the results file of a checkpoint -> its path and whole content.
 
     Tasks and metrics of earlier evaluations of the same weights stay unless evaluated anew; those of other weights go.
+    A look at some problems does not replace an earlier one at more of them; that is said. `means`: metric -> tasks
+    whose centred mean it is.
     """
     document: dict[str, Any] = {"kind": kind, **identify(meta, tokenizer)}
     path = Path(meta["directory"]) / f"{kind}_{document['step']:06d}.json"
@@ -93,11 +100,28 @@ def save_results(
     same = earlier.get("checkpoint_sha256") == document["checkpoint_sha256"]
     for name, value in earlier.items() if same else ():
         document.setdefault(name, value)
-    for name, new in (("tasks", tasks), ("metrics", metrics or {})):
-        document[name] = {**(earlier.get(name, {}) if same else {}), **new}
+    known = earlier["tasks"] if same else {}
+    fuller = {name: known[name] for name in tasks if name in known and covers_more(known[name], tasks[name])}
+    for name, entry in fuller.items():
+        print(f"{name}: {path} keeps the result over {entry['n']} problems, not this one over {tasks[name]['n']}")
+    document["tasks"] = {**known, **tasks, **fuller}
+    document["metrics"] = {**(earlier.get("metrics", {}) if same else {}), **(metrics or {})}
+    for name, of in (means or {}).items():
+        document["metrics"][name] = centered_mean(document["tasks"], of)
     document.update(more)
     atomic_write(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return path, document
+
+
+def covers_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether `new` is a part of its task and `old` a larger one, evaluated with the same settings.
+
+    A whole task is never a part, also where it has become smaller since.
+    """
+    then, now = old.get("settings", {}), new.get("settings", {})
+    matter = DECIDING if new.get("eval_type") == "categorical" else DECIDING + SAMPLING
+    limited = any((now.get(name) or 0) > 0 for name in LIMITS)
+    return limited and old["n"] > new["n"] and all(then.get(name) == now.get(name) for name in matter)
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from nanochat.runtime.progress import Progress
+from nanochat.runtime.run_dir import locked
 from nanochat.tasks.sources import DATA_SETS, DataSet, download_dir, find_files, known, search_places
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -59,7 +58,7 @@ def download_split(data_set: DataSet, split: str) -> list[Path]:
     endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     hub_split = data_set.splits[split]
     folder = download_dir(data_set) / data_set.config / hub_split
-    with _lock(folder), requests.Session() as session:
+    with locked(folder), requests.Session() as session:
         if have := find_files(download_dir(data_set), data_set, split):  # another rank was here first
             return have
         listing = f"{endpoint}/api/datasets/{data_set.hub}/parquet/{data_set.config}/{hub_split}"
@@ -74,15 +73,6 @@ def download_split(data_set: DataSet, split: str) -> list[Path]:
             _fetch(session, endpoint + urlsplit(url).path, partial / f"{number:04d}.parquet")
         os.replace(partial, folder)  # the folder appears with all of its files or not at all
         return [folder / f"{number:04d}.parquet" for number in range(len(urls))]
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One process at a time fetches into `folder`; the other ranks wait and then find the files."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _get(session: Any, url: str) -> Any:

@@ -146,6 +146,9 @@ class BaseConfig(TrainConfig):
 class ChatTrainConfig(TrainConfig):
     """What midtraining and fine-tuning share: a checkpoint to start from and conversations to learn."""
 
+    max_seq_len: int | None = None
+    """Tokens of a row; by default the model's context. A longer row makes the context that long, a shorter one does
+    not change it."""
     source: Literal["base", "mid", "sft", "rl"] = "base"
     """Stage whose checkpoint to start from (with --model-tag and --step)."""
     step: int | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from nanochat.runtime.errors import rank
 from nanochat.tasks.base import Mixture, Slice, Task
+from nanochat.tasks.sources import DataNotFound
 from nanochat.train.configs import ChatTrainConfig
 
 VALIDATION_ROWS = 500
@@ -14,10 +16,12 @@ def chat_mixture(stage: str, cfg: ChatTrainConfig) -> tuple[Task, Task]:
     Raises ValueError naming the data that is missing and how to get it.
     """
     parts: list[tuple[Task, float]] = []
-    if cfg.mixture == "world" or (cfg.mixture == "auto" and not _standard_is_there()):
+    if cfg.mixture == "world":
         parts += _world(cfg)
-    elif cfg.mixture in ("standard", "auto"):
+    elif cfg.mixture == "standard":
         parts += _standard(stage, cfg)
+    elif cfg.mixture == "auto":
+        parts += _standard_if_there(stage, cfg)
     elif cfg.persona:
         parts.append((_identity(cfg), 1.0))
     parts += [_own_file(spec) for spec in cfg.data]
@@ -48,14 +52,14 @@ def _world(cfg: ChatTrainConfig) -> list[tuple[Task, float]]:
     return [(task, 1.0) for task in training_tasks(cfg.persona)]
 
 
-def _standard_is_there() -> bool:
-    from nanochat.tasks.smoltalk import SmolTalk
-
+def _standard_if_there(stage: str, cfg: ChatTrainConfig) -> list[tuple[Task, float]]:
+    """The published mixture when all of its data sets are there; else the embedded world, and a line saying why."""
     try:
-        SmolTalk("train")
-    except ValueError:
-        return False
-    return True
+        return _standard(stage, cfg)
+    except DataNotFound as absent:
+        if rank() == "0":
+            print(f"--mixture=auto: learning from the embedded world: {absent}", flush=True)
+        return _world(cfg)
 
 
 def _standard(stage: str, cfg: ChatTrainConfig) -> list[tuple[Task, float]]:

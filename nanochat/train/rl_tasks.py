@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nanochat.runtime.errors import rank
 from nanochat.tasks.base import Mixture, Task, WithoutTool
 from nanochat.tasks.sources import DataNotFound
 
@@ -41,7 +42,9 @@ def questions(spelled: str, seed: int) -> Questions:
     if spelled == "auto":
         try:
             return questions("GSM8K", seed)
-        except DataNotFound:
+        except DataNotFound as absent:
+            if rank() == "0":
+                print(f"--task=auto: learning {FALLBACK}: {absent}", flush=True)
             return questions(FALLBACK, seed)
     tasks = {name: open_task(name) for name in task_names(spelled)}
     train = [train for train, _ in tasks.values()]

@@ -12,13 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nanochat.checkpoint_manager import (
-    checkpoint_dir,
-    load_checkpoint,
-    read_meta,
-    remove_leftovers,
-    write_meta,
-)
+from nanochat.checkpoint_manager import checkpoint_dir, load_checkpoint, read_meta, remove_leftovers, write_meta
 from nanochat.config import as_dict, dump
 from nanochat.cost import checkpoint_bytes
 from nanochat.dataloader.documents import Documents
@@ -68,6 +62,7 @@ class Run:
         self.world, self.prompts, self.parent = world, prompts, parent
         self.directory = checkpoint_dir(stage, tag)
         self.samples: list[dict[str, str]] = []
+        assert model.config == settings.model_config  # a checkpoint must describe the model that was trained
         preflight(world)
         model.activation_checkpointing = settings.activation_checkpointing
         if isinstance(cfg, BaseConfig) and cfg.fp8:

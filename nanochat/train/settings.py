@@ -114,11 +114,13 @@ def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
 
 
 def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: World) -> Settings:
-    """Stages after pretraining: shape and recipe of the source checkpoint, its learning rates times init_lr_frac."""
+    """Stages after pretraining: shape and recipe of the source checkpoint, its learning rates times init_lr_frac.
+
+    `meta` as `load_model` gives it for rows of `--max-seq-len`: the context is at least as long as a row.
+    """
     model_config = GPTConfig.from_dict(meta["model_config"])
     seq_len = cfg.max_seq_len or model_config.sequence_len
-    if seq_len > 10 * model_config.sequence_len:
-        raise ValueError(f"--max-seq-len={seq_len}: at most ten times the model's {model_config.sequence_len} tokens")
+    assert seq_len <= model_config.sequence_len, (seq_len, model_config.sequence_len)
     total = cfg.total_batch_size or min(2**19, seq_len * max(1, 2**19 // seq_len))
     if cfg.total_batch_size is None and meta.get("total_batch_size"):
         total = max(seq_len, meta["total_batch_size"] // seq_len * seq_len)

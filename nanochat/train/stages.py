@@ -55,7 +55,9 @@ def sft(cfg: SFTConfig, world: World) -> dict[str, Any]:
 
 def _chat_stage(stage: str, cfg: ChatTrainConfig, world: World, masked: bool) -> dict[str, Any]:
     train_task, validation_task = chat_mixture(stage, cfg)
-    model, tokenizer, meta = load_model(cfg.source, world.device, "train", cfg.model_tag, cfg.step)
+    model, tokenizer, meta = load_model(
+        cfg.source, world.device, "train", cfg.model_tag, cfg.step, context_tokens=cfg.max_seq_len
+    )
     train = ConversationDocuments(train_task, seed=cfg.seed, masked=masked)
     validation = ConversationDocuments(validation_task, seed=cfg.seed, shuffle=False, masked=masked)
     settings = chat_settings(cfg, meta, world)

@@ -194,3 +194,4 @@ def test_ranks_that_import_at_the_same_time_agree(source, tmp_path):
         results = list(pool.map(lambda _: import_text(source, tmp_path / "out"), range(4)))
     assert [result.unchanged for result in results].count(False) == 1
     assert sum(len(side) for side in sides(tmp_path / "out")) == 300
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my text", "out"]  # and no lock

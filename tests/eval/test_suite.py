@@ -88,6 +88,32 @@ def test_results_say_what_was_evaluated_and_add_up(checkpoint, tokenizer, single
     assert read(path)["tasks"].keys() == {"GSM8K"}
 
 
+def test_a_look_at_few_problems_does_not_replace_many(checkpoint, single, capsys):
+    path = checkpoint / "chat_eval_000005.json"
+    chat_eval(ChatEvalConfig(task_name="arc-easy|gsm8k", max_new_tokens=4), single)
+    full = read(path)["tasks"]
+    capsys.readouterr()
+    few = chat_eval(ChatEvalConfig(task_name="arc-easy|gsm8k", max_new_tokens=4, max_problems=3), single)
+    said = capsys.readouterr().out
+    assert read(path)["tasks"] == full == few["tasks"]
+    for name, n in (("ARC-Easy", 30), ("GSM8K", 6)):
+        assert f"{name}: {path} keeps the result over {n} problems, not this one over 3" in said and " of 3\n" in said
+    # other settings are another result, except that they do not matter where letters are compared
+    chat_eval(ChatEvalConfig(task_name="arc-easy|gsm8k", max_new_tokens=2, max_problems=3), single)
+    assert {name: entry["n"] for name, entry in read(path)["tasks"].items()} == {"ARC-Easy": 30, "GSM8K": 3}
+    chat_eval(ChatEvalConfig(task_name="gsm8k", max_new_tokens=2, max_problems=4), single)
+    chat_eval(ChatEvalConfig(task_name="arc-easy", dtype="float32", max_problems=5), single)
+    assert {name: entry["n"] for name, entry in read(path)["tasks"].items()} == {"ARC-Easy": 5, "GSM8K": 4}
+
+
+def test_a_task_that_became_smaller_replaces_the_larger_one(checkpoint, base_dir, single):
+    chat_eval(ChatEvalConfig(task_name="gsm8k", max_new_tokens=2), single)
+    file = base_dir / "task_data" / "gsm8k" / "test.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    chat_eval(ChatEvalConfig(task_name="gsm8k", max_new_tokens=2), single)
+    assert read(checkpoint / "chat_eval_000005.json")["tasks"]["GSM8K"]["n"] == 2
+
+
 def test_the_exam(checkpoint, base_dir, single, capsys):
     chat_eval(ChatEvalConfig(task_name="world", max_problems=3, max_new_tokens=4, dtype="float32"), single)
     exam = read(base_dir / "report" / "exam.json")
@@ -158,6 +184,11 @@ def test_base_loss_and_base_eval_share_a_file(checkpoint, base_dir, tmp_path, si
     base_eval(BaseEvalConfig(max_per_task=6, eval_bundle=str(bundle)), single)
     record = read(base_dir / "report" / "base_eval.json")
     assert record["metrics"].keys() == {"CORE", "train_bpb", "val_bpb"} and len(record["tasks"]) == 2
+    core = record["metrics"]["CORE"]
+    assert core == pytest.approx(sum(entry["centered"] for entry in record["tasks"].values()) / 2)
+    base_eval(BaseEvalConfig(max_per_task=1, eval_bundle=str(bundle)), single)  # of one example: -1 or 1
+    assert "keeps the result over 6 problems, not this one over 1" in capsys.readouterr().out and abs(core) < 1
+    assert read(path)["metrics"]["CORE"] == core and read(path)["tasks"]["two"]["n"] == 6
     assert record["tasks"]["one"]["n"] == 6 and record["samples"][0]["prompt"] == "The capital of France is"
 
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,6 +51,32 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         run_dir.atomic_write(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["b.txt"]
+
+
+def test_one_at_a_time_fills_a_folder_and_no_lock_stays(tmp_path):
+    """The lock's file is removed each time; without the second look at it, two would be inside at once."""
+    folder, inside, crowd = tmp_path / "data", [], []
+
+    def fill(number):
+        for _ in range(60):
+            with run_dir.locked(folder):
+                inside.append(number)
+                time.sleep(0.0002)
+                crowd.append(len(inside))
+                inside.remove(number)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(fill, range(6)))
+    assert crowd == [1] * 360 and os.listdir(tmp_path) == []
+
+
+def test_a_failure_gives_the_lock_up(tmp_path):
+    with pytest.raises(RuntimeError), run_dir.locked(tmp_path / "data"):
+        raise RuntimeError
+    (tmp_path / ".data.lock").touch()  # left by a process that was killed
+    with run_dir.locked(tmp_path / "data"):
+        assert os.listdir(tmp_path) == [".data.lock"]
+    assert os.listdir(tmp_path) == []
 
 
 def test_sha256_file(tmp_path):

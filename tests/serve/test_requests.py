@@ -14,6 +14,7 @@ from nanochat.serve.wire import MAX_BODY_BYTES
 
 CHAT = "/v1/chat/completions"
 ASK = [{"role": "user", "content": "hi"}]
+KEYS = ("first-key-0123456789", "second-key-0123456789")
 
 
 def chat(**more) -> bytes:
@@ -82,6 +83,35 @@ def test_refused(server, name):
     error = reply.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and said in error["message"]
     assert len(error["message"]) < 500
+
+
+def test_keys(own_server):
+    running = own_server(keys=KEYS)
+    running.headers = {"Authorization": f"Bearer {KEYS[1]}"}
+    for path in ("/", "/health", "/health/live", "/pages/chat.js"):
+        assert running.http.get(running.url + path, headers={"Host": "chat.example.org"}).status_code == 200
+    for header in ({}, {"Authorization": "Bearer wrong-key"}, {"Authorization": f"Basic {KEYS[0]}"}):
+        for path in ("/stats", "/metrics", "/v1/models"):
+            reply = running.http.get(running.url + path, headers=header)
+            assert reply.status_code == 401 and reply.json()["error"]["type"] == "authentication_error"
+        assert running.http.post(f"{running.url}/chat/completions", json={"messages": ASK}).status_code == 401
+    for key in KEYS:
+        good = {"Authorization": f"Bearer {key}", "Host": "chat.example.org"}
+        assert running.http.get(f"{running.url}/v1/models", headers=good).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Host", "Origin"])
+def test_without_keys_only_this_machine_is_served(server, header):
+    for value, status in (
+        ("localhost:8000", 200),
+        ("http://127.0.0.1:3000", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 403),
+        ("http://127.0.0.1.evil.example", 403),
+        ("null", 403),
+    ):
+        reply = server.http.get(f"{server.url}/v1/models", headers={header: value})
+        assert reply.status_code == status, value
 
 
 def test_wrong_method(server):

@@ -53,4 +53,9 @@ def test_tasks_come_with_held_out_questions():
     learned = {asked.train[i]["messages"][-2]["content"] for i in range(300)}
     examined = {task[i]["messages"][-2]["content"] for task in asked.held_out.values() for i in range(100)}
     assert not learned & examined
-    assert rl_tasks.questions("auto", 1).train.name == "World-counting-without-tool"  # no GSM8K here
+
+
+def test_auto_without_gsm8k_is_the_world_and_says_so(capsys):
+    assert rl_tasks.questions("auto", 1).train.name == "World-counting-without-tool"
+    (said,) = capsys.readouterr().out.splitlines()
+    assert "--task=auto: learning World-counting-without-tool: GSM8K train not found" in said and "to get it" in said
