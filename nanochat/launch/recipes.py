@@ -35,7 +35,7 @@ CPU: dict[str, Settings] = {
     "mid": {
         "mixture": "world",
         "total_batch_size": 4096,
-        "num_iterations": 440,
+        "num_iterations": 480,
         "compile": True,  # the base stage has compiled the same shape, so this takes seconds
         "eval_every": 100,
         "eval_tokens": 65_536,

@@ -148,5 +148,5 @@ def _identity(persona: str | None, split: Split) -> Task:
 
 def training_tasks(persona: str | None = None, seed: int = 0) -> list[Task]:
     """What mid-training and fine-tuning on the embedded world learn: TRAIN_ROWS and HEAD_ROWS of every part."""
-    tasks = [WorldTask(part, "train", seed=seed, persona=persona) for part in world_parts()]
+    tasks: list[Task] = [WorldTask(part, "train", seed=seed, persona=persona) for part in world_parts()]
     return tasks + [WorldTask(part, "train", n_rows, seed, tool=False) for part, n_rows in HEAD_ROWS.items()]
