@@ -16,11 +16,16 @@ from nanochat.gpt import N_GATE_INPUTS, N_SMEAR_INPUTS, GPTConfig
 GIB = 2**30
 MASTER_BYTES = 4  # weights, gradients and optimizer states are fp32
 MUON_TEMPORARIES = 6 * 2**26 * 4  # a stack of at most 2^26 elements in fp32, six times (measured in bench/memory.py)
-LOGIT_BUFFERS = {"cpu": (8 + 2 * 2) * 2**20, "cuda": 3 * 128 * 2**20}  # objective.py: a chunk and two fp32 blocks
+LOGIT_BUFFER = {
+    "cpu": 4 * 2**20,
+    "cuda": 128 * 2**20,
+}  # objective.py: of a chunk of logits, and of an fp32 block
 RUNTIME_BYTES = {"cpu": int(0.35 * GIB), "cuda": int(0.6 * GIB)}  # libraries, context, workspaces
-# Gradients of one block's activations while it is passed backwards, in blocks. Measured on a CPU (d12, 8 x 2048, bf16):
-# 9.77 GiB, 5.17 with checkpointing, where 1.5 gives 10.4 and 4.9; GPUs have fused norms and are not measured yet.
-BACKWARD_BLOCKS = {"cpu": 1.5, "cuda": 1.0}
+# Gradients of one block's activations while it is passed backwards. On a CPU in blocks, measured (d12, 8 x 2048, bf16).
+# On a GPU in widths, from the simulated step (bench/memory_sim.py): fullest inside of the MLP, whose squared ReLU has
+# three tensors of four widths, beside two of one.
+CPU_BACKWARD_BLOCKS = 1.5
+CUDA_BACKWARD_WIDTHS = 14
 FRAGMENTATION = {"cpu": 0.0, "cuda": 0.04}  # what the allocator cannot hand out again
 
 
@@ -85,26 +90,41 @@ def activation_bytes(config: GPTConfig, element_bytes: int, norm_bytes: int) -> 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device at the fullest moment: late in the forward pass, or in the optimizer's update."""
+    """Bytes on one device at the fullest moment: at the head, in the backward pass, or in the optimizer's update."""
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    cast_weights: int  # of the blocks in the compute type, kept until their backward
+    cast_weights: int  # in the compute type, the blocks' kept until their backward
     head: int  # logits under work, and the head's gradient while it is being added up
-    update: int  # temporaries of the optimizer's step; not at the same time as the three above
+    new_gradients: int  # of this micro-batch, beside those of earlier ones; less than 0 where there are no earlier ones
+    update: int  # temporaries of the optimizer's step; not at the same time as the four above
     runtime: int
 
     @property
     def peak(self) -> int:
-        passing = self.activations + self.cast_weights + self.head
+        passing = self.activations + self.cast_weights + self.head + self.new_gradients
         return self.weights + self.gradients + self.optimizer + max(passing, self.update) + self.runtime
 
     def table(self) -> str:
         """One line for each part, in GiB."""
         parts = [(name.replace("_", " "), getattr(self, name)) for name in self.__dataclass_fields__]
         return "\n".join(f"  {name:13} {size / GIB:8.2f} GiB" for name, size in [*parts, ("peak", self.peak)])
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What one moment of a step needs beside weights, optimizer states and the gradients of earlier micro-batches."""
+
+    activations: float
+    casts: float = 0
+    head: float = 0
+    new_gradients: float = 0
+
+    @property
+    def total(self) -> float:
+        return self.activations + self.casts + self.head + self.new_gradients
 
 
 def memory(
@@ -117,41 +137,101 @@ def memory(
     checkpointing: bool = False,
     device_type: str = "cuda",
     shard_model: bool = False,
+    compiled: bool = False,
+    micro_batches: int = 2,
 ) -> Memory:
     """Peak memory of training on each of `world_size` devices with micro-batches of `rows` x `seq_len`.
 
-    `element_bytes`: of the type the model computes in. `shard_model`: weights and gradients in pieces too. An upper
-    bound where the model is compiled, which keeps less.
+    `element_bytes`: of the type the model computes in. `shard_model`: weights and gradients in pieces too, never
+    compiled. `compiled`: the whole forward pass. `micro_batches`: of an optimizer step; one alone finds no gradients.
     """
     kind = device_type if device_type in RUNTIME_BYTES else "cpu"
-    counts, n_tokens, width = count_parameters(config), rows * seq_len, config.n_embd
-    norm_bytes = element_bytes if kind == "cuda" else 4  # CPUs have no fused norm and keep its fp32 input
-    full, kept = activation_bytes(config, element_bytes, norm_bytes)
-    n_full = 1 if checkpointing else config.n_layer
-    n_alive = n_full + BACKWARD_BLOCKS[kind]
-    ends = n_tokens * width * (3 * element_bytes + 2 * norm_bytes)  # embedding, smear, final norm and its gradient
-    activations = n_tokens * (n_alive * full + (config.n_layer * kept if checkpointing else 0)) + ends
-    casts = 0
-    if element_bytes != MASTER_BYTES:
-        casts = counts.matrices * element_bytes * n_full // config.n_layer + counts.head * element_bytes
-    head = MASTER_BYTES * counts.head + LOGIT_BUFFERS[kind]
-    stack = MASTER_BYTES * 4 * width * width * config.n_layer  # the largest: the MLP of all layers
-    fixed = MASTER_BYTES * counts.total
-    states = MASTER_BYTES * counts.state_elements // world_size
-    update = 2 * stack // world_size + min(MUON_TEMPORARIES, 6 * stack)
-    if shard_model and world_size > 1:
+    counts, in_pieces = count_parameters(config), shard_model and world_size > 1
+    shape = (config, rows, seq_len, element_bytes, checkpointing)
+    if kind == "cpu":
+        moment = _cpu_moment(*shape)
+    else:
+        several = micro_batches > 1 or in_pieces
+        moment = max(_cuda_moments(*shape, compiled and not in_pieces, several), key=lambda moment: moment.total)
+    fixed, states = MASTER_BYTES * counts.total, MASTER_BYTES * counts.state_elements // world_size
+    casts, update = moment.casts, _update(config, world_size)
+    if in_pieces:
         fixed, casts, update = _in_pieces(config, world_size, element_bytes)
-    lasting = fixed + fixed + states + int(activations) + int(casts) + head
+    lasting = fixed + fixed + states + int(moment.total - moment.casts + casts)
     return Memory(
         weights=fixed,
         gradients=fixed,
         optimizer=states,
-        activations=int(activations),
+        activations=int(moment.activations),
         cast_weights=int(casts),
-        head=head,
+        head=int(moment.head),
+        new_gradients=int(moment.new_gradients),
         update=update,
         runtime=RUNTIME_BYTES[kind] + int(FRAGMENTATION[kind] * lasting),
     )
+
+
+def _cpu_moment(config: GPTConfig, rows: int, seq_len: int, element_bytes: int, checkpointing: bool) -> _Moment:
+    """One bound for the whole pass. CPUs have no fused norm and keep its fp32 input."""
+    counts, n_tokens = count_parameters(config), rows * seq_len
+    full, kept = activation_bytes(config, element_bytes, norm_bytes=MASTER_BYTES)
+    n_full = 1 if checkpointing else config.n_layer
+    ends = n_tokens * config.n_embd * (3 * element_bytes + 2 * MASTER_BYTES)  # embedding, final norm and its gradient
+    layers = n_tokens * ((n_full + CPU_BACKWARD_BLOCKS) * full + (config.n_layer * kept if checkpointing else 0))
+    casts = counts.matrices * n_full // config.n_layer + counts.head
+    head = MASTER_BYTES * counts.head + 3 * LOGIT_BUFFER["cpu"]
+    return _Moment(layers + ends, casts * element_bytes * (element_bytes != MASTER_BYTES), head)
+
+
+def _cuda_moments(
+    config: GPTConfig, rows: int, seq_len: int, element_bytes: int, checkpointing: bool, compiled: bool, several: bool
+) -> list[_Moment]:
+    """The moments that can be the fullest: at the head, in the last block's backward, where gradients are handed out.
+
+    `several`: there are gradients of earlier micro-batches.
+    """
+    counts, n_tokens = count_parameters(config), rows * seq_len
+    full, kept = activation_bytes(config, element_bytes, element_bytes)
+    width = n_tokens * config.n_embd * element_bytes
+    n_windows = sum(0 <= config.window(layer) < seq_len - 1 for layer in range(config.n_layer))
+    masks = element_bytes * seq_len**2 * (min(1, n_windows) if compiled or checkpointing else n_windows)
+    layers = n_tokens * config.n_layer * (kept if checkpointing else full) + masks
+    cast_bytes = element_bytes * (element_bytes != MASTER_BYTES)
+    blocks = cast_bytes * counts.matrices
+    head = MASTER_BYTES * counts.head
+    missing = 0 if several else -MASTER_BYTES * counts.total
+    # The head's gradient is made in fp32 from a product in the compute type.
+    working = head + element_bytes * counts.head + _logit_buffers(config, n_tokens, element_bytes)
+    at_head = _Moment(layers + 5 * width, (0 if checkpointing else blocks) + cast_bytes * counts.head, working, missing)
+    backward = _Moment(
+        layers + (n_tokens * full if checkpointing else 0) + (2 + CUDA_BACKWARD_WIDTHS) * width,
+        blocks / config.n_layer if checkpointing else blocks,
+        new_gradients=missing + (0 if several else head),
+    )
+    # At the end a table's gradient is added up in fp32. Compiled, one function returns the gradients of all blocks and
+    # tables there; only then are they added to earlier ones.
+    last = MASTER_BYTES * counts.total - head if compiled else head
+    return [at_head, backward, _Moment(6 * width, new_gradients=last if several else 0)]
+
+
+def _logit_buffers(config: GPTConfig, n_tokens: int, element_bytes: int) -> int:
+    """Of objective.py on a GPU: two chunks in the compute type, one done and one under work, and two fp32 blocks."""
+    chunk, block = (min(n_tokens * config.vocab_size * size, LOGIT_BUFFER["cuda"]) for size in (element_bytes, 4))
+    return (2 if n_tokens * config.vocab_size * element_bytes > chunk else 1) * chunk + 2 * block
+
+
+def _update(config: GPTConfig, world_size: int) -> int:
+    """Bytes beside weights, gradients and states: a stack of gradients that is being made, or Muon at work on one.
+
+    By then the tables are updated and their gradients gone. The largest stack: one side of the MLPs of all layers.
+    """
+    counts = count_parameters(config)
+    stack = MASTER_BYTES * 4 * config.n_embd**2 * config.n_layer
+    muon = stack // world_size + min(MUON_TEMPORARIES, 6 * stack)
+    parts = (
+        MASTER_BYTES * counts.total // world_size if world_size > 1 else 0
+    )  # of the sums over ranks, all on their way
+    return max(stack + parts, MASTER_BYTES * counts.head, muon - MASTER_BYTES * (counts.total - counts.matrices))
 
 
 def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int) -> tuple[int, int, int]:
@@ -172,16 +252,20 @@ def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int) -> tuple[
     return fixed, passing, max(update, element_bytes * counts.total, begin)
 
 
-def fitting_rows(config: GPTConfig, rows: int, seq_len: int, budget_bytes: float, **how: object) -> tuple[int, bool]:
+def fitting_rows(
+    config: GPTConfig, rows: int, seq_len: int, budget_bytes: float, step_rows: int | None = None, **how: object
+) -> tuple[int, bool]:
     """(rows of a micro-batch, activation checkpointing) that fit: a power of two or `rows` itself, else (0, True).
 
-    Checkpointing costs a third of the speed, so it is taken only where without it not even one row would fit.
+    `step_rows`: of a rank in an optimizer step. Checkpointing costs a third of the speed, so it is taken only where
+    without it not even one row would fit.
     """
     wished = bool(how.pop("checkpointing", False))
     choices = [rows] + [2**power for power in range(20, -1, -1) if 2**power < rows]
     for checkpointing in [True] if wished else [False, True]:
         for choice in choices:
-            peak = memory(config, choice, seq_len, checkpointing=checkpointing, **how).peak  # type: ignore[arg-type]
-            if peak <= budget_bytes:
+            n_micro = -(-(step_rows or 2 * choice) // choice)
+            needs = memory(config, choice, seq_len, checkpointing=checkpointing, micro_batches=n_micro, **how)  # type: ignore[arg-type]
+            if needs.peak <= budget_bytes:
                 return choice, checkpointing
     return 0, True

@@ -20,15 +20,22 @@ from nanochat.train.shard_model import is_sharded
 WORTHWHILE_TOKENS = {"cpu": 1_000_000, "cuda": 0}
 
 
+def wants_compiling(device_type: str, wanted: bool | None, sharded: bool, planned_tokens: int) -> bool:
+    """Whether a run compiles its model, where a compiler is. `wanted` None: when the device and its length suit it."""
+    if sharded:  # gathers weights between the blocks, outside of what a compiler can see
+        return False
+    if wanted is None:
+        return device_type in WORTHWHILE_TOKENS and planned_tokens >= WORTHWHILE_TOKENS[device_type]
+    return wanted
+
+
 def hidden_function(model: GPT, wanted: bool | None, planned_tokens: int) -> Callable[[Tensor], Tensor]:
     """`model.hidden`, compiled when `wanted`; None: when the device, its compiler and the run's length suit it."""
     device = model.get_device().type
-    if is_sharded(model):  # gathers weights between the blocks, outside of what a compiler can see
-        return model.hidden
-    if wanted is None:
-        has_compiler = device == "cuda" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-        wanted = has_compiler and device in WORTHWHILE_TOKENS and planned_tokens >= WORTHWHILE_TOKENS[device]
-    return CompiledHidden(model) if wanted else model.hidden
+    has_compiler = device == "cuda" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    if wanted is None and not has_compiler:
+        wanted = False
+    return CompiledHidden(model) if wants_compiling(device, wanted, is_sharded(model), planned_tokens) else model.hidden
 
 
 def call_block(block: Block, *arguments: Any) -> Tensor:

@@ -12,6 +12,7 @@ from nanochat.cost import GIB, Memory, checkpoint_bytes, count_parameters, fitti
 from nanochat.gpt import GPTConfig
 from nanochat.runtime.chips import CHIPS, Chip, find_chip
 from nanochat.runtime.world import World
+from nanochat.train.compiled import wants_compiling
 from nanochat.train.configs import BaseConfig, at_least
 from nanochat.train.settings import Settings, base_settings
 
@@ -47,6 +48,8 @@ class PlanConfig:
     activation_checkpointing: bool = False
     shard_model: bool = False
     """Weights and gradients in pieces over the GPUs too."""
+    compile: bool = True
+    """Compile the model, as runs on GPUs do; never together with --shard-model."""
     mfu: float | None = None
     """Share of the chip's peak that training reaches; by default a guess for the chip."""
     hourly_rate: float | None = None
@@ -122,12 +125,13 @@ def make_plan(
     device_type: str,
     element_bytes: int,
     keep: int,
+    compiled: bool,
 ) -> Plan:
     """The plan of a run whose settings, micro-batch included, are decided."""
     config, rows = settings.model_config, settings.device_batch_size
     share = -(-settings.rows_per_step // world_size)
     how = {"world_size": world_size, "element_bytes": element_bytes, "checkpointing": settings.activation_checkpointing,
-           "shard_model": settings.shard_model}  # fmt: skip
+           "shard_model": settings.shard_model, "compiled": compiled, "micro_batches": -(-share // rows)}  # fmt: skip
     needs = memory(config, rows, settings.seq_len, device_type=device_type, **how)  # type: ignore[arg-type]
     flops = flops_per_token(config, settings.seq_len) * settings.total_batch_size * n_steps
     speed = chip.tflops * 1e12 * chip.mfu * world_size if chip and chip.tflops else None
@@ -140,11 +144,13 @@ def make_plan(
     )  # fmt: skip
 
 
-def run_plan(settings: Settings, world: World, n_steps: int, compute_dtype: torch.dtype | None, keep: int) -> Plan:
+def run_plan(
+    settings: Settings, world: World, n_steps: int, compute_dtype: torch.dtype | None, keep: int, compiled: bool
+) -> Plan:
     """The plan of the run that is about to start here."""
     chip = find_chip(torch.cuda.get_device_name(world.device)) if world.device.type == "cuda" else None
     element_bytes = (compute_dtype or torch.float32).itemsize
-    return make_plan(settings, world.world_size, n_steps, chip, world.device.type, element_bytes, keep)
+    return make_plan(settings, world.world_size, n_steps, chip, world.device.type, element_bytes, keep, compiled)
 
 
 def plan(config: PlanConfig) -> str:
@@ -158,14 +164,17 @@ def plan(config: PlanConfig) -> str:
     settings = base_settings(base, vocab_size, world)
     element_bytes = getattr(torch, config.dtype).itemsize
     share = max(1, -(-settings.rows_per_step // config.gpus))
+    compiled = wants_compiling(
+        "cuda", config.compile, config.shard_model and config.gpus > 1, settings.total_batch_size
+    )
     how = {"world_size": config.gpus, "element_bytes": element_bytes, "checkpointing": config.activation_checkpointing,
-           "shard_model": config.shard_model}  # fmt: skip
+           "shard_model": config.shard_model, "compiled": compiled}  # fmt: skip
     rows, checkpointing = config.device_batch_size or 0, config.activation_checkpointing
     if not rows:
-        rows, checkpointing = fitting_rows(settings.model_config, share, settings.seq_len, budget, **how)
+        rows, checkpointing = fitting_rows(settings.model_config, share, settings.seq_len, budget, share, **how)
     settings = replace(settings, device_batch_size=min(share, max(1, rows)), activation_checkpointing=checkpointing)
     assert settings.n_steps is not None
-    made = make_plan(settings, config.gpus, settings.n_steps, chip, "cuda", element_bytes, config.keep)
+    made = make_plan(settings, config.gpus, settings.n_steps, chip, "cuda", element_bytes, config.keep, compiled)
     made.fits = made.memory.peak <= budget
     return str(made)
 

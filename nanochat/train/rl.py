@@ -90,7 +90,7 @@ class RLRun(Run):
         sampling = Sampling(cfg.max_new_tokens, 1.0, None, cfg.eval_samples, cfg.seed)
         return Examination(source, asked.held_out, cfg.eval_examples, sampling, cfg.eval_every, log)
 
-    def _announce(self, n_steps: int) -> None:
+    def _announce(self, n_steps: int, compiled: bool) -> None:
         if self.world.is_main:
             cfg, n_params = self.cfg, sum(parameter.numel() for parameter in self.model.parameters())
             print(

@@ -28,7 +28,7 @@ from nanochat.runtime.run_dir import code_version
 from nanochat.runtime.watch import Watch, say_lost
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.compiled import hidden_function
+from nanochat.train.compiled import CompiledHidden, hidden_function
 from nanochat.train.configs import BaseConfig, TrainConfig
 from nanochat.train.hooks import LogHook, PeriodicHook, SaveHook, ValidationHook
 from nanochat.train.interrupt import Interrupt, Stopped
@@ -106,7 +106,7 @@ class Run:
         with self._watched(trainer.interrupt):
             self._resume(trainer)
         check_disk(self.directory, checkpoint_bytes(self.model.config), self.cfg.keep)
-        self._announce(n_steps)
+        self._announce(n_steps, isinstance(hidden_fn, CompiledHidden))
         return trainer
 
     def train(self, trainer: Trainer, saver: SaveHook) -> None:
@@ -250,7 +250,7 @@ class Run:
         for sample in self.samples:
             print(f"  {sample['prompt']} -> {sample['completion']!r}", flush=True)
 
-    def _announce(self, n_steps: int) -> None:
+    def _announce(self, n_steps: int, compiled: bool) -> None:
         if not self.world.is_main:
             return
         settings, n_params = self.settings, sum(parameter.numel() for parameter in self.model.parameters())
@@ -260,7 +260,7 @@ class Run:
             f"{settings.total_batch_size:,} tokens ({rows} x {settings.seq_len} a micro-batch), "
             f"{self.model.compute_dtype}, {self.world.world_size} process(es) on {self.world.device}",
         )
-        plan = run_plan(settings, self.world, n_steps, self.model.compute_dtype, self.cfg.keep)
+        plan = run_plan(settings, self.world, n_steps, self.model.compute_dtype, self.cfg.keep, compiled)
         print("\n".join(plan.lines()), flush=True)
 
     def _record(self, trainer: Trainer, saver: SaveHook, started: float, scores: dict[str, Any]) -> dict[str, Any]:

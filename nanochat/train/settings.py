@@ -15,6 +15,7 @@ from nanochat.optim.groups import OptimConfig, published_settings
 from nanochat.optim.schedule import Schedule
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
+from nanochat.train.compiled import wants_compiling
 from nanochat.train.configs import BaseConfig, ChatTrainConfig, TrainConfig
 from nanochat.train.rl_configs import RLConfig
 from nanochat.train.scaling import (
@@ -169,18 +170,21 @@ def micro_batch(
         return min(share, cfg.device_batch_size), checkpointing
     rows = min(share, max(1, MICRO_BATCH_TOKENS[world.device.type] // seq_len))
     if world.device.type == "cuda":
-        rows, checkpointing = rows_on_cuda(model_config, rows, seq_len, world, checkpointing, cfg.shard_model)
+        in_pieces, in_rl = cfg.shard_model and world.world_size > 1, isinstance(cfg, RLConfig)  # which never compiles
+        compiled = not in_rl and wants_compiling("cuda", cfg.compile, in_pieces, total_batch_size)
+        how = {"checkpointing": checkpointing, "shard_model": in_pieces, "compiled": compiled}
+        rows, checkpointing = rows_on_cuda(model_config, rows, None if in_rl else share, seq_len, world, **how)
     return rows, checkpointing
 
 
 def rows_on_cuda(
-    config: GPTConfig, most: int, seq_len: int, world: World, checkpointing: bool, shard_model: bool = False
+    config: GPTConfig, most: int, step_rows: int | None, seq_len: int, world: World, **how: bool
 ) -> tuple[int, bool]:
     """What fits the card with least free memory; one row where by the plan nothing does, for the plan is careful."""
     free = min(world.gather_objects(torch.cuda.mem_get_info(world.device)[0]))
     rows, checkpointing = fitting_rows(
-        config, most, seq_len, USABLE_MEMORY * free, world_size=world.world_size,
-        element_bytes=pick_dtype(world.device).itemsize, checkpointing=checkpointing, shard_model=shard_model,
+        config, most, seq_len, USABLE_MEMORY * free, step_rows, world_size=world.world_size,
+        element_bytes=pick_dtype(world.device).itemsize, **how,
     )  # fmt: skip
     return max(1, rows), checkpointing
 
