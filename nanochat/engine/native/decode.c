@@ -126,7 +126,7 @@ static void block(Run *run, int64_t number) {
     MEET;
     EACH(item, n * heads) prepare_head(m, s, number, item / heads, item % heads);
     MEET;
-    EACH_OF(item, 1, s->n_blocks * m->n_kv_head) {
+    EACH_OF(item, s->n_blocks >= 4 * run->team->n_threads ? m->n_kv_head : 1, s->n_blocks * m->n_kv_head) {
         const int64_t *at = s->blocks + 2 * (item / m->n_kv_head);
         attend(run, number, at[0], at[1], item % m->n_kv_head);
     }
