@@ -92,16 +92,17 @@ def samples(args: argparse.Namespace) -> dict:
 def streams(args: argparse.Namespace) -> dict:
     """Sixteen prompts of 128 tokens, 64 tokens each."""
     model, tokenizer = made(args, args.kind)
+    engine = Engine(model, tokenizer, reuse_prefixes=False)
 
     def timed(groups: list[list[list[int]]]) -> float:
-        """Seconds for groups of prompts, one group after another."""
-        engine = Engine(model, tokenizer, reuse_prefixes=False)
+        """Seconds for groups of prompts, one group after another, in an engine whose cache has grown before."""
         start = time.perf_counter()
         for group in groups:
             engine.complete(group, 64, tools="off", ignore_end=True)
         return time.perf_counter() - start
 
     ratios, rates = [], []
+    timed([[prompt_of(128, n) for n in range(1000, 1016)]])
     for number in range(max(1, args.rounds // 2)):
         prompts = [prompt_of(128, 100 * number + n) for n in range(16)]
         together, apart = timed([prompts]), timed([[prompt] for prompt in prompts])
