@@ -16,10 +16,7 @@ from nanochat.gpt import N_GATE_INPUTS, N_SMEAR_INPUTS, GPTConfig
 GIB = 2**30
 MASTER_BYTES = 4  # weights, gradients and optimizer states are fp32
 MUON_TEMPORARIES = 6 * 2**26 * 4  # a stack of at most 2^26 elements in fp32, six times (measured in bench/memory.py)
-LOGIT_BUFFER = {
-    "cpu": 4 * 2**20,
-    "cuda": 128 * 2**20,
-}  # objective.py: of a chunk of logits, and of an fp32 block
+LOGIT_BUFFER = {"cpu": 4 * 2**20, "cuda": 128 * 2**20}  # objective.py: of a chunk of logits, and of an fp32 block
 RUNTIME_BYTES = {"cpu": int(0.35 * GIB), "cuda": int(0.6 * GIB)}  # libraries, context, workspaces
 # Gradients of one block's activations while it is passed backwards. On a CPU in blocks, measured (d12, 8 x 2048, bf16).
 # On a GPU in widths, from the simulated step (bench/memory_sim.py): fullest inside of the MLP, whose squared ReLU has
@@ -228,10 +225,8 @@ def _update(config: GPTConfig, world_size: int) -> int:
     counts = count_parameters(config)
     stack = MASTER_BYTES * 4 * config.n_embd**2 * config.n_layer
     muon = stack // world_size + min(MUON_TEMPORARIES, 6 * stack)
-    parts = (
-        MASTER_BYTES * counts.total // world_size if world_size > 1 else 0
-    )  # of the sums over ranks, all on their way
-    return max(stack + parts, MASTER_BYTES * counts.head, muon - MASTER_BYTES * (counts.total - counts.matrices))
+    sums = MASTER_BYTES * counts.total // world_size if world_size > 1 else 0  # over ranks, all on their way
+    return max(stack + sums, MASTER_BYTES * counts.head, muon - MASTER_BYTES * (counts.total - counts.matrices))
 
 
 def _in_pieces(config: GPTConfig, world_size: int, element_bytes: int) -> tuple[int, int, int]:
