@@ -1,4 +1,6 @@
-"""Tokens per second of the loader on one thread: `python bench/dataloader.py SHARD.parquet ... [--vocab_size 8192]`."""
+"""Tokens per second of the loader on one thread: `python bench/dataloader.py SHARD.parquet ...
+[--vocab_size 8192]`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,18 @@ from nanochat.dataloader import PackedLoader, ShardDocuments
 from nanochat.tokenizer import Tokenizer
 
 
-def measure(documents: ShardDocuments, tokenizer: Tokenizer, rows: int, seq_len: int, steps: int) -> dict[str, float]:
-    """tokens/s without prefetch, and how the rows look: <|bos|> per row and the share of targets with weight."""
-    options = {"rows_per_step": rows, "seq_len": seq_len, "device_batch_size": 32, "prefetch": False}
+def measure(
+    documents: ShardDocuments, tokenizer: Tokenizer, rows: int, seq_len: int, steps: int
+) -> dict[str, float]:
+    """tokens/s without prefetch, and how the rows look: <|bos|> per row and the share of targets
+    with weight.
+    """
+    options = {
+        "rows_per_step": rows,
+        "seq_len": seq_len,
+        "device_batch_size": 32,
+        "prefetch": False,
+    }
     loader = PackedLoader(documents, tokenizer, **options)
     start = time.perf_counter()
     loader.next_step()
@@ -44,7 +55,10 @@ def main() -> None:
     tokenizer = Tokenizer.train(sample, arguments.vocab_size)
     for rows, seq_len, steps in ((16, 512, 200), (64, 2048, 20)):
         result = measure(documents, tokenizer, rows, seq_len, steps)
-        print(f"{rows} x {seq_len}: " + ", ".join(f"{name} {value:,.2f}" for name, value in result.items()))
+        print(
+            f"{rows} x {seq_len}: "
+            + ", ".join(f"{name} {value:,.2f}" for name, value in result.items())
+        )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""The numbers that the engine is held to, each measured beside what it is compared with, in one run.
+"""The numbers that the engine is held to, each measured beside what it is compared with, in one
+run.
 
     python -m bench.engine_claims                              d12 of the classic shape, bf16 and int8
     python -m bench.engine_claims --only turns streams samples --kind int8
     python -m bench.engine_claims --d20                        also one stream of d20 with int8 weights
     python -m bench.engine_claims --only quality --source base --text unseen.txt
 
-decode   one stream, 128-token prompt: tokens/s in bf16 and int8, and the share of the memory's bandwidth
-samples  eight samples of one prompt (temperature 1, top-k 50): tokens/s together, from asking to the last token
-streams  sixteen prompts at once against one after another: tokens/s of both
-turns    time to the first token of a chat's tenth turn, 1,500 tokens in all, with and without prefix reuse
-quality  bits per byte of a checkpoint with fp32, bf16 and int8 weights on a text
+decode   one stream, 128-token prompt: tokens/s in bf16 and int8, and the share of the memory's
+bandwidth samples  eight samples of one prompt (temperature 1, top-k 50): tokens/s together, from
+asking to the last token streams  sixteen prompts at once against one after another: tokens/s of
+both turns    time to the first token of a chat's tenth turn, 1,500 tokens in all, with and without
+prefix reuse quality  bits per byte of a checkpoint with fp32, bf16 and int8 weights on a text
 
-Weights are random except for `quality`: only their number matters. Rounds alternate; medians are printed.
+Weights are random except for `quality`: only their number matters. Rounds alternate; medians are
+printed.
 """
 
 from __future__ import annotations
@@ -27,14 +29,23 @@ from typing import Any
 import torch
 
 from nanochat.engine import Engine, SamplingParams
-from nanochat.engine.measure import KINDS, bandwidth_of, convert, measure, random_model, wide_tokenizer
+from nanochat.engine.measure import (
+    KINDS,
+    bandwidth_of,
+    convert,
+    measure,
+    random_model,
+    wide_tokenizer,
+)
 from nanochat.gpt import GPT
 from nanochat.runtime.run_dir import atomic_write, environment
 
 PARTS = ("decode", "samples", "streams", "turns", "quality")
 
 
-def made(args: argparse.Namespace, kind: str, depth: int = 12, vocab_size: int = 32768) -> tuple[GPT, Any]:
+def made(
+    args: argparse.Namespace, kind: str, depth: int = 12, vocab_size: int = 32768
+) -> tuple[GPT, Any]:
     model = convert(random_model(depth, vocab_size, "classic"), "bf16")
     return convert(model, kind), wide_tokenizer(vocab_size)
 
@@ -45,10 +56,14 @@ def prompt_of(n_tokens: int, seed: int) -> list[int]:
 
 
 def settings(n_tokens: int, **more: Any) -> SamplingParams:
-    return SamplingParams(**{"temperature": 0.0, "max_tokens": n_tokens, "tools": "off", "ignore_end": True, **more})
+    return SamplingParams(
+        **{"temperature": 0.0, "max_tokens": n_tokens, "tools": "off", "ignore_end": True, **more}
+    )
 
 
-def decode(args: argparse.Namespace, kinds: list[str], depth: int = 12, vocab_size: int = 32768) -> list[dict]:
+def decode(
+    args: argparse.Namespace, kinds: list[str], depth: int = 12, vocab_size: int = 32768
+) -> list[dict]:
     """One stream."""
     results = []
     for kind in kinds:
@@ -56,13 +71,27 @@ def decode(args: argparse.Namespace, kinds: list[str], depth: int = 12, vocab_si
         engine, bandwidth = Engine(model, tokenizer), bandwidth_of(model)
         rounds = [measure(engine, 1, 128, settings(64), seed=n) for n in range(args.rounds)]
         rates = sorted(1 / r["step_s"] for r in rounds)
-        share = statistics.median(r["gb_per_s"] for r in rounds) * 1e9 / bandwidth if bandwidth else None
+        share = (
+            statistics.median(r["gb_per_s"] for r in rounds) * 1e9 / bandwidth
+            if bandwidth
+            else None
+        )
         rate = statistics.median(rates)
         results.append(
-            {"depth": depth, "kind": kind, "tokens_per_s": rate, "range": [rates[0], rates[-1]], "mbu": share}
+            {
+                "depth": depth,
+                "kind": kind,
+                "tokens_per_s": rate,
+                "range": [rates[0], rates[-1]],
+                "mbu": share,
+            }
         )
         said = f", MBU {share:.0%} of {bandwidth / 1e9:.1f} GB/s" if share and bandwidth else ""
-        print(f"decode   d{depth} {kind}: {rate:.1f} tokens/s ({rates[0]:.1f} to {rates[-1]:.1f}){said}", flush=True)
+        print(
+            f"decode   d{depth} {kind}: {rate:.1f} tokens/s ({rates[0]:.1f} to "
+            f"{rates[-1]:.1f}){said}",
+            flush=True,
+        )
     return results
 
 
@@ -72,7 +101,9 @@ def samples(args: argparse.Namespace) -> dict:
     whole, steps = [], []
     for number in range(args.rounds):
         engine = Engine(model, tokenizer)
-        request = engine.submit(prompt_of(128, number), settings(64, temperature=1.0, top_k=50, seed=number), 8)
+        request = engine.submit(
+            prompt_of(128, number), settings(64, temperature=1.0, top_k=50, seed=number), 8
+        )
         start, times = time.perf_counter(), []
         while not request.finished:
             before = time.perf_counter()
@@ -80,9 +111,14 @@ def samples(args: argparse.Namespace) -> dict:
                 times.append(time.perf_counter() - before)
         whole.append(8 * 64 / (time.perf_counter() - start))
         steps.append(8 / statistics.median(times))
-    result = {"kind": args.kind, "tokens_per_s": statistics.median(whole), "decoding": statistics.median(steps)}
+    result = {
+        "kind": args.kind,
+        "tokens_per_s": statistics.median(whole),
+        "decoding": statistics.median(steps),
+    }
     print(
-        f"samples  d12 {args.kind}: {result['tokens_per_s']:.0f} tokens/s together with reading the prompt, "
+        f"samples  d12 {args.kind}: {result['tokens_per_s']:.0f} tokens/s together with reading "
+        "the prompt, "
         f"{result['decoding']:.0f} while decoding",
         flush=True,
     )
@@ -95,7 +131,9 @@ def streams(args: argparse.Namespace) -> dict:
     engine = Engine(model, tokenizer, reuse_prefixes=False)
 
     def timed(groups: list[list[list[int]]]) -> float:
-        """Seconds for groups of prompts, one group after another, in an engine whose cache has grown before."""
+        """Seconds for groups of prompts, one group after another, in an engine whose cache has
+        grown before.
+        """
         start = time.perf_counter()
         for group in groups:
             engine.complete(group, 64, tools="off", ignore_end=True)
@@ -108,7 +146,9 @@ def streams(args: argparse.Namespace) -> dict:
         together, apart = timed([prompts]), timed([[prompt] for prompt in prompts])
         ratios.append(apart / together)
         rates.append(16 * 64 / together)
-    steps = [measure(Engine(model, tokenizer), n, 128, settings(64))["tokens_per_s"] for n in (1, 16)]
+    steps = [
+        measure(Engine(model, tokenizer), n, 128, settings(64))["tokens_per_s"] for n in (1, 16)
+    ]
     result = {
         "kind": args.kind,
         "tokens_per_s": statistics.median(rates),
@@ -116,7 +156,8 @@ def streams(args: argparse.Namespace) -> dict:
         "decoding_ratio": steps[1] / steps[0],
     }
     print(
-        f"streams  d12 {args.kind}: 16 at once {result['tokens_per_s']:.0f} tokens/s, {result['ratio']:.1f} times one "
+        f"streams  d12 {args.kind}: 16 at once {result['tokens_per_s']:.0f} tokens/s, "
+        f"{result['ratio']:.1f} times one "
         f"after another (prompts included); decoding alone {result['decoding_ratio']:.1f} times",
         flush=True,
     )
@@ -143,9 +184,15 @@ def turns(args: argparse.Namespace) -> dict:
             assert len(ids) == 1500
             times[reuse].append(first_s)
     with_reuse, without = statistics.median(times[True]), statistics.median(times[False])
-    result = {"kind": args.kind, "with_s": with_reuse, "without_s": without, "ratio": with_reuse / without}
+    result = {
+        "kind": args.kind,
+        "with_s": with_reuse,
+        "without_s": without,
+        "ratio": with_reuse / without,
+    }
     print(
-        f"turns    d12 {args.kind}: first token of turn 10 after {with_reuse * 1e3:.0f} ms with reuse, "
+        f"turns    d12 {args.kind}: first token of turn 10 after {with_reuse * 1e3:.0f} ms with "
+        "reuse, "
         f"{without * 1e3:.0f} without: {result['ratio']:.2f}",
         flush=True,
     )
@@ -177,20 +224,34 @@ def quality(args: argparse.Namespace) -> dict:
         ]
         result[kind] = bits_per_byte(model, batches, tokenizer.token_bytes(), world)
         loss = result[kind] / result["fp32"] - 1
-        print(f"quality  {args.source} {kind}: {result[kind]:.5f} bits per byte, {loss:+.3%}", flush=True)
+        print(
+            f"quality  {args.source} {kind}: {result[kind]:.5f} bits per byte, {loss:+.3%}",
+            flush=True,
+        )
     return {"source": args.source, "tokens": n_rows * width, "bits_per_byte": result}
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[:-1])
-    parser.add_argument("--kind", choices=["fp32", "bf16", "int8"], default="bf16", help="of samples, streams, turns")
-    parser.add_argument("--d20", action="store_true", help="decode d20 with int8 weights too (vocabulary 65,536)")
+    parser.add_argument(
+        "--kind",
+        choices=["fp32", "bf16", "int8"],
+        default="bf16",
+        help="of samples, streams, turns",
+    )
+    parser.add_argument(
+        "--d20", action="store_true", help="decode d20 with int8 weights too (vocabulary 65,536)"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--source", default="base", help="quality: the checkpoint, stage:tag:step")
     parser.add_argument("--text", type=Path, help="quality: a UTF-8 file the model has not seen")
-    parser.add_argument("--characters", type=int, default=1_000_000, help="quality: how much of the text")
+    parser.add_argument(
+        "--characters", type=int, default=1_000_000, help="quality: how much of the text"
+    )
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     if "quality" in args.only and args.text is None:
@@ -206,7 +267,12 @@ def main() -> None:
         report["decode"] = decode(args, ["bf16", "int8"])
         if args.d20:
             report["decode"] += decode(args, ["int8"], 20, 65536)
-    for name, part in (("samples", samples), ("streams", streams), ("turns", turns), ("quality", quality)):
+    for name, part in (
+        ("samples", samples),
+        ("streams", streams),
+        ("turns", turns),
+        ("quality", quality),
+    ):
         if name in args.only:
             report[name] = part(args)
     if args.json:

@@ -1,9 +1,11 @@
-"""How much faster batched evaluation is than one example at a time, and that the answers are the same.
+"""How much faster batched evaluation is than one example at a time, and that the answers are the
+same.
 
     python -m bench.eval_speed core --bundle ../shared/data/core --per-task 100
     python -m bench.eval_speed gsm8k --problems 200        (data found as for chat_eval)
 
-Without --source an untrained model of the given shape is used: the work is the same, the scores mean nothing.
+Without --source an untrained model of the given shape is used: the work is the same, the scores
+mean nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import torch
 from nanochat.checkpoint_manager import load_model
 from nanochat.engine import Engine
 from nanochat.eval import core
-from nanochat.eval.generative import Sampling, evaluate_generative
-from nanochat.eval.scoring import crop_left, score_groups
+from nanochat.eval.generative import AnswerSampling, evaluate_generative
+from nanochat.eval.loglikelihood import crop_left, score_groups
 from nanochat.eval.suite import choose_problems, make_task
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.precision import pick_dtype
@@ -34,7 +36,9 @@ def get_model(args: argparse.Namespace, device: torch.device) -> tuple[GPT, Toke
         return model, tokenizer
     tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else Tokenizer.byte_level()
     heads = max(1, -(-args.depth * 64 // 128))
-    config = GPTConfig(args.context, tokenizer.get_vocab_size(), args.depth, heads, heads, heads * 128)
+    config = GPTConfig(
+        args.context, tokenizer.get_vocab_size(), args.depth, heads, heads, heads * 128
+    )
     model = GPT(config).to(device)
     model.init_weights()
     dtype = pick_dtype(device)
@@ -48,7 +52,10 @@ def one_at_a_time(model: GPT, rows: list[core.Row]) -> list[core.Score]:
     """The loop to beat: the rows of one example as a padded batch, logits everywhere."""
     cropped = [crop_left(row, model.config.sequence_len) for row in rows]
     width = max(len(row.tokens) for row in cropped)
-    ids = torch.tensor([[*row.tokens, *[0] * (width - len(row.tokens))] for row in cropped], device=model.get_device())
+    ids = torch.tensor(
+        [[*row.tokens, *[0] * (width - len(row.tokens))] for row in cropped],
+        device=model.get_device(),
+    )
     logits = model(ids)
     scores = []
     for row, own, targets in zip(cropped, logits, ids, strict=True):
@@ -66,7 +73,9 @@ def bench_core(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer) -> No
         rows = core.read_examples(task, args.per_task)
         groups, golds = [], []
         for index, row in enumerate(rows):
-            texts, gold = core.render_prompts(task, row, core.fewshot_examples(rows, index, task.num_fewshot))
+            texts, gold = core.render_prompts(
+                task, row, core.fewshot_examples(rows, index, task.num_fewshot)
+            )
             groups.append(core.build_rows(task, tokenizer.encode(texts, prepend=bos)))
             golds.append(gold)
         started = time.perf_counter()
@@ -81,28 +90,39 @@ def bench_core(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer) -> No
         ]
         different += sum(a != b for a, b in verdicts)
         examples += len(rows)
-        print(f"{task.label:34} {between - started:7.2f} s   loop {ended - between:7.2f} s", flush=True)
-    print(f"{examples} examples: {fast:.1f} s, one at a time {slow:.1f} s, {slow / fast:.1f} times; {different} differ")
+        print(
+            f"{task.label:34} {between - started:7.2f} s   loop {ended - between:7.2f} s",
+            flush=True,
+        )
+    print(
+        f"{examples} examples: {fast:.1f} s, one at a time {slow:.1f} s, {slow / fast:.1f} "
+        f"times; {different} differ"
+    )
 
 
 def bench_gsm8k(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer, world: World) -> None:
-    task, sampling = make_task("GSM8K"), Sampling(max_new_tokens=args.new_tokens)
+    task, sampling = make_task("GSM8K"), AnswerSampling(max_new_tokens=args.new_tokens)
     problems = choose_problems(len(task), args.problems)
     started = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):
         answers = evaluate_generative(Engine(model, tokenizer), task, world, problems, sampling)
         between = time.perf_counter()
         engine = Engine(model, tokenizer, max_running=1)
-        looped = [evaluate_generative(engine, task, world, [problem], sampling)[0] for problem in problems]
+        looped = [
+            evaluate_generative(engine, task, world, [problem], sampling)[0] for problem in problems
+        ]
     slow, fast = time.perf_counter() - between, between - started
     same = sum(a.texts == b.texts for a, b in zip(answers, looped, strict=True))
     print(
-        f"{len(problems)} problems: {fast:.1f} s, one at a time {slow:.1f} s, {slow / fast:.1f} times; {same} same text"
+        f"{len(problems)} problems: {fast:.1f} s, one at a time {slow:.1f} s, {slow / fast:.1f} "
+        f"times; {same} same text"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("core", "gsm8k"))
     parser.add_argument("--bundle")
     parser.add_argument("--per-task", type=int, default=100)
@@ -120,8 +140,14 @@ def main() -> None:
         bench_core(args, model, tokenizer)
     else:
         bench_gsm8k(args, model, tokenizer, World(0, 0, 1, device))
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB", end="")
-    print(f", GPU {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if device.type == "cuda" else "")
+    print(
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB", end=""
+    )
+    print(
+        f", GPU {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+        if device.type == "cuda"
+        else ""
+    )
 
 
 if __name__ == "__main__":

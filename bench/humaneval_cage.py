@@ -1,4 +1,5 @@
-"""HumanEval in the cage: every reference solution must pass, every deliberately wrong one must fail, in good time.
+"""HumanEval in the cage: every reference solution must pass, every deliberately wrong one must
+fail, in good time.
 
 python bench/humaneval_cage.py path/to/HumanEval.jsonl [--workers 2]
 """
@@ -37,7 +38,10 @@ def main() -> None:
         results = run_many(codes, workers=args.workers, timeout_s=20.0)
         wall_s = time.perf_counter() - started
         reasons = dict(Counter(result.reason for result in results))
-        print(f"{name}: {sum(r.ok for r in results)} of {len(rows)} pass in {wall_s:.1f} s; ended as {reasons}")
+        print(
+            f"{name}: {sum(r.ok for r in results)} of {len(rows)} pass in {wall_s:.1f} s; ended "
+            f"as {reasons}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Kill a training run with signal 9 again and again, resume it every time, and compare with a run left alone.
+"""Kill a training run with signal 9 again and again, resume it every time, and compare with a run
+left alone.
 
     python -m bench.kill --rounds 200
     python -m bench.kill --rounds 30 --ranks 2
 
-Checked after every kill: each complete step loads with its SHA-256 right, no step that was reported saved is gone, and
-the next run goes on exactly there. Checked at the end: weights, optimizer states and the loss of every step are bit for
-bit those of the uninterrupted run. Saves are slowed down so that most kills hit one; with two ranks either or both are
-killed, and a survivor has to end by itself. Rounds are forked from this process, which has imported torch already.
+Checked after every kill: each complete step loads with its SHA-256 right, no step that was reported
+saved is gone, and the next run goes on exactly there. Checked at the end: weights, optimizer states
+and the loss of every step are bit for bit those of the uninterrupted run. Saves are slowed down so
+that most kills hit one; with two ranks either or both are killed, and a survivor has to end by
+itself. Rounds are forked from this process, which has imported torch already.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import torch
 from nanochat.checkpoint_manager import complete_steps, load_checkpoint
 from nanochat.dataset.shards import write_shards
 from nanochat.runtime import tensor_files
-from nanochat.runtime.watch import EXIT_LOST_RANK
+from nanochat.runtime.rank_watch import EXIT_LOST_RANK
 from nanochat.runtime.world import init_world
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import saving, stages
@@ -53,16 +55,37 @@ def make_data(base: Path) -> None:
 
 def settings(n_steps: int, resume: bool) -> BaseConfig:
     return BaseConfig(
-        depth=2, aspect_ratio=16, head_dim=16, max_seq_len=32, device_batch_size=2, total_batch_size=128,
-        num_iterations=n_steps, eval_every=50, eval_tokens=256, sample_every=0, core_metric_every=-1, model_tag="t",
-        device_type="cpu", window_pattern="L", save_every=10, resume=resume, compile=False,
-    )  # fmt: skip
+        depth=2,
+        aspect_ratio=16,
+        head_dim=16,
+        max_seq_len=32,
+        device_batch_size=2,
+        total_batch_size=128,
+        num_iterations=n_steps,
+        eval_every=50,
+        eval_tokens=256,
+        sample_every=0,
+        core_metric_every=-1,
+        model_tag="t",
+        device_type="cpu",
+        window_pattern="L",
+        save_every=10,
+        resume=resume,
+        compile=False,
+    )
 
 
 def slow_saves(seed: int, report: int) -> None:
-    """In the child: make every part of a save last long enough to be hit, and say which saves are complete."""
+    """In the child: make every part of a save last long enough to be hit, and say which saves are
+    complete.
+    """
     rng = random.Random(seed)
-    write, replace, fsync, save = tensor_files._Hashing.write, os.replace, os.fsync, saving.save_checkpoint
+    write, replace, fsync, save = (
+        tensor_files._Hashing.write,
+        os.replace,
+        os.fsync,
+        saving.save_checkpoint,
+    )
 
     def slowly(function: Any, longest_s: float) -> Any:
         def wrapper(*arguments: Any, **options: Any) -> Any:
@@ -119,7 +142,12 @@ class Round:
         port = free_port() if ranks > 1 else 0
         self.pids: list[int] = []
         for rank in range(ranks):
-            env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_PORT": str(port)}
+            env = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(ranks),
+                "MASTER_PORT": str(port),
+            }
             env |= {"MASTER_ADDR": "127.0.0.1", "LOCAL_WORLD_SIZE": str(ranks)} if ranks > 1 else {}
             pid = os.fork()
             if pid == 0:
@@ -196,28 +224,41 @@ class Harness:
             killed = time.monotonic()
             if not run.wait(SURVIVOR_LIMIT_S):
                 self.problems.append(
-                    f"round {number}: a survivor of rank {victims} still ran after {SURVIVOR_LIMIT_S} s"
+                    f"round {number}: a survivor of rank {victims} still ran after "
+                    f"{SURVIVOR_LIMIT_S} s"
                 )
                 run.kill(list(range(self.ranks)))
                 run.wait(10)
             elif len(victims) < self.ranks:
                 self.survivor_s.append(time.monotonic() - killed)
             self.counts.update({"kills": 1, "kills during a save": int(self.unfinished())})
-        bad = {c for rank, c in run.codes.items() if c not in (0, -signal.SIGKILL, EXIT_LOST_RANK, EXIT_ALONE)}
+        bad = {
+            c
+            for rank, c in run.codes.items()
+            if c not in (0, -signal.SIGKILL, EXIT_LOST_RANK, EXIT_ALONE)
+        }
         if bad:
             self.problems.append(f"round {number}: exit codes {run.codes}")
         self.inspect(number, run.messages())
 
     def unfinished(self) -> bool:
-        names = {path.name for path in self.directory.iterdir()} if self.directory.exists() else set()
-        tensors = {name.split("_")[1].split(".")[0] for name in names if name.startswith(("model_", "optim_"))}
+        names = (
+            {path.name for path in self.directory.iterdir()} if self.directory.exists() else set()
+        )
+        tensors = {
+            name.split("_")[1].split(".")[0]
+            for name in names
+            if name.startswith(("model_", "optim_"))
+        }
         metas = {name.split("_")[1].split(".")[0] for name in names if name.startswith("meta_")}
         return bool(tensors - metas) or any(name.startswith(".") for name in names)
 
     def inspect(self, number: int, messages: list[tuple[str, int]]) -> None:
         for kind, step in messages:
             if kind == "at" and step != self.known:
-                self.problems.append(f"round {number}: went on after step {step} instead of {self.known}")
+                self.problems.append(
+                    f"round {number}: went on after step {step} instead of {self.known}"
+                )
             self.known = max(self.known, step) if kind == "saved" else self.known
         steps = complete_steps(self.directory)
         for step in steps:
@@ -241,8 +282,13 @@ class Harness:
         """The finished run against the uninterrupted one."""
         self.counts["runs completed and compared"] += 1
         ours = load_checkpoint(self.directory, self.n_steps, "cpu", load_optimizer=True)
-        theirs = load_checkpoint(self.reference / "base_checkpoints" / "t", self.n_steps, "cpu", load_optimizer=True)
-        for name, mine, other in (("weights", ours[0], theirs[0]), ("optimizer", ours[1], theirs[1])):
+        theirs = load_checkpoint(
+            self.reference / "base_checkpoints" / "t", self.n_steps, "cpu", load_optimizer=True
+        )
+        for name, mine, other in (
+            ("weights", ours[0], theirs[0]),
+            ("optimizer", ours[1], theirs[1]),
+        ):
             if not equal(mine, other):
                 self.problems.append(f"the final {name} differ from those of the uninterrupted run")
         mine, other = losses(self.directory), losses(self.reference / "base_checkpoints" / "t")
@@ -266,7 +312,9 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -277,21 +325,31 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nanochat-kill-") as folder:
         harness = Harness(Path(folder), args.rounds, args.ranks, args.seed)
         took = harness.run_reference()
-        print(f"{harness.n_steps} steps on {args.ranks} rank(s), uninterrupted in {took:.1f} s", flush=True)
+        print(
+            f"{harness.n_steps} steps on {args.ranks} rank(s), uninterrupted in {took:.1f} s",
+            flush=True,
+        )
         started = time.monotonic()
         for number in range(args.rounds):
             harness.one(number)
             if harness.known == harness.n_steps:
                 harness.start_over()
             if number % 10 == 9:
-                print(f"round {number + 1}: at step {harness.known}, {dict(harness.counts)}", flush=True)
+                print(
+                    f"round {number + 1}: at step {harness.known}, {dict(harness.counts)}",
+                    flush=True,
+                )
         harness.one(args.rounds, kill=False)
         harness.compare()
         result = {
-            "ranks": args.ranks, "rounds": args.rounds, **harness.counts, "steps": harness.n_steps,
+            "ranks": args.ranks,
+            "rounds": args.rounds,
+            **harness.counts,
+            "steps": harness.n_steps,
             "seconds_per_round": round((time.monotonic() - started) / (args.rounds + 1), 2),
-            "survivor_ended_within_s": round(max(harness.survivor_s, default=0.0), 1), "problems": harness.problems,
-        }  # fmt: skip
+            "survivor_ended_within_s": round(max(harness.survivor_s, default=0.0), 1),
+            "problems": harness.problems,
+        }
     print(json.dumps(result, indent=1))
     return 1 if harness.problems else 0
 

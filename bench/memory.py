@@ -1,9 +1,11 @@
-"""Peak memory of a d12 training step: whole logits, chunked cross-entropy, activation checkpointing, compiled (GPU).
+"""Peak memory of a d12 training step: whole logits, chunked cross-entropy, activation
+checkpointing, compiled (GPU).
 
-`python -m bench.memory [--rows 8] [--depth 12]` runs each way in its own process and prints measured and planned peaks,
-on a GPU where there is one. On a CPU the step is forward, backward and the optimizer's first update, which makes its
-states, and the peak what is resident; on a GPU two steps of two micro-batches, and what the allocator took of the card.
-`python -m bench.memory_sim` simulates the GPU's part without one.
+`python -m bench.memory [--rows 8] [--depth 12]` runs each way in its own process and prints
+measured and planned peaks, on a GPU where there is one. On a CPU the step is forward, backward and
+the optimizer's first update, which makes its states, and the peak what is resident; on a GPU two
+steps of two micro-batches, and what the allocator took of the card. `python -m bench.memory_sim`
+simulates the GPU's part without one.
 """
 
 from __future__ import annotations
@@ -38,7 +40,14 @@ WAYS["cuda"] = (*WAYS["cpu"], "compiled", "compiled-checkpointed")
 def model_config(args: argparse.Namespace) -> GPTConfig:
     shape = shape_for_depth(args.depth)
     return GPTConfig(
-        args.seq_len, args.vocab_size, args.depth, shape.n_head, shape.n_head, shape.n_embd, "L", args.generation
+        args.seq_len,
+        args.vocab_size,
+        args.depth,
+        shape.n_head,
+        shape.n_head,
+        shape.n_embd,
+        "L",
+        args.generation,
     )
 
 
@@ -60,7 +69,9 @@ def step(args: argparse.Namespace, device: torch.device) -> None:
         started = time.perf_counter()
         for _ in range(n_micro):
             if args.way == "naive":
-                total = F.cross_entropy(model(batch.input_ids).flatten(0, 1), batch.targets.flatten(), reduction="sum")
+                total = F.cross_entropy(
+                    model(batch.input_ids).flatten(0, 1), batch.targets.flatten(), reduction="sum"
+                )
             else:
                 total, _ = loss_sum_and_count(model, batch, hidden_fn)
             (total / ids.numel()).backward()
@@ -96,16 +107,26 @@ def main() -> None:
         step(args, device)
         return
     element_bytes = pick_dtype(device).itemsize
-    shape = f"d{args.depth} {args.generation}, {args.rows} x {args.seq_len}, vocabulary {args.vocab_size:,}"
+    shape = (
+        f"d{args.depth} {args.generation}, {args.rows} x {args.seq_len}, vocabulary "
+        f"{args.vocab_size:,}"
+    )
     print(f"{shape}, computing in {element_bytes} bytes on {device}")
     print("| cross-entropy | peak GiB | planned GiB | seconds |\n|---|---|---|---|")
     for way in args.only or WAYS[device.type]:
         command = [sys.executable, "-m", "bench.memory", *sys.argv[1:], f"--way={way}"]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True
+        )
         planned = memory(
-            model_config(args), args.rows, args.seq_len, element_bytes=element_bytes, device_type=device.type,
-            checkpointing=way.endswith("checkpointed"), compiled=way.startswith("compiled"),
-        ).peak  # fmt: skip
+            model_config(args),
+            args.rows,
+            args.seq_len,
+            element_bytes=element_bytes,
+            device_type=device.type,
+            checkpointing=way.endswith("checkpointed"),
+            compiled=way.startswith("compiled"),
+        ).peak
         told = f"{planned / GIB:.2f}" if way != "naive" else "-"
         if done.returncode:
             last = (done.stderr.strip() or f"ended by signal {-done.returncode}").splitlines()[-1]

@@ -1,13 +1,14 @@
-"""Single-stream decoding beside llama.cpp: the same parameter count, precision, prompt and threads, in turn in one run.
+"""Single-stream decoding beside llama.cpp: the same parameter count, precision, prompt and threads,
+in turn in one run.
 
     python -m bench.peer_llama --peer-python /path/to/venv/bin/python
     python -m bench.peer_llama --peer-python ... --depth 20 --vocab-size 65536 --pairs int8:Q8_0 --json d20.json
 
-`--peer-python` is the interpreter of an environment with llama-cpp-python, gguf and numpy; none of them is needed here.
-The peer's file is a llama model with random weights of the same depth, width, heads and vocabulary; its gated MLP has
-three matrices where ours has two, so that 8/3 of the width instead of four times as many inner units make the same
-number of weights. Both decode greedily after a prompt of 128 tokens; the median step counts, the best round is shown
-too.
+`--peer-python` is the interpreter of an environment with llama-cpp-python, gguf and numpy; none of
+them is needed here. The peer's file is a llama model with random weights of the same depth, width,
+heads and vocabulary; its gated MLP has three matrices where ours has two, so that 8/3 of the width
+instead of four times as many inner units make the same number of weights. Both decode greedily
+after a prompt of 128 tokens; the median step counts, the best round is shown too.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ from typing import Any
 
 WARM_UP_STEPS = 4
 PAIRS = ["bf16:F16", "bf16:BF16", "int8:Q8_0"]
-LAYOUTS = ({"layout": "own", "chunk": 512}, {"layout": "own", "chunk": 1}, {"layout": "file", "chunk": 512})
+LAYOUTS = (
+    {"layout": "own", "chunk": 512},
+    {"layout": "own", "chunk": 1},
+    {"layout": "file", "chunk": 512},
+)
 
 
 def inner_width(width: int) -> int:
-    """Units of a gated MLP with as many weights as a plain one of four times the width; a multiple of 32 for Q8_0."""
+    """Units of a gated MLP with as many weights as a plain one of four times the width; a multiple
+    of 32 for Q8_0.
+    """
     return round(8 * width / 3 / 32) * 32
 
 
@@ -37,7 +44,9 @@ def inner_width(width: int) -> int:
 
 
 def write_gguf(path: str, kind: str, depth: int, heads: int, vocab_size: int, context: int) -> int:
-    """A llama file with random weights of the given type; returns the number of parameters. Norms stay fp32."""
+    """A llama file with random weights of the given type; returns the number of parameters. Norms
+    stay fp32.
+    """
     import gguf
     import numpy as np
 
@@ -84,7 +93,9 @@ def write_gguf(path: str, kind: str, depth: int, heads: int, vocab_size: int, co
 
 
 class Peer:
-    """llama.cpp over its C interface: no Python of the wrapper's own in the measured steps but one arg-max."""
+    """llama.cpp over its C interface: no Python of the wrapper's own in the measured steps but one
+    arg-max.
+    """
 
     def __init__(self, path: str, threads: int, context: int, layout: str, chunk: int) -> None:
         import llama_cpp
@@ -94,7 +105,10 @@ class Peer:
         self.c.llama_backend_init()
         self.quiet = self.c.llama_log_callback(lambda *_: None)
         self.c.llama_log_set(self.quiet, None)
-        model_params, params = self.c.llama_model_default_params(), self.c.llama_context_default_params()
+        model_params, params = (
+            self.c.llama_model_default_params(),
+            self.c.llama_context_default_params(),
+        )
         model_params.use_extra_bufts = layout == "own"
         self.model = self.c.llama_model_load_from_file(path.encode(), model_params)
         if not self.model:
@@ -112,7 +126,9 @@ class Peer:
         code = self.c.llama_decode(self.context, self.c.llama_batch_get_one(array, len(tokens)))
         if code:
             raise ValueError(f"llama_decode ended with {code}")
-        logits = self.np.ctypeslib.as_array(self.c.llama_get_logits(self.context), shape=(self.n_vocab,))
+        logits = self.np.ctypeslib.as_array(
+            self.c.llama_get_logits(self.context), shape=(self.n_vocab,)
+        )
         return int(logits.argmax())
 
     def measure(self, prompt_tokens: int, n_tokens: int) -> dict[str, float]:
@@ -135,7 +151,11 @@ class Peer:
 def serve_peer(job: dict[str, Any]) -> None:
     """Write the file, or load it and measure once for each line on stdin."""
     if "kind" in job:
-        print(json.dumps({"parameters": write_gguf(**job), "file_bytes": Path(job["path"]).stat().st_size}))
+        print(
+            json.dumps(
+                {"parameters": write_gguf(**job), "file_bytes": Path(job["path"]).stat().st_size}
+            )
+        )
         return
     prompt_tokens, tokens = job.pop("prompt_tokens"), job.pop("tokens")
     peer = Peer(**job)
@@ -151,7 +171,9 @@ class PeerProcess:
 
     def __init__(self, python: str, job: dict[str, Any]) -> None:
         words = [python, str(Path(__file__).resolve()), "--peer-job", json.dumps(job)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def measure(self) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -186,7 +208,9 @@ def fastest_layout(python: str, job: dict[str, Any]) -> tuple[dict[str, Any], di
     if not rates:
         raise SystemExit(f"llama.cpp runs with none of its layouts: {tried}")
     best = max(rates, key=lambda name: rates[name])
-    return next(x for x in LAYOUTS if f"{x['layout']} layout, prompt in pieces of {x['chunk']}" == best), tried
+    return next(
+        x for x in LAYOUTS if f"{x['layout']} layout, prompt in pieces of {x['chunk']}" == best
+    ), tried
 
 
 def compare(args: argparse.Namespace, pair: str) -> dict[str, Any]:
@@ -205,8 +229,14 @@ def compare(args: argparse.Namespace, pair: str) -> dict[str, Any]:
         shape = {"depth": args.depth, "heads": model.config.n_head, "vocab_size": args.vocab_size}
         words = [args.peer_python, str(Path(__file__).resolve()), "--peer-job"]
         write = json.dumps({**place, **shape, "kind": peer_kind})
-        facts = json.loads(subprocess.run([*words, write], check=True, stdout=subprocess.PIPE).stdout)
-        sizes = {"threads": args.threads, "prompt_tokens": args.prompt_tokens, "tokens": args.tokens}
+        facts = json.loads(
+            subprocess.run([*words, write], check=True, stdout=subprocess.PIPE).stdout
+        )
+        sizes = {
+            "threads": args.threads,
+            "prompt_tokens": args.prompt_tokens,
+            "tokens": args.tokens,
+        }
         layout, tried = fastest_layout(args.peer_python, {**place, **sizes})
         peer = PeerProcess(args.peer_python, {**place, **sizes, **layout})
         peer.measure()
@@ -216,7 +246,8 @@ def compare(args: argparse.Namespace, pair: str) -> dict[str, Any]:
             theirs.append(peer.measure())
         peer.close()
     rates = {
-        who: sorted(1 / result["step_s"] for result in results) for who, results in (("ours", ours), ("peer", theirs))
+        who: sorted(1 / result["step_s"] for result in results)
+        for who, results in (("ours", ours), ("peer", theirs))
     }
     ratios = sorted(b["step_s"] / a["step_s"] for a, b in zip(ours, theirs, strict=True))
     result = {
@@ -227,14 +258,23 @@ def compare(args: argparse.Namespace, pair: str) -> dict[str, Any]:
         "ratio": statistics.median(ratios),
         "ratio_range": [ratios[0], ratios[-1]],
         "ours_first_token_s": statistics.median(r["first_token_s"] for r in ours),
-        "peer_first_token_s": statistics.median(r["first_token_s"] for r in theirs) if layout["chunk"] > 1 else None,
+        "peer_first_token_s": statistics.median(r["first_token_s"] for r in theirs)
+        if layout["chunk"] > 1
+        else None,
         "parameters": {"ours": model_parameters(model), "peer": facts["parameters"]},
         "peer_layout": layout,
         "peer_layouts_tried": tried,
         "rounds": {who: values for who, values in rates.items()},
     }
-    said = f"{result['ours_tokens_per_s']:6.1f}  {peer_kind:5} llama.cpp {result['peer_tokens_per_s']:6.1f} tokens/s"
-    print(f"{own_kind:5} ours {said}, ratio {result['ratio']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+    said = (
+        f"{result['ours_tokens_per_s']:6.1f}  {peer_kind:5} llama.cpp "
+        f"{result['peer_tokens_per_s']:6.1f} tokens/s"
+    )
+    print(
+        f"{own_kind:5} ours {said}, ratio {result['ratio']:.2f} ({ratios[0]:.2f} to "
+        f"{ratios[-1]:.2f})",
+        flush=True,
+    )
     return result
 
 
@@ -245,8 +285,12 @@ def model_parameters(model: Any) -> int:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", help="interpreter that has llama-cpp-python, gguf and numpy")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--peer-python", help="interpreter that has llama-cpp-python, gguf and numpy"
+    )
     parser.add_argument("--pairs", nargs="+", default=PAIRS, help="precisions, ours:theirs")
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--vocab-size", type=int, default=32768)
@@ -259,7 +303,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-job", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not args.peer_job and not args.peer_python:
-        parser.error("--peer-python: give the interpreter of an environment with llama-cpp-python, gguf and numpy")
+        parser.error(
+            "--peer-python: give the interpreter of an environment with llama-cpp-python, gguf "
+            "and numpy"
+        )
     return args
 
 
@@ -274,11 +321,17 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     print(
-        f"classic d{args.depth}, vocabulary {args.vocab_size}, {args.prompt_tokens} tokens in, {args.threads} threads"
+        f"classic d{args.depth}, vocabulary {args.vocab_size}, {args.prompt_tokens} tokens in, "
+        f"{args.threads} threads"
     )
     results = [compare(args, pair) for pair in args.pairs]
     if args.json:
-        settings = {"depth": args.depth, "vocab_size": args.vocab_size, "threads": args.threads, "rounds": args.rounds}
+        settings = {
+            "depth": args.depth,
+            "vocab_size": args.vocab_size,
+            "threads": args.threads,
+            "rounds": args.rounds,
+        }
         report = {**settings, "results": results, "environment": environment()}
         atomic_write(args.json, json.dumps(report, indent=1) + "\n")
 

@@ -1,7 +1,9 @@
-"""The same training on 1, 2, 3 and 4 gloo processes, and on two torchrun agents with two processes each.
+"""The same training on 1, 2, 3 and 4 gloo processes, and on two torchrun agents with two processes
+each.
 
-`python -m bench.ranks [--steps 50]` prints each run's losses and the largest difference from one process. The worker
-trains the real Trainer on generated text; every run has the same seed, the same total batch and fp32.
+`python -m bench.ranks [--steps 50]` prints each run's losses and the largest difference from one
+process. The worker trains the real Trainer on generated text; every run has the same seed, the same
+total batch and fp32.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ TOLERANCE = 1e-4
 
 
 class Losses(Hook):
-    """Remembers every step's loss; at step `stop_at` writes everything a resume needs and ends the run."""
+    """Remembers every step's loss; at step `stop_at` writes everything a resume needs and ends the
+    run.
+    """
 
     def __init__(self, stop_at: int | None = None, save: Path | None = None) -> None:
         self.values: list[float] = []
@@ -61,16 +65,23 @@ def texts(n: int = 400) -> list[str]:
     return [" ".join(sentence(i, j) for j in range(i % 9 + 1)) for i in range(n)]
 
 
-def build(world: World, n_steps: int, generation: str = "modern", *hook: Any) -> tuple[Trainer, Losses]:
+def build(
+    world: World, n_steps: int, generation: str = "modern", *hook: Any
+) -> tuple[Trainer, Losses]:
     """A tiny model with padded vocabulary, grouped queries and odd stacks, ready to train."""
     tokenizer = Tokenizer.byte_level()
     config = GPTConfig(TOKENS, tokenizer.get_vocab_size(), 5, 4, 2, 128, "SL", generation)  # type: ignore[arg-type]
     model = GPT(config)
     model.init_weights(1)
     loader = PackedLoader(
-        TextDocuments(texts()), tokenizer, rows_per_step=ROWS, seq_len=TOKENS, device_batch_size=4,
-        rank=world.rank, world_size=world.world_size,
-    )  # fmt: skip
+        TextDocuments(texts()),
+        tokenizer,
+        rows_per_step=ROWS,
+        seq_len=TOKENS,
+        device_batch_size=4,
+        rank=world.rank,
+        world_size=world.world_size,
+    )
     optimizer = Optimizer(parameter_groups(model, published_settings(generation)), world)
     schedule = Schedule(n_steps, 3, n_steps // 2, 0.05, (0.85, 0.97, 0.90), n_steps, True)
     losses = Losses(*hook)
@@ -105,21 +116,53 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run(n_processes: int, n_steps: int, generation: str = "modern", agents: int = 1, **flags: Any) -> dict[str, Any]:
+def run(
+    n_processes: int, n_steps: int, generation: str = "modern", agents: int = 1, **flags: Any
+) -> dict[str, Any]:
     """Train on `agents` torchrun agents with `n_processes` each; returns what rank 0 wrote."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "losses.json"
         place = ["--standalone"]
         if agents > 1:
             endpoint = f"127.0.0.1:{free_port()}"
-            place = [f"--nnodes={agents}", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=ranks"]
+            place = [
+                f"--nnodes={agents}",
+                "--rdzv-backend=c10d",
+                f"--rdzv-endpoint={endpoint}",
+                "--rdzv-id=ranks",
+            ]
             place += ["--local-addr=127.0.0.1"]
-        command = [sys.executable, "-m", "torch.distributed.run", *place, f"--nproc_per_node={n_processes}"]
-        command += ["-m", "bench.ranks", "--", f"--out={out}", f"--steps={n_steps}", f"--generation={generation}"]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            *place,
+            f"--nproc_per_node={n_processes}",
+        ]
+        command += [
+            "-m",
+            "bench.ranks",
+            "--",
+            f"--out={out}",
+            f"--steps={n_steps}",
+            f"--generation={generation}",
+        ]
         command += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
+        }
         processes = [
-            subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                command,
+                env=env,
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             for _ in range(agents)
         ]
         errors = [process.communicate(timeout=600)[1] for process in processes]
@@ -132,7 +175,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--generation", default="modern", choices=("modern", "classic"))
-    parser.add_argument("--out", type=Path, help="worker: train under torchrun and write the losses here")
+    parser.add_argument(
+        "--out", type=Path, help="worker: train under torchrun and write the losses here"
+    )
     parser.add_argument("--stop-at", type=int, help="worker: stop after this step and write --save")
     parser.add_argument("--save", type=Path)
     parser.add_argument("--resume", type=Path, help="worker: go on from a --save file")
@@ -146,15 +191,24 @@ def main() -> None:
         work(args)
         return
     reference = run(1, args.steps, args.generation)["losses"]
-    print("| processes | first loss | last loss | largest difference | seconds |\n|---|---|---|---|---|")
+    print(
+        "| processes | first loss | last loss | largest difference | seconds |\n"
+        "|---|---|---|---|---|"
+    )
     for agents, each in ((1, 1), (1, 2), (1, 3), (1, 4), (2, 2)):
         result = run(each, args.steps, args.generation, agents)
         losses = result["losses"]
         worst = max(abs(a - b) for a, b in zip(losses, reference, strict=True))
         name = f"{agents} agents x {each}" if agents > 1 else str(each)
-        print(f"| {name} | {losses[0]:.5f} | {losses[-1]:.5f} | {worst:.1e} | {result['train_s']:.1f} |", flush=True)
+        print(
+            f"| {name} | {losses[0]:.5f} | {losses[-1]:.5f} | {worst:.1e} | "
+            f"{result['train_s']:.1f} |",
+            flush=True,
+        )
         if worst > TOLERANCE:
-            raise SystemExit(f"{name} processes: losses differ from one by {worst:.1e}, more than {TOLERANCE:g}")
+            raise SystemExit(
+                f"{name} processes: losses differ from one by {worst:.1e}, more than {TOLERANCE:g}"
+            )
 
 
 if __name__ == "__main__":

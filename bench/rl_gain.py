@@ -1,11 +1,12 @@
-"""What reinforcement learning adds to a fine-tuned model in five minutes: letters counted without the calculator.
+"""What reinforcement learning adds to a fine-tuned model in five minutes: letters counted without
+the calculator.
 
     python -m bench.rl_gain                         # the newest chatsft checkpoint under NANOCHAT_BASE_DIR, seeds 1 2 3
     python -m bench.rl_gain --seeds 1 --steps 50
 
-Each seed is one `nanochat chat-rl` run with default settings from the same checkpoint, timed as a whole. Before and
-after, the same held-out questions (words that no training text contains) are answered greedily and by sampling, with
-95% Wilson intervals over the questions.
+Each seed is one `nanochat chat-rl` run with default settings from the same checkpoint, timed as a
+whole. Before and after, the same held-out questions (words that no training text contains) are
+answered greedily and by sampling, with 95% Wilson intervals over the questions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from nanochat.checkpoint_manager import load_model
 from nanochat.engine import Engine
-from nanochat.eval.generative import Sampling, evaluate_generative
+from nanochat.eval.generative import AnswerSampling, evaluate_generative
 from nanochat.eval.results import scored
 from nanochat.runtime.world import World, init_world
 from nanochat.train.rl import rl
@@ -36,7 +37,10 @@ def examine(source: str, tag: str | None, world: World, n: int) -> dict[str, dic
     engine = Engine(model, tokenizer)
     task = questions(TASK, 0).held_out[TASK]
     scores = {}
-    for how, sampling in (("greedy", Sampling(64, 0.0)), ("sampled", Sampling(64, 1.0, None, SAMPLES))):
+    for how, sampling in (
+        ("greedy", AnswerSampling(64, 0.0)),
+        ("sampled", AnswerSampling(64, 1.0, None, SAMPLES)),
+    ):
         answers = evaluate_generative(engine, task, world, range(min(n, len(task))), sampling)
         entry = scored([answer.pass_at(1) for answer in answers], 0.0)
         scores[how] = {name: entry[name] for name in ("score", "low", "high", "n")}
@@ -63,7 +67,9 @@ def show(name: str, scores: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", default="sft")
     parser.add_argument("--model-tag")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -74,19 +80,36 @@ def main() -> None:
     world = init_world("cpu")
     before = examine(args.source, args.model_tag, world, args.questions)
     print(show("before", before), flush=True)
-    results: dict[str, Any] = {"before": before, "settings": {k: str(v) for k, v in vars(args).items()}}
+    results: dict[str, Any] = {
+        "before": before,
+        "settings": {k: str(v) for k, v in vars(args).items()},
+    }
     for seed in args.seeds:
         cfg = RLConfig(
-            source=args.source, model_tag=args.model_tag, tag_out=f"gain-{seed}", task=TASK, seed=seed,
-            num_iterations=args.steps, eval_every=0, save_every=-1, device_type="cpu",
-        )  # fmt: skip
+            source=args.source,
+            model_tag=args.model_tag,
+            tag_out=f"gain-{seed}",
+            task=TASK,
+            seed=seed,
+            num_iterations=args.steps,
+            eval_every=0,
+            save_every=-1,
+            device_type="cpu",
+        )
         cost = run(cfg, world)
         after = examine("rl", f"gain-{seed}", world, args.questions)
         results[f"seed {seed}"] = {"after": after, **cost}
-        print(show(f"seed {seed}", after), {name: round(value, 3) for name, value in cost.items()}, flush=True)
+        print(
+            show(f"seed {seed}", after),
+            {name: round(value, 3) for name, value in cost.items()},
+            flush=True,
+        )
         for how, score in after.items():
             rise, apart = score["score"] - before[how]["score"], score["low"] > before[how]["high"]
-            print(f"         {how}: {rise:+.3f}, intervals {'apart' if apart else 'OVERLAP'}", flush=True)
+            print(
+                f"         {how}: {rise:+.3f}, intervals {'apart' if apart else 'OVERLAP'}",
+                flush=True,
+            )
         if args.out:
             args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -2,8 +2,8 @@
 
     python -m bench.save_stall --minutes 3
 
-Reported: how long the loop stood still for each save (copying the state), and how much slower steps were while the
-file was being written behind it.
+Reported: how long the loop stood still for each save (copying the state), and how much slower steps
+were while the file was being written behind it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class RandomTokens:
 
     def __init__(self, rows: int, config: GPTConfig) -> None:
         ids = torch.randint(0, config.vocab_size, (rows, config.sequence_len + 1))
-        self.batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), torch.ones(rows, config.sequence_len))
+        self.batch = Batch(
+            ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), torch.ones(rows, config.sequence_len)
+        )
 
     def next_step(self) -> list[Batch]:
         return [self.batch]
@@ -48,7 +50,9 @@ class RandomTokens:
 
 
 class Clock(Hook):
-    """Notes how long each step took and whether a save was being written meanwhile; ends the run in time."""
+    """Notes how long each step took and whether a save was being written meanwhile; ends the run in
+    time.
+    """
 
     def __init__(self, saver: SaveHook, seconds: float) -> None:
         self.saver, self.until = saver, time.monotonic() + seconds
@@ -59,7 +63,9 @@ class Clock(Hook):
     def after_step(self, trainer: Trainer, stats: StepStats) -> None:
         pending = self.saver._pending
         if trainer.step > 2:
-            (self.writing if pending is not None and pending is self.last_pending else self.quiet).append(stats.seconds)
+            (
+                self.writing if pending is not None and pending is self.last_pending else self.quiet
+            ).append(stats.seconds)
         self.n_saves += pending is not None and pending is not self.last_pending
         self.last_pending = pending
         if time.monotonic() > self.until:
@@ -67,14 +73,18 @@ class Clock(Hook):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--every-s", type=float, default=60.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=4)
     args = parser.parse_args()
     device = torch.device(args.device)
-    config = GPTConfig(512 if device.type == "cpu" else 2048, 32768, 12, 6, 6, 512 + 64 * 4, "L", "classic")
+    config = GPTConfig(
+        512 if device.type == "cpu" else 2048, 32768, 12, 6, 6, 512 + 64 * 4, "L", "classic"
+    )
     model = GPT(config).to(device)
     model.init_weights(0)
     model.compute_dtype = pick_dtype(device)
@@ -84,7 +94,9 @@ def main() -> None:
         saver = SaveHook(Path(folder), {"model_config": config.to_dict()}, -1, args.every_s, keep=2)
         clock = Clock(saver, 60 * args.minutes)
         optimizer, schedule = Optimizer(groups, world), Schedule(10**6)
-        trainer = Trainer(model, RandomTokens(args.rows, config), optimizer, schedule, world, [saver, clock])
+        trainer = Trainer(
+            model, RandomTokens(args.rows, config), optimizer, schedule, world, [saver, clock]
+        )
         started = time.monotonic()
         trainer.fit()
         wall_s = time.monotonic() - started

@@ -1,10 +1,12 @@
-"""Load on the server: many clients read streams of events over loopback, a fifth of them vanish in mid-answer.
+"""Load on the server: many clients read streams of events over loopback, a fifth of them vanish in
+mid-answer.
 
     python -m bench.serve_load --clients 200 --seconds 60
 
-Checked at the end: no 5xx, no answer cut short, every finished answer equal to what the engine alone writes greedily,
-nothing running or waiting and no cache page held, memory flat. The server (a tiny random model that spells in bytes, or
-a checkpoint with --source) runs in a process of its own, so that its memory is its own.
+Checked at the end: no 5xx, no answer cut short, every finished answer equal to what the engine
+alone writes greedily, nothing running or waiting and no cache page held, memory flat. The server (a
+tiny random model that spells in bytes, or a checkpoint with --source) runs in a process of its own,
+so that its memory is its own.
 """
 
 from __future__ import annotations
@@ -84,7 +86,9 @@ def prompts() -> list[str]:
 
 
 def solo_answers(source: str | None, max_tokens: int) -> list[str]:
-    """What each prompt is answered with when nobody else is there: one after another, nothing reused."""
+    """What each prompt is answered with when nobody else is there: one after another, nothing
+    reused.
+    """
     from nanochat.engine import Engine
 
     model, tokenizer = build(source)
@@ -106,10 +110,18 @@ class Tally:
     tokens: int = 0
 
 
-async def one_request(port: int, number: int, expected: str, max_tokens: int, vanish: bool, tally: Tally) -> None:
+async def one_request(
+    port: int, number: int, expected: str, max_tokens: int, vanish: bool, tally: Tally
+) -> None:
     """Ask, read and compare, or hang up after a third of the answer."""
     leave_after = max_tokens // 3 if vanish else 0
-    reply = await ask("127.0.0.1", port, chat_body(prompts()[number], max_tokens, temperature=0), None, leave_after)
+    reply = await ask(
+        "127.0.0.1",
+        port,
+        chat_body(prompts()[number], max_tokens, temperature=0),
+        None,
+        leave_after,
+    )
     tally.statuses[reply.status] += 1
     if reply.status != 200:
         await asyncio.sleep(0.2)
@@ -122,10 +134,14 @@ async def one_request(port: int, number: int, expected: str, max_tokens: int, va
         return
     tally.finished += 1
     if reply.text != expected or reply.finish_reason not in ("stop", "length"):
-        tally.wrong.append(f"prompt {number}: {reply.finish_reason} {reply.text!r} instead of {expected!r}")
+        tally.wrong.append(
+            f"prompt {number}: {reply.finish_reason} {reply.text!r} instead of {expected!r}"
+        )
 
 
-async def client(port: int, number: int, until: float, answers: list[str], max_tokens: int, tally: Tally) -> None:
+async def client(
+    port: int, number: int, until: float, answers: list[str], max_tokens: int, tally: Tally
+) -> None:
     draw = random.Random(number)
     while time.monotonic() < until:
         which = draw.randrange(N_PROMPTS)
@@ -165,13 +181,20 @@ def settled(port: int) -> dict:
     end = time.monotonic() + SETTLE_S
     while True:
         stats = get(port, "/stats")
-        held = stats["running"] + stats["waiting"] + stats["workers"][0]["pages_used"] + stats["workers"][0]["running"]
+        held = (
+            stats["running"]
+            + stats["waiting"]
+            + stats["workers"][0]["pages_used"]
+            + stats["workers"][0]["running"]
+        )
         if not held or time.monotonic() > end:
             return stats
         time.sleep(0.1)
 
 
-def report(tally: Tally, memory: list[tuple[float, float]], stats: dict, seconds: float, code: int) -> dict:
+def report(
+    tally: Tally, memory: list[tuple[float, float]], stats: dict, seconds: float, code: int
+) -> dict:
     """The numbers and the verdicts."""
     late = [mb for at, mb in memory if at >= seconds / 3] or [mb for _, mb in memory]
     quarter = max(1, len(late) // 4)
@@ -179,8 +202,13 @@ def report(tally: Tally, memory: list[tuple[float, float]], stats: dict, seconds
     worker = stats["workers"][0]
     checks = {
         "no 5xx": not any(status >= 500 for status in tally.statuses),
-        "every finished answer equals its solo greedy answer": not tally.wrong and tally.finished > 0,
-        "no leaked slot": stats["running"] == stats["waiting"] == worker["running"] == worker["waiting"] == 0,
+        "every finished answer equals its solo greedy answer": not tally.wrong
+        and tally.finished > 0,
+        "no leaked slot": stats["running"]
+        == stats["waiting"]
+        == worker["running"]
+        == worker["waiting"]
+        == 0,
         "no leaked page": worker["pages_used"] == 0,
         "memory flat (under 5 MB from the second third on)": growth < 5,
         "exit code 0": code == 0,
@@ -202,7 +230,9 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--max-tokens", type=int, default=48)
-    parser.add_argument("--source", help="a checkpoint, as stage:tag, instead of a tiny random model")
+    parser.add_argument(
+        "--source", help="a checkpoint, as stage:tag, instead of a tiny random model"
+    )
     parser.add_argument("--max-queue", type=int, default=256)
     parser.add_argument("--out", type=Path, help="write the result as JSON here too")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -211,9 +241,18 @@ def main() -> int:
         serve(args.source, args.max_queue)
         return 0
     answers = solo_answers(args.source, args.max_tokens)
-    words = [sys.executable, "-m", "bench.serve_load", "--serve", "--max-queue", str(args.max_queue)]
+    words = [
+        sys.executable,
+        "-m",
+        "bench.serve_load",
+        "--serve",
+        "--max-queue",
+        str(args.max_queue),
+    ]
     words += ["--source", args.source] if args.source else []
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
+    process = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
     try:
         assert process.stdout is not None
         port = int(next(line for line in process.stdout if line.strip().isdigit()))
@@ -225,7 +264,11 @@ def main() -> int:
     finally:
         process.kill()
     result = report(tally, memory, stats, args.seconds, code)
-    result["settings"] = {"clients": args.clients, "seconds": args.seconds, "max_tokens": args.max_tokens}
+    result["settings"] = {
+        "clients": args.clients,
+        "seconds": args.seconds,
+        "max_tokens": args.max_tokens,
+    }
     text = json.dumps(result, indent=1, ensure_ascii=False)
     print(text)
     if args.out:

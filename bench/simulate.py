@@ -1,8 +1,9 @@
-"""A training step without a GPU: shapes go through the real code on `meta` tensors and storages are added up.
+"""A training step without a GPU: shapes go through the real code on `meta` tensors and storages are
+added up.
 
-What differs between a CPU's and a GPU's dispatch is put in place of what `meta` would pick: the fused norm, flash
-attention where it is causal, memory-efficient attention with a mask, and the workspaces that these ask the allocator
-for inside of an operation, which no trace shows.
+What differs between a CPU's and a GPU's dispatch is put in place of what `meta` would pick: the
+fused norm, flash attention where it is causal, memory-efficient attention with a mask, and the
+workspaces that these ask the allocator for inside of an operation, which no trace shows.
 
 Shape legend: N tokens of a micro-batch, D model width, H heads, T positions.
 """
@@ -66,12 +67,16 @@ class _FusedNorm(torch.autograd.Function):
 
 
 def _gpu_attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
-    """`F.scaled_dot_product_attention` of tensors (B, H, T, D) as a GPU with flash attention carries it out."""
+    """`F.scaled_dot_product_attention` of tensors (B, H, T, D) as a GPU with flash attention
+    carries it out.
+    """
     if how.get("enable_gqa"):
         k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))
     mask = how.get("attn_mask")
     if mask is None:
-        return aten._scaled_dot_product_flash_attention(q, k, v, 0.0, how.get("is_causal", False))[0]
+        return aten._scaled_dot_product_flash_attention(q, k, v, 0.0, how.get("is_causal", False))[
+            0
+        ]
     bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
     bias = bias.expand(q.size(0), q.size(1), q.size(2), k.size(2))
     return aten._scaled_dot_product_efficient_attention(q, k, v, bias, True)[0]
@@ -79,7 +84,9 @@ def _gpu_attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
 
 @contextmanager
 def gpu_kernels(norm: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Calls of fused operations go to the kernels that a GPU would run, also where the backward pass repeats them."""
+    """Calls of fused operations go to the kernels that a GPU would run, also where the backward
+    pass repeats them.
+    """
     with (
         patch.object(F, "rms_norm", lambda x, shape: norm(x)),
         patch.object(F, "scaled_dot_product_attention", _gpu_attention),
@@ -143,7 +150,9 @@ class _Watch(TorchDispatchMode):
 
 
 class _Alone(World):
-    """One of several ranks whose peers are not there: collectives take the memory that they take, and send nothing."""
+    """One of several ranks whose peers are not there: collectives take the memory that they take,
+    and send nothing.
+    """
 
     def reduce_scatter_sum(self, tensor: Tensor) -> Pending:
         own = torch.empty_like(tensor[: len(tensor) // self.world_size])
@@ -167,11 +176,14 @@ def simulate(
     world_size: int = 1,
     dtype: torch.dtype = torch.bfloat16,
     norm: Callable[[Tensor], Tensor] = _FusedNorm.apply,
-    hidden_fn: Callable[[GPT, Tally], Callable[[Tensor], Tensor]] = lambda model, tally: model.hidden,
+    hidden_fn: Callable[[GPT, Tally], Callable[[Tensor], Tensor]] = lambda model, tally: (
+        model.hidden
+    ),
 ) -> Tally:
     """Two optimizer steps -> the most bytes that were allocated in each part of them.
 
-    `norm` takes the place of the RMS norm; `hidden_fn` makes of the model what is called for its activations.
+    `norm` takes the place of the RMS norm; `hidden_fn` makes of the model what is called for its
+    activations.
     """
     meta = torch.device("meta")
     tally, world = Tally(), (_Alone if world_size > 1 else World)(0, 0, world_size, meta)

@@ -1,8 +1,10 @@
-"""The compiled forward pass in the simulation: what the compiler would keep for the backward pass, and hold meanwhile.
+"""The compiled forward pass in the simulation: what the compiler would keep for the backward pass,
+and hold meanwhile.
 
-Dynamo traces `model.hidden`, the compiler's own min-cut partitioner decides what is saved and what is computed again.
-Kernels are not made. Which values come to lie in memory follows a plain rule instead: results of matrix products and
-other library calls, what these read, and what a graph returns; everything between is fused into its readers.
+Dynamo traces `model.hidden`, the compiler's own min-cut partitioner decides what is saved and what
+is computed again. Kernels are not made. Which values come to lie in memory follows a plain rule
+instead: results of matrix products and other library calls, what these read, and what a graph
+returns; everything between is fused into its readers.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from bench.simulate import ROUND_BYTES, WORKSPACES, Tally, simulate
 from nanochat.gpt import GPT, GPTConfig
 
-# A value made of more tensors than these is written, whoever reads it: the compiler's `realize_reads_threshold` (where
-# it is read more than once) and `realize_acc_reads_threshold`.
+# A value made of more tensors than these is written, whoever reads it: the compiler's
+# `realize_reads_threshold` (where it is read more than once) and `realize_acc_reads_threshold`.
 REUSED_READS, MOST_READS = 4, 8
 LIBRARY = ("mm", "bmm", "addmm", "baddbmm", "_scaled_dot_product", "embedding_dense_backward")
 
@@ -31,7 +33,9 @@ def _name(node: fx.Node) -> str:
 
 
 def _is_library(node: fx.Node) -> bool:
-    """Also what a checkpointed block wraps, to have the same random state when it is computed again."""
+    """Also what a checkpointed block wraps, to have the same random state when it is computed
+    again.
+    """
     return node.op == "call_function" and _name(node).startswith((*LIBRARY, "run_"))
 
 
@@ -53,28 +57,40 @@ def _storage(node: fx.Node) -> int | None:
 
 
 class Profile:
-    """Bytes that a graph has in memory while it runs, from its order and from which values are written at all."""
+    """Bytes that a graph has in memory while it runs, from its order and from which values are
+    written at all.
+    """
 
     def __init__(self, graph: fx.Graph, owns_inputs: bool) -> None:
         self.nodes = list(graph.nodes)
         self.sizes: dict[int, int] = {}
         self.inputs: set[int] = set()
-        self.owned: set[int] = set()  # of the inputs those that nobody else holds: parameters are not
+        self.owned: set[int] = (
+            set()
+        )  # of the inputs those that nobody else holds: parameters are not
         returned: set[int] = set()
         for node in self.nodes:
             storage = _storage(node)
             if node.op == "placeholder" and storage is not None:
                 self.inputs.add(storage)
-                self.owned |= {storage} if owns_inputs and not node.name.startswith("primals") else set()
+                self.owned |= (
+                    {storage} if owns_inputs and not node.name.startswith("primals") else set()
+                )
                 self._written(node)
             elif node.op == "output":
                 returned = {s for n in node.all_input_nodes if (s := _storage(n)) is not None}
                 for source in node.all_input_nodes:
                     self._written(source)
             elif _is_library(node):
-                for written in [*node.all_input_nodes, *([node] if storage is not None else node.users)]:
+                for written in [
+                    *node.all_input_nodes,
+                    *([node] if storage is not None else node.users),
+                ]:
                     self._written(written)
-            elif _name(node) in ("sum", "mean"):  # small, and made at once, so that what they read can go
+            elif _name(node) in (
+                "sum",
+                "mean",
+            ):  # small, and made at once, so that what they read can go
                 self._written(node)
         self.peak = self._walk(returned)
 
@@ -119,7 +135,11 @@ class Profile:
             live += sum(self.sizes[s] for s, at in first.items() if at == step)
             peak = max(peak, live + extra.get(step, 0))
             for storage, at in last.items():
-                if at == step and storage not in returned and (storage not in self.inputs or storage in self.owned):
+                if (
+                    at == step
+                    and storage not in returned
+                    and (storage not in self.inputs or storage in self.owned)
+                ):
                     live -= self.sizes[storage]
         return peak
 
@@ -138,11 +158,15 @@ class _TracedNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         x, scale = ctx.saved_tensors
         grad, normal = grads[0].float(), x.float() * scale
-        return ((grad - normal / x.size(-1) * (normal * grad).sum(-1, keepdim=True)) * scale).to(x.dtype)
+        return ((grad - normal / x.size(-1) * (normal * grad).sum(-1, keepdim=True)) * scale).to(
+            x.dtype
+        )
 
 
 def compiled_hidden(model: GPT, tally: Tally) -> Callable[[Tensor], Tensor]:
-    """`model.hidden` compiled up to its kernels; the memory that these would have is told to `tally`."""
+    """`model.hidden` compiled up to its kernels; the memory that these would have is told to
+    `tally`.
+    """
 
     def run_with(module: fx.GraphModule, owns_inputs: bool) -> Callable[[list[Any]], Any]:
         profile = Profile(module.graph, owns_inputs)

@@ -2,7 +2,8 @@
 
     python -m bench.tables          writes the pages; a table whose file is missing says so
 
-Tables stand between `<!-- table: name -->` and `<!-- end -->`; the commands above each table write its files.
+Tables stand between `<!-- table: name -->` and `<!-- end -->`; the commands above each table write
+its files.
 """
 
 from __future__ import annotations
@@ -48,7 +49,14 @@ def one_stream() -> str:
             theirs = f"{peer}: {shown(result.get('peer_tokens_per_s'))}"
             share = shown(mbu.get((depth, own)), "{:.0%}")
             rows.append(
-                [name, shown(result.get("ours_tokens_per_s")), theirs, ratio, share, f"{GOALS[name]}, ratio 0.9"]
+                [
+                    name,
+                    shown(result.get("ours_tokens_per_s")),
+                    theirs,
+                    ratio,
+                    share,
+                    f"{GOALS[name]}, ratio 0.9",
+                ]
             )
     return table(head, rows)
 
@@ -61,13 +69,20 @@ def together() -> str:
 
     turns = found.get("turns")
     ms = f", {turns['with_s'] * 1e3:.0f} against {turns['without_s'] * 1e3:.0f} ms" if turns else ""
-    eight, sixteen = "8 samples of one prompt, tokens/s together", "16 streams against one after another"
+    eight, sixteen = (
+        "8 samples of one prompt, tokens/s together",
+        "16 streams against one after another",
+    )
     rows = [
         [f"{eight}, prompt included", value("samples", "tokens_per_s", "{:.0f}"), "400"],
         ["the same, while decoding", value("samples", "decoding", "{:.0f}"), ""],
         [f"{sixteen}, prompts included", value("streams", "ratio", "{:.1f} times"), "6 times"],
         ["the same, while decoding", value("streams", "decoding_ratio", "{:.1f} times"), ""],
-        ["first token of turn 10, reuse against none", value("turns", "ratio", "{:.2f}") + ms, "under 0.25"],
+        [
+            "first token of turn 10, reuse against none",
+            value("turns", "ratio", "{:.2f}") + ms,
+            "under 0.25",
+        ],
     ]
     return table(["d12 bf16", "measured", "goal"], rows)
 
@@ -77,7 +92,14 @@ def quality() -> str:
     rows = []
     for kind in ("fp32", "bf16", "int8"):
         against = f"{found[kind] / found['fp32'] - 1:+.3%}" if found else ""
-        rows.append([kind, shown(found.get(kind), "{:.4f}"), against, "at most +0.2%" if kind == "int8" else ""])
+        rows.append(
+            [
+                kind,
+                shown(found.get(kind), "{:.4f}"),
+                against,
+                "at most +0.2%" if kind == "int8" else "",
+            ]
+        )
     return table(["weights", "bits per byte", "against fp32", "goal"], rows)
 
 
@@ -86,7 +108,8 @@ def curve() -> str:
     rows = []
     for level in read("serve_d12").get("levels", ()):
         pairs = [
-            f"{shown(level[name]['p50'] * 1e3, '{:.0f}')} / {shown(level[name]['p99'] * 1e3, '{:.0f}')}"
+            f"{shown(level[name]['p50'] * 1e3, '{:.0f}')} / "
+            f"{shown(level[name]['p99'] * 1e3, '{:.0f}')}"
             for name in ("first_token_s", "between_tokens_s")
         ]
         rows.append([str(level["clients"]), shown(level["tokens_per_s"]), *pairs])
@@ -101,12 +124,17 @@ def load() -> str:
     rows += [["tokens/s", shown(found["tokens_per_s"])]]
     rows += [["growth of memory from the second third on", f"{found['memory_mb']['growth']} MB"]]
     rows += [[name, "yes" if held else "**no**"] for name, held in found["checks"].items()]
-    return table([f"{found['settings']['clients']} clients, {found['settings']['seconds']:.0f} s", ""], rows)
+    return table(
+        [f"{found['settings']['clients']} clients, {found['settings']['seconds']:.0f} s", ""], rows
+    )
 
 
 def gpu() -> str:
     head = ["d20 bf16", "CUDA graphs: tokens/s", "MBU", "fused first", "MBU", "without graphs"]
-    ways = [{r["streams"]: r for r in read(f"gpu_d20{way}").get("results", ())} for way in ("", "_compiled", "_plain")]
+    ways = [
+        {r["streams"]: r for r in read(f"gpu_d20{way}").get("results", ())}
+        for way in ("", "_compiled", "_plain")
+    ]
     rows = []
     for streams in (1, 8, 32, 128):
         graphs, fused, plain = (way.get(streams, {}) for way in ways)
@@ -122,7 +150,8 @@ def rl_gain() -> str:
         scores = result if name == "before" else result.get("after")
         if scores:
             cells = [
-                f"{s['score']:.3f} [{s['low']:.3f}, {s['high']:.3f}]" for s in map(scores.get, ("greedy", "sampled"))
+                f"{s['score']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
+                for s in map(scores.get, ("greedy", "sampled"))
             ]
             rows.append([name, *cells, f"{result['wall_s']:.0f} s" if "wall_s" in result else ""])
     return table(["", "right, greedy", "right, sampled", "took"], rows or [[UNKNOWN, "", "", ""]])

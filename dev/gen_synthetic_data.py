@@ -1,4 +1,5 @@
-"""Make identity conversations for SFT: `python dev/gen_synthetic_data.py -n 1000 --persona my.yaml`.
+"""Make identity conversations for SFT: `python dev/gen_synthetic_data.py -n 1000 --persona
+my.yaml`.
 
 Without an endpoint they come from templates, offline. With one, a language model writes them:
 
@@ -13,7 +14,9 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
+    sys.path.insert(
+        0, str(Path(__file__).resolve().parents[1])
+    )  # works from a checkout that is not installed
     from nanochat.config import parse
     from nanochat.dataset.synthetic import SyntheticConfig, generate
     from nanochat.runtime.errors import lines

@@ -1,6 +1,8 @@
-"""Rotary positions, and causal attention behind one function with a plain reference implementation beside the fast one.
+"""Rotary positions, and causal attention behind one function with a plain reference implementation
+beside the fast one.
 
-Shape legend: B batch, T query positions, S key positions, H query heads, G key/value heads (G divides H), D head dim.
+Shape legend: B batch, T query positions, S key positions, H query heads, G key/value heads (G
+divides H), D head dim.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Cache(Protocol):
 def rotary_tables(
     base: float, head_dim: int, n_positions: int, device: torch.device, exact: bool
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin (n_positions, D/2), fp32; rounded to bf16 unless `exact`, as the classic generation was trained."""
+    """cos and sin (n_positions, D/2), fp32; rounded to bf16 unless `exact`, as the classic
+    generation was trained.
+    """
     channel = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
     position = torch.arange(n_positions, dtype=torch.float32, device=device)
     angles = torch.outer(position, base ** (-channel / head_dim))
@@ -44,7 +48,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def causal_mask(n_queries: int, n_keys: int, window: int, device: torch.device) -> Tensor:
     """(T, S) bool: may query t look at key s? The queries are the last T of S positions.
 
-    `window` is the number of tokens to the left that stay visible besides the token itself; negative means all.
+    `window` is the number of tokens to the left that stay visible besides the token itself;
+    negative means all.
     """
     query = torch.arange(n_keys - n_queries, n_keys, device=device)[:, None]
     key = torch.arange(n_keys, device=device)[None, :]
@@ -55,12 +60,18 @@ def causal_mask(n_queries: int, n_keys: int, window: int, device: torch.device) 
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, window: int = -1, mask: Tensor | None = None, backend: Backend = "sdpa"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int = -1,
+    mask: Tensor | None = None,
+    backend: Backend = "sdpa",
 ) -> Tensor:
     """Attention of q (B, T, H, D) over k, v (B, S, G, D) -> (B, T, H, D), scaled by 1/sqrt(D).
 
-    Without `mask` it is causal, the queries being the last T of the S positions, limited to `window` tokens to the left
-    (negative: unlimited). `mask`, broadcastable to (B, 1, T, S), True where a key is visible, replaces both.
+    Without `mask` it is causal, the queries being the last T of the S positions, limited to
+    `window` tokens to the left (negative: unlimited). `mask`, broadcastable to (B, 1, T, S), True
+    where a key is visible, replaces both.
     """
     if backend == "reference":
         return _reference(q, k, v, window, mask)

@@ -1,8 +1,9 @@
-"""Save, find, verify and load checkpoints. A step exists only when its `meta_*.json`, written last, names its files.
+"""Save, find, verify and load checkpoints. A step exists only when its `meta_*.json`, written last,
+names its files.
 
-`<base>/<source>_checkpoints/<tag>/` holds `model_000123.pt` (a state dict that loads with weights_only), optional
-`optim_000123*.pt`, `meta_000123.json` with the SHA-256 of both, and `tokenizer/`, so that the folder is all one needs.
-Public checkpoints of either generation load too.
+`<base>/<source>_checkpoints/<tag>/` holds `model_000123.pt` (a state dict that loads with
+weights_only), optional `optim_000123*.pt`, `meta_000123.json` with the SHA-256 of both, and
+`tokenizer/`, so that the folder is all one needs. Public checkpoints of either generation load too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ COMMANDS = {
 
 
 def checkpoint_dir(source: str, tag: str) -> Path:
-    """Where checkpoints of a stage (base | mid | sft | rl) and tag live. Raises ValueError for an unknown stage."""
+    """Where checkpoints of a stage (base | mid | sft | rl) and tag live. Raises ValueError for an
+    unknown stage.
+    """
     if source not in FOLDERS:
         raise ValueError(f"source={source}: unknown stage; use one of {', '.join(FOLDERS)}")
     if not re.fullmatch(r"[\w.-]+", tag) or tag.startswith("."):
@@ -74,13 +77,20 @@ def save_checkpoint(
 
 
 def write_meta(directory: Path, step: int, meta: dict[str, Any]) -> None:
-    """Write (or replace) the meta file of a step, whole or not at all. A score that is not finite becomes null."""
-    atomic_write(directory / f"meta_{step:06d}.json", json.dumps(plain(meta), indent=1, allow_nan=False) + "\n")
+    """Write (or replace) the meta file of a step, whole or not at all. A score that is not finite
+    becomes null.
+    """
+    atomic_write(
+        directory / f"meta_{step:06d}.json",
+        json.dumps(plain(meta), indent=1, allow_nan=False) + "\n",
+    )
     sync_directory(directory)
 
 
 def complete_steps(directory: str | Path) -> list[int]:
-    """Steps in `directory`, ascending, whose meta file can be read and whose files all have the recorded size."""
+    """Steps in `directory`, ascending, whose meta file can be read and whose files all have the
+    recorded size.
+    """
     found = []
     for path in Path(directory).glob("meta_*.json"):
         match = re.fullmatch(r"meta_(\d+)\.json", path.name)
@@ -90,7 +100,9 @@ def complete_steps(directory: str | Path) -> list[int]:
 
 
 def incomplete(directory: Path, step: int) -> str | None:
-    """What is missing for `step` to be loadable, or None. Sizes are compared, hashes only on loading."""
+    """What is missing for `step` to be loadable, or None. Sizes are compared, hashes only on
+    loading.
+    """
     try:
         meta = read_meta(directory, step)
     except ValueError as error:
@@ -111,9 +123,13 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such step; complete steps here: {complete_steps(directory) or 'none'}") from None
+        raise ValueError(
+            f"{path}: no such step; complete steps here: {complete_steps(directory) or 'none'}"
+        ) from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not readable ({error}); delete the step's files or use another step") from None
+        raise ValueError(
+            f"{path}: not readable ({error}); delete the step's files or use another step"
+        ) from None
     if not isinstance(meta, dict) or not isinstance(meta.get("model_config"), dict):
         raise ValueError(f"{path}: has no model_config; it is not a checkpoint of this project")
     return meta
@@ -128,7 +144,9 @@ def remove_step(directory: Path, step: int) -> None:
 
 
 def remove_leftovers(directory: Path) -> list[str]:
-    """Delete what a killed save left: temporary files, and tensors that no meta file names. Returns their names."""
+    """Delete what a killed save left: temporary files, and tensors that no meta file names. Returns
+    their names.
+    """
     stale = [*directory.glob(".*.pt.partial"), *directory.glob(".meta_*.json.*")]
     for path in (*directory.glob("model_*.pt"), *directory.glob("optim_*.pt")):
         match = re.match(r"(?:model|optim)_(\d+)", path.name)
@@ -140,12 +158,16 @@ def remove_leftovers(directory: Path) -> list[str]:
 
 
 def prune(directory: Path, keep: int) -> None:
-    """Keep the `keep` newest complete steps and the one with the lowest `val_bpb`; delete the other complete steps."""
+    """Keep the `keep` newest complete steps and the one with the lowest `val_bpb`; delete the other
+    complete steps.
+    """
     steps = complete_steps(directory)
     if len(steps) <= keep:
         return
     scores = {step: read_meta(directory, step).get("val_bpb") for step in steps}
-    best = min(((score, step) for step, score in scores.items() if score is not None), default=(None, None))[1]
+    best = min(
+        ((score, step) for step, score in scores.items() if score is not None), default=(None, None)
+    )[1]
     for step in steps[: len(steps) - keep]:
         if step != best:
             remove_step(directory, step)
@@ -154,7 +176,8 @@ def prune(directory: Path, keep: int) -> None:
 def load_checkpoint(
     directory: str | Path, step: int, device: torch.device | str, load_optimizer: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
-    """(model state, optimizer state or None, meta) of a step, its files checked against their SHA-256.
+    """(model state, optimizer state or None, meta) of a step, its files checked against their
+    SHA-256.
 
     Raises ValueError naming the file when one is missing, damaged or not a checkpoint.
     """
@@ -169,8 +192,11 @@ def load_checkpoint(
     return model, optimizer, meta
 
 
-def find_checkpoint(source: str, model_tag: str | None = None, step: int | None = None) -> tuple[Path, int, str]:
-    """(directory, step, why) for a stage: the asked one, else the largest depth and the newest complete step.
+def find_checkpoint(
+    source: str, model_tag: str | None = None, step: int | None = None
+) -> tuple[Path, int, str]:
+    """(directory, step, why) for a stage: the asked one, else the largest depth and the newest
+    complete step.
 
     Raises ValueError saying what there is, and the command that makes a first one.
     """
@@ -182,7 +208,10 @@ def find_checkpoint(source: str, model_tag: str | None = None, step: int | None 
     if model_tag is None:
         model_tag, why = _choose_tag(root, usable)
     elif model_tag not in usable:
-        raise ValueError(f"model_tag={model_tag}: no {source} checkpoint of that name; there are: {', '.join(usable)}")
+        raise ValueError(
+            f"model_tag={model_tag}: no {source} checkpoint of that name; there are: "
+            f"{', '.join(usable)}"
+        )
     else:
         why = "as asked"
     steps = usable[model_tag]
@@ -190,7 +219,9 @@ def find_checkpoint(source: str, model_tag: str | None = None, step: int | None 
         return root / model_tag, steps[-1], f"{why}; newest complete step"
     if step not in steps:
         reason = incomplete(root / model_tag, step)
-        raise ValueError(f"step={step}: not usable ({reason}); complete steps of {model_tag}: {steps}")
+        raise ValueError(
+            f"step={step}: not usable ({reason}); complete steps of {model_tag}: {steps}"
+        )
     return root / model_tag, step, why
 
 
@@ -199,12 +230,16 @@ def _choose_tag(root: Path, usable: dict[str, list[int]]) -> tuple[str, str]:
     if depths:
         tag = max(depths, key=lambda tag: depths[tag])
         return tag, "the only one" if len(usable) == 1 else f"largest depth of {', '.join(usable)}"
-    tag = max(usable, key=lambda tag: (root / tag / f"meta_{usable[tag][-1]:06d}.json").stat().st_mtime)
+    tag = max(
+        usable, key=lambda tag: (root / tag / f"meta_{usable[tag][-1]:06d}.json").stat().st_mtime
+    )
     return tag, f"the newest of {', '.join(usable)}"
 
 
 def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "checkpoint") -> GPT:
-    """A model on the state's device holding its tensors. Raises ValueError when they do not fit `model_config`."""
+    """A model on the state's device holding its tensors. Raises ValueError when they do not fit
+    `model_config`.
+    """
     config = GPTConfig.from_dict(meta["model_config"])
     with torch.device("meta"):
         model = GPT(config)
@@ -212,7 +247,11 @@ def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "check
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = [f"{name} (missing)" for name in wanted if name not in given]
     wrong += [f"{name} (unknown)" for name in given if name not in wanted]
-    wrong += [f"{n} {given[n]} instead of {wanted[n]}" for n in wanted if n in given and given[n] != wanted[n]]
+    wrong += [
+        f"{n} {given[n]} instead of {wanted[n]}"
+        for n in wanted
+        if n in given and given[n] != wanted[n]
+    ]
     if wrong:
         shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ValueError(f"{where}: the tensors do not fit its model_config: {shown}")
@@ -221,22 +260,29 @@ def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "check
 
 
 def with_context(config: GPTConfig, n_tokens: int) -> GPTConfig:
-    """The same model with another context. Windows stay as wide as they were learned: within the old context the model
-    computes what it did."""
+    """The same model with another context. Windows stay as wide as they were learned: within the
+    old context the model computes what it did.
+    """
     short = [layer for layer in range(config.n_layer) if config.window(layer) >= 0]
-    return replace(config, sequence_len=n_tokens, window_tokens=config.window(short[0]) if short else None)
+    return replace(
+        config, sequence_len=n_tokens, window_tokens=config.window(short[0]) if short else None
+    )
 
 
 def load_tokenizer(directory: Path, meta: dict[str, Any]) -> Tokenizer:
-    """The checkpoint's own tokenizer, else the base directory's. Raises ValueError when it is not the model's."""
+    """The checkpoint's own tokenizer, else the base directory's. Raises ValueError when it is not
+    the model's.
+    """
     own = directory / "tokenizer"
     place = own if own.is_dir() else base_dir() / "tokenizer"
     tokenizer = Tokenizer.load(place)
     vocab_size, identity = meta["model_config"]["vocab_size"], meta.get("tokenizer")
     if tokenizer.get_vocab_size() != vocab_size or (identity and tokenizer.identity() != identity):
         raise ValueError(
-            f"{place}: vocabulary mismatch: this tokenizer ({tokenizer.get_vocab_size()} tokens) is not the one that "
-            f"{directory.name} was trained with ({vocab_size} tokens); restore that tokenizer or retrain the model"
+            f"{place}: vocabulary mismatch: this tokenizer ({tokenizer.get_vocab_size()} tokens) "
+            "is not the one that "
+            f"{directory.name} was trained with ({vocab_size} tokens); restore that tokenizer or "
+            "retrain the model"
         )
     return tokenizer
 
@@ -251,8 +297,9 @@ def load_model(
 ) -> tuple[GPT, Tokenizer, dict[str, Any]]:
     """(model, tokenizer, meta) of a stage's checkpoint; prints which one and why.
 
-    `phase` "eval": weights in the device's compute type, gradients off. "train": weights in fp32. `context_tokens`:
-    where the model's context is shorter, the model and the `model_config` of its meta get this one.
+    `phase` "eval": weights in the device's compute type, gradients off. "train": weights in fp32.
+    `context_tokens`: where the model's context is shorter, the model and the `model_config` of its
+    meta get this one.
     """
     assert phase in ("eval", "train"), phase
     directory, step, why = find_checkpoint(source, model_tag, step)
@@ -262,11 +309,18 @@ def load_model(
     config = GPTConfig.from_dict(meta["model_config"])
     if context_tokens is not None and context_tokens > config.sequence_len:
         if rank() == "0":
-            print(f"its context grows from {config.sequence_len} to {context_tokens} tokens", flush=True)
+            print(
+                f"its context grows from {config.sequence_len} to {context_tokens} tokens",
+                flush=True,
+            )
         meta = {**meta, "model_config": with_context(config, context_tokens).to_dict()}
     model = build_model(state, meta, where=f"{directory / f'model_{step:06d}.pt'}")
     dtype = pick_dtype(device)
     model.float() if phase == "train" else model.to(dtype).requires_grad_(False)
     model.compute_dtype = dtype
     model.train(phase == "train")
-    return model, load_tokenizer(directory, meta), {**meta, "directory": str(directory), "source": source}
+    return (
+        model,
+        load_tokenizer(directory, meta),
+        {**meta, "directory": str(directory), "source": source},
+    )

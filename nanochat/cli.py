@@ -1,6 +1,8 @@
-"""`nanochat <command>`: words -> config -> one call. `python -m scripts.base_train` and friends end here too.
+"""`nanochat <command>`: words -> config -> one call. `python -m scripts.base_train` and friends end
+here too.
 
-A command's code is imported only when it is asked for, so `nanochat --help` is quick and needs no torch.
+A command's code is imported only when it is asked for, so `nanochat --help` is quick and needs no
+torch.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ def usage() -> str:
     rows = "\n".join(f"  {name:11} {command.about}" for name, command in COMMANDS.items())
     return (
         "usage: nanochat COMMAND [--flag value ...]\n\n"
-        "From raw text to a chat model. `nanochat COMMAND --help` lists a command's flags; the whole pipeline on this\n"
+        "From raw text to a chat model. `nanochat COMMAND --help` lists a command's flags; the "
+        "whole pipeline on this\n"
         "machine is `bash speedrun.sh` or `nanochat recipe run cpu`.\n\n"
         f"commands:\n{rows}\n"
     )

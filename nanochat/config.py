@@ -1,9 +1,10 @@
-"""Typed configuration: dataclass defaults < `--config file.yaml` < command line; every problem reported at once.
+"""Typed configuration: dataclass defaults < `--config file.yaml` < command line; every problem
+reported at once.
 
-A stage's settings are one dataclass. `parse` fills it, `dump` writes it back as YAML that `parse --config` reads to
-an equal value. A dataclass may define `problems() -> list[str]` for checks that span fields. Flags are accepted with
-dashes or underscores, as `--flag value` or `--flag=value`; booleans as `--fp8`, `--fp8=True`, `--fp8 False` or
-`--no-fp8`.
+A stage's settings are one dataclass. `parse` fills it, `dump` writes it back as YAML that `parse
+--config` reads to an equal value. A dataclass may define `problems() -> list[str]` for checks that
+span fields. Flags are accepted with dashes or underscores, as `--flag value` or `--flag=value`;
+booleans as `--fp8`, `--fp8=True`, `--fp8 False` or `--no-fp8`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class Reader:
     def __init__(self, fields: list[Field]):
         self.fields = fields
         self.flags = {n: f for f in fields if not f.positional for n in (f.flag, *f.aliases)}
-        self.negated = {"--no-" + f.flag[2:]: f for f in fields if not f.positional and bool in options_of(f.type)}
+        self.negated = {
+            "--no-" + f.flag[2:]: f
+            for f in fields
+            if not f.positional and bool in options_of(f.type)
+        }
         self.words: dict[str, list[str]] = {}
         self.config_file: str | None = None
         self.problems: list[str] = []
@@ -80,10 +85,16 @@ class Reader:
                     free.pop(0)
             elif word.startswith("-"):
                 if not equals and words and not self.is_flag(words[0]) and not free:
-                    value = words.pop(0)  # the unknown flag's value, so that it is not reported a second time
+                    value = words.pop(
+                        0
+                    )  # the unknown flag's value, so that it is not reported a second time
                 self.problems.append(f"{word}: unknown flag{nearest(name, list(self.flags))}")
             else:
-                guess = f"; write --{word}" if equals and self.spelling("--" + name) in self.flags else "; see --help"
+                guess = (
+                    f"; write --{word}"
+                    if equals and self.spelling("--" + name) in self.flags
+                    else "; see --help"
+                )
                 self.problems.append(f"{word}: unexpected word{guess}")
 
     def take(self, field: Field, word: str, value: str | None, words: list[str]) -> None:
@@ -111,9 +122,14 @@ def read_file(path: str, fields: list[Field]) -> tuple[dict[str, Any], list[str]
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        return {}, [f"--config={path}: cannot be read ({error.strerror}); give an existing YAML file"]
+        return {}, [
+            f"--config={path}: cannot be read ({error.strerror}); give an existing YAML file"
+        ]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return {}, [f"--config={path}: not valid YAML ({str(error).splitlines()[0]}); write one `key: value` a line"]
+        return {}, [
+            f"--config={path}: not valid YAML ({str(error).splitlines()[0]}); write one `key: "
+            "value` a line"
+        ]
     if data is None:
         return {}, []
     if not isinstance(data, dict):
@@ -122,7 +138,9 @@ def read_file(path: str, fields: list[Field]) -> tuple[dict[str, Any], list[str]
     for key, value in data.items():
         name = str(key).replace("-", "_")
         if name not in by_name:
-            problems.append(f"{path}: {key}={value}: unknown setting{nearest(name, list(by_name), prefix='')}")
+            problems.append(
+                f"{path}: {key}={value}: unknown setting{nearest(name, list(by_name), prefix='')}"
+            )
             continue
         try:
             values[name] = from_file_value(value, by_name[name].type)
@@ -132,11 +150,15 @@ def read_file(path: str, fields: list[Field]) -> tuple[dict[str, Any], list[str]
 
 
 def collect(cls: type[T], argv: Sequence[str]) -> tuple[T | None, list[str]]:
-    """Build a config from words and report what is wrong: (config or None, problems). Writes nothing, never exits."""
+    """Build a config from words and report what is wrong: (config or None, problems). Writes
+    nothing, never exits.
+    """
     fields = fields_of(cls)
     reader = Reader(fields)
     reader.read(argv)
-    values, problems = read_file(reader.config_file, fields) if reader.config_file is not None else ({}, [])
+    values, problems = (
+        read_file(reader.config_file, fields) if reader.config_file is not None else ({}, [])
+    )
     problems += reader.problems
     for field in fields:
         if field.name in reader.words:
@@ -156,7 +178,9 @@ def collect(cls: type[T], argv: Sequence[str]) -> tuple[T | None, list[str]]:
 
 
 def validate(config: Any) -> None:
-    """Check a config made in Python: the type of every field, then its `problems()`. Raises ValueError with all."""
+    """Check a config made in Python: the type of every field, then its `problems()`. Raises
+    ValueError with all.
+    """
     problems = [
         f"{f.flag}={getattr(config, f.name)!r}: expected {type_name(f.type)}{example(f)}"
         for f in fields_of(type(config))
@@ -168,12 +192,16 @@ def validate(config: Any) -> None:
 
 
 def parse(cls: type[T], argv: Sequence[str] | None = None, prog: str | None = None) -> T:
-    """Config from `argv` (default: the process's). On problems prints one line each to stderr and exits with code 2."""
+    """Config from `argv` (default: the process's). On problems prints one line each to stderr and
+    exits with code 2.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["--"]:  # torchrun -m scripts.base_train -- --depth=20
         argv = argv[1:]
     if "-h" in argv or "--help" in argv:
-        about = (cls.__doc__ or "") + "\n\n--config FILE.yaml reads settings from a file; the command line wins."
+        about = (
+            cls.__doc__ or ""
+        ) + "\n\n--config FILE.yaml reads settings from a file; the command line wins."
         tyro.cli(cls, args=["--help"], prog=prog, description=about)
     config, problems = collect(cls, argv)
     if problems or config is None:

@@ -48,7 +48,9 @@ def optional(annotation: Any) -> bool:
 
 
 def fields_of(cls: type) -> list[Field]:
-    """The fields of a config dataclass, in order, with aliases and positional marks read from `Annotated`."""
+    """The fields of a config dataclass, in order, with aliases and positional marks read from
+    `Annotated`.
+    """
     hints = typing.get_type_hints(cls, include_extras=True)
     found = []
     for f in dataclasses.fields(cls):
@@ -73,13 +75,21 @@ def type_name(annotation: Any) -> str:
         elif typing.get_origin(t) in (list, tuple, set):
             names.append("a list of " + type_name(typing.get_args(t)[0]))
         else:
-            known = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
+            known = {
+                int: "a whole number",
+                float: "a number",
+                bool: "True or False",
+                str: "text",
+                Path: "a path",
+            }
             names.append(known.get(t, getattr(t, "__name__", str(t))))
     return " or ".join(names + (["None"] if optional(annotation) else []))
 
 
 def matches(value: Any, annotation: Any) -> bool:
-    """True when `value` is already of the annotated type (a whole number counts as float, True never as int)."""
+    """True when `value` is already of the annotated type (a whole number counts as float, True
+    never as int).
+    """
     if value is None:
         return optional(annotation)
     for t in options_of(annotation):
@@ -91,9 +101,15 @@ def matches(value: Any, annotation: Any) -> bool:
         elif origin in (list, set) or (origin is tuple and args[-1:] == (Ellipsis,)):
             ok = isinstance(value, origin) and all(matches(v, args[0]) for v in value)
         elif origin is tuple:
-            ok = isinstance(value, tuple) and len(value) == len(args) and all(map(matches, value, args))
+            ok = (
+                isinstance(value, tuple)
+                and len(value) == len(args)
+                and all(map(matches, value, args))
+            )
         elif origin is dict:
-            ok = isinstance(value, dict) and all(matches(k, args[0]) and matches(v, args[1]) for k, v in value.items())
+            ok = isinstance(value, dict) and all(
+                matches(k, args[0]) and matches(v, args[1]) for k, v in value.items()
+            )
         elif isinstance(value, bool):
             ok = t is bool
         else:
@@ -104,12 +120,21 @@ def matches(value: Any, annotation: Any) -> bool:
 
 
 def convert(words: Sequence[str], annotation: Any) -> Any:
-    """Command-line words as a value of the annotated type, through tyro. Raises ValueError with what was expected."""
+    """Command-line words as a value of the annotated type, through tyro. Raises ValueError with
+    what was expected.
+    """
     kinds = options_of(annotation)
-    if len(words) == 1 and kinds in ([str], [Path]) and not (words[0] == "None" and optional(annotation)):
+    if (
+        len(words) == 1
+        and kinds in ([str], [Path])
+        and not (words[0] == "None" and optional(annotation))
+    ):
         return kinds[0](words[0])  # taken as written, also when it begins with a dash
     if kinds == [bool]:
-        words = [{**dict.fromkeys(TRUE, "True"), **dict.fromkeys(FALSE, "False")}.get(w.lower(), w) for w in words]
+        words = [
+            {**dict.fromkeys(TRUE, "True"), **dict.fromkeys(FALSE, "False")}.get(w.lower(), w)
+            for w in words
+        ]
     if kinds == [int]:
         words = [w.replace("_", "") for w in words]
     silent = io.StringIO()
@@ -121,7 +146,9 @@ def convert(words: Sequence[str], annotation: Any) -> Any:
 
 
 def from_file_value(value: Any, annotation: Any) -> Any:
-    """A YAML value as the annotated type: lists become tuples, `1e-3` (text in YAML) a number. Raises ValueError."""
+    """A YAML value as the annotated type: lists become tuples, `1e-3` (text in YAML) a number.
+    Raises ValueError.
+    """
     if value is not None and float in options_of(annotation) and type(value) is int:
         return value if int in options_of(annotation) else float(value)
     for t in options_of(annotation):
@@ -144,4 +171,8 @@ def example(field: Field) -> str:
         or isinstance(field.default, (list, tuple, dict, set))
     ):
         return ""
-    return f"; use e.g. {field.flag} {field.default}" if not field.positional else f"; e.g. {field.default}"
+    return (
+        f"; use e.g. {field.flag} {field.default}"
+        if not field.positional
+        else f"; e.g. {field.default}"
+    )

@@ -1,8 +1,9 @@
 """Matrix products of the blocks in fp8, on chips that have the units (Ada, Hopper and newer).
 
-Each operand is scaled by its own largest value, one scale a tensor, found anew at every product (arXiv 2209.05433):
-activations and weights in E4M3 (to 448), gradients, which need the range, in E5M2 (to 57,344). Weights stay fp32.
-Without gradients (evaluation, sampling) and for shapes the units do not take, products run in the compute type.
+Each operand is scaled by its own largest value, one scale a tensor, found anew at every product
+(arXiv 2209.05433): activations and weights in E4M3 (to 448), gradients, which need the range, in
+E5M2 (to 57,344). Weights stay fp32. Without gradients (evaluation, sampling) and for shapes the
+units do not take, products run in the compute type.
 
 Shape legend: N tokens, I inputs, O outputs.
 """
@@ -27,9 +28,15 @@ def quantize(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return (x.float() / scale).clamp(-LARGEST[dtype], LARGEST[dtype]).to(dtype).contiguous(), scale
 
 
-def product(a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, dtype: torch.dtype, fast: bool) -> Tensor:
-    """fp8 a (m, k) times b.t() for fp8 b (n, k), both contiguous -> (m, n) in `dtype`. `fast`: sums in fewer bits."""
-    return torch._scaled_mm(a, b.t(), scale_a=a_scale, scale_b=b_scale, out_dtype=dtype, use_fast_accum=fast)
+def product(
+    a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, dtype: torch.dtype, fast: bool
+) -> Tensor:
+    """fp8 a (m, k) times b.t() for fp8 b (n, k), both contiguous -> (m, n) in `dtype`. `fast`: sums
+    in fewer bits.
+    """
+    return torch._scaled_mm(
+        a, b.t(), scale_a=a_scale, scale_b=b_scale, out_dtype=dtype, use_fast_accum=fast
+    )
 
 
 class _Float8Product(torch.autograd.Function):
@@ -39,7 +46,9 @@ class _Float8Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         x8, x_scale = quantize(x, torch.float8_e4m3fn)
         weight8, weight_scale = quantize(weight, torch.float8_e4m3fn)
-        ctx.save_for_backward(x8, x_scale, weight8, weight_scale)  # half the memory of the compute type
+        ctx.save_for_backward(
+            x8, x_scale, weight8, weight_scale
+        )  # half the memory of the compute type
         ctx.dtypes = x.dtype, weight.dtype
         return product(x8, x_scale, weight8, weight_scale, x.dtype, fast=True)
 
@@ -48,9 +57,13 @@ class _Float8Product(torch.autograd.Function):
         x8, x_scale, weight8, weight_scale = ctx.saved_tensors
         dtype, weight_dtype = ctx.dtypes
         grad8, grad_scale = quantize(grads[0], torch.float8_e5m2)
-        grad_x = product(grad8, grad_scale, weight8.t().contiguous(), weight_scale, dtype, fast=False)
+        grad_x = product(
+            grad8, grad_scale, weight8.t().contiguous(), weight_scale, dtype, fast=False
+        )
         # Rows of both factors run over tokens here, so both are laid out anew.
-        grad_w = product(grad8.t().contiguous(), grad_scale, x8.t().contiguous(), x_scale, dtype, fast=False)
+        grad_w = product(
+            grad8.t().contiguous(), grad_scale, x8.t().contiguous(), x_scale, dtype, fast=False
+        )
         return grad_x, grad_w.to(weight_dtype)
 
 
@@ -69,12 +82,14 @@ def check_fp8(device: torch.device) -> None:
     """Raise ValueError where the device multiplies no fp8 matrices."""
     if device.type != "cuda":
         raise ValueError(
-            f"--fp8: not available on {device.type}; needs an H100 or another GPU with fp8, leave it out here"
+            f"--fp8: not available on {device.type}; needs an H100 or another GPU with fp8, "
+            "leave it out here"
         )
     if torch.cuda.get_device_capability(device) < (8, 9):
         name = torch.cuda.get_device_name(device)
         raise ValueError(
-            f"--fp8: not available on this {name}; needs an H100 or another GPU with fp8, leave it out here"
+            f"--fp8: not available on this {name}; needs an H100 or another GPU with fp8, leave "
+            "it out here"
         )
 
 
@@ -84,9 +99,13 @@ def use_fp8(model: GPT) -> int:
     for block in model.blocks:
         for part in (block.attn, block.mlp):
             for name, linear in list(part.named_children()):
-                if isinstance(linear, Linear) and not (linear.in_features % MULTIPLE or linear.out_features % MULTIPLE):
+                if isinstance(linear, Linear) and not (
+                    linear.in_features % MULTIPLE or linear.out_features % MULTIPLE
+                ):
                     fast = Float8Linear.__new__(Float8Linear)
-                    fast.__dict__ = linear.__dict__  # the same parameter object: optimizer groups stay true
+                    fast.__dict__ = (
+                        linear.__dict__
+                    )  # the same parameter object: optimizer groups stay true
                     setattr(part, name, fast)
                     switched += 1
     return switched

@@ -1,8 +1,9 @@
 """The model: a decoder-only transformer in two generations that load the public checkpoints.
 
-`classic` (rotary, QK-norm, ReLU^2, untied head, softcapped logits) and `modern` on top of it: sliding windows, value
-embeddings, learned residual mixing, smear and backout. Every extra is its own field of `GPTConfig`'s generation switch,
-so a checkpoint's `model_config` alone rebuilds the module.
+`classic` (rotary, QK-norm, ReLU^2, untied head, softcapped logits) and `modern` on top of it:
+sliding windows, value embeddings, learned residual mixing, smear and backout. Every extra is its
+own field of `GPTConfig`'s generation switch, so a checkpoint's `model_config` alone rebuilds the
+module.
 
 Shape legend: B batch, T positions, D model width, H query heads, G key/value heads, V vocabulary.
 """
@@ -48,17 +49,24 @@ class GPTConfig:
         ]
         if not problems:
             if self.n_embd % self.n_head or self.head_dim % 2:
-                problems.append(f"n_embd={self.n_embd}: must be n_head={self.n_head} times an even head dimension")
+                problems.append(
+                    f"n_embd={self.n_embd}: must be n_head={self.n_head} times an even head "
+                    "dimension"
+                )
             if self.n_head % self.n_kv_head:
                 problems.append(f"n_kv_head={self.n_kv_head}: must divide n_head={self.n_head}")
         if not self.window_pattern or set(self.window_pattern.upper()) - set("SL"):
-            problems.append(f"window_pattern={self.window_pattern!r}: use the letters S and L, e.g. SSSL")
+            problems.append(
+                f"window_pattern={self.window_pattern!r}: use the letters S and L, e.g. SSSL"
+            )
         if self.window_tokens is not None and self.window_tokens < 1:
             problems.append(f"window_tokens={self.window_tokens}: must be at least 1")
         if self.generation not in ("classic", "modern"):
             problems.append(f"generation={self.generation!r}: must be classic or modern")
         if self.generation == "modern" and self.n_embd < N_SMEAR_INPUTS:
-            problems.append(f"n_embd={self.n_embd}: must be at least {N_SMEAR_INPUTS}; use a larger --head-dim")
+            problems.append(
+                f"n_embd={self.n_embd}: must be at least {N_SMEAR_INPUTS}; use a larger --head-dim"
+            )
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -72,7 +80,9 @@ class GPTConfig:
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of the embedding and the head: the modern generation rounds up to 64 for the matrix units."""
+        """Rows of the embedding and the head: the modern generation rounds up to 64 for the matrix
+        units.
+        """
         return -(-self.vocab_size // 64) * 64 if self.generation == "modern" else self.vocab_size
 
     def window(self, layer: int) -> int:
@@ -91,7 +101,9 @@ class GPTConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GPTConfig:
-        """Read a checkpoint's `model_config`. Public files name no generation: only the modern one has windows."""
+        """Read a checkpoint's `model_config`. Public files name no generation: only the modern one
+        has windows.
+        """
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         known.setdefault("generation", "modern" if "window_pattern" in values else "classic")
         return cls(**known)
@@ -102,7 +114,9 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """No bias; the weight is kept in its own precision and follows the input's at the matrix product."""
+    """No bias; the weight is kept in its own precision and follows the input's at the matrix
+    product.
+    """
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -111,7 +125,7 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype))
 
 
-class Attention(nn.Module):
+class CausalSelfAttention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer, self.window = config, layer, config.window(layer)
@@ -119,10 +133,16 @@ class Attention(nn.Module):
         self.c_k = Linear(config.n_embd, config.kv_dim)
         self.c_v = Linear(config.n_embd, config.kv_dim)
         self.c_proj = Linear(config.n_embd, config.n_embd)
-        self.ve_gate = Linear(N_GATE_INPUTS, config.n_kv_head) if config.has_value_embedding(layer) else None
+        self.ve_gate = (
+            Linear(N_GATE_INPUTS, config.n_kv_head) if config.has_value_embedding(layer) else None
+        )
 
     def forward(
-        self, x: Tensor, value_embedding: Tensor | None, rotary: tuple[Tensor, Tensor], cache: Cache | None
+        self,
+        x: Tensor,
+        value_embedding: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        cache: Cache | None,
     ) -> Tensor:
         config, (n_batch, n_tokens, _) = self.config, x.shape
         q = self.c_q(x).view(n_batch, n_tokens, config.n_head, config.head_dim)
@@ -135,7 +155,11 @@ class Attention(nn.Module):
         q, k = rms_norm(rotate(q, *rotary)), rms_norm(rotate(k, *rotary))
         if config.generation == "modern":
             q, k = q * 1.2, k * 1.2
-        y = attend(q, k, v, self.window) if cache is None else cache.attend(self.layer, q, k, v, self.window)
+        y = (
+            attend(q, k, v, self.window)
+            if cache is None
+            else cache.attend(self.layer, q, k, v, self.window)
+        )
         return self.c_proj(y.reshape(n_batch, n_tokens, config.n_embd))
 
 
@@ -149,24 +173,32 @@ class MLP(nn.Module):
         return self.c_proj(F.relu(self.c_fc(x)).square())
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.attn = Attention(config, layer)
+        self.attn = CausalSelfAttention(config, layer)
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, value_embedding: Tensor | None, rotary: tuple[Tensor, Tensor], cache: Cache | None
+        self,
+        x: Tensor,
+        value_embedding: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        cache: Cache | None,
     ) -> Tensor:
         x = x + self.attn(rms_norm(x), value_embedding, rotary, cache)
         return x + self.mlp(rms_norm(x))
 
 
 class GPT(nn.Module):
-    """Token ids (B, T) -> logits (B, T, V). Activations run in `compute_dtype`, weights keep their own precision."""
+    """Token ids (B, T) -> logits (B, T, V). Activations run in `compute_dtype`, weights keep their
+    own precision.
+    """
 
     compute_dtype: torch.dtype | None
-    activation_checkpointing: bool  # keep only what enters a block; the backward pass computes the rest again
+    activation_checkpointing: (
+        bool  # keep only what enters a block; the backward pass computes the rest again
+    )
     lm_head: Linear
     value_embeds: nn.ModuleDict
     resid_lambdas: nn.Parameter
@@ -182,13 +214,18 @@ class GPT(nn.Module):
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
-                "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
+                "h": nn.ModuleList(
+                    TransformerBlock(config, layer) for layer in range(config.n_layer)
+                ),
             }
         )
         self.lm_head = Linear(config.n_embd, config.padded_vocab_size)
         if config.generation == "modern":
             layers = [layer for layer in range(config.n_layer) if config.has_value_embedding(layer)]
-            tables = {str(layer): nn.Embedding(config.padded_vocab_size, config.kv_dim) for layer in layers}
+            tables = {
+                str(layer): nn.Embedding(config.padded_vocab_size, config.kv_dim)
+                for layer in layers
+            }
             self.value_embeds = nn.ModuleDict(tables)
             self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
             self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
@@ -202,7 +239,7 @@ class GPT(nn.Module):
         return cast(nn.Embedding, self.transformer["wte"])
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[TransformerBlock]:
         return list(cast(nn.ModuleList, self.transformer["h"]))  # type: ignore[arg-type]
 
     def value_embedding(self, layer: int) -> nn.Embedding:
@@ -214,14 +251,18 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int = 42) -> None:
-        """Fresh weights, a function of the seed alone (facts per generation: embedding scale, zeroed projections)."""
+        """Fresh weights, a function of the seed alone (facts per generation: embedding scale,
+        zeroed projections).
+        """
         device = self.get_device()
         generator = torch.Generator(device=device).manual_seed(seed)
         modern, width = self.config.generation == "modern", self.config.n_embd
         uniform_bound = 3**0.5 * width**-0.5  # a uniform with standard deviation 1/sqrt(width)
 
         self.wte.weight.normal_(0.0, 0.8 if modern else 1.0, generator=generator)
-        self.lm_head.weight.normal_(0.0, 0.001, generator=generator) if modern else self.lm_head.weight.zero_()
+        self.lm_head.weight.normal_(
+            0.0, 0.001, generator=generator
+        ) if modern else self.lm_head.weight.zero_()
         for block in self.blocks:
             for linear in (block.attn.c_q, block.attn.c_k, block.attn.c_v, block.mlp.c_fc):
                 if modern:
@@ -229,7 +270,9 @@ class GPT(nn.Module):
                     linear.weight.uniform_(-bound, bound, generator=generator)
                 else:
                     fan_out, fan_in = linear.weight.shape
-                    linear.weight.normal_(0.0, min(1.0, (fan_out / fan_in) ** 0.5) / fan_in**0.5, generator=generator)
+                    linear.weight.normal_(
+                        0.0, min(1.0, (fan_out / fan_in) ** 0.5) / fan_in**0.5, generator=generator
+                    )
             block.attn.c_proj.weight.zero_()
             block.mlp.c_proj.weight.zero_()
             if block.attn.ve_gate is not None:
@@ -237,7 +280,9 @@ class GPT(nn.Module):
         if modern:
             depth = torch.linspace(0, 1, self.config.n_layer, device=device)
             for layer in map(int, self.value_embeds):
-                self.value_embedding(layer).weight.uniform_(-uniform_bound, uniform_bound, generator=generator)
+                self.value_embedding(layer).weight.uniform_(
+                    -uniform_bound, uniform_bound, generator=generator
+                )
             self.resid_lambdas.copy_(1.15 + (1.05 - 1.15) * depth)
             self.x0_lambdas.copy_(0.20 + (0.05 - 0.20) * depth)
             self.smear_gate.weight.uniform_(0.0, 0.02, generator=generator)
@@ -249,12 +294,20 @@ class GPT(nn.Module):
         if self._rotary is None or self._rotary[0].device != positions.device:
             config, exact = self.config, self.config.generation == "modern"
             base, n_positions = (100_000 if exact else 10_000), 10 * config.sequence_len
-            self._rotary = rotary_tables(base, config.head_dim, n_positions, positions.device, exact)
+            self._rotary = rotary_tables(
+                base, config.head_dim, n_positions, positions.device, exact
+            )
         cos, sin = self._rotary
         return cos[positions].unsqueeze(2).to(dtype), sin[positions].unsqueeze(2).to(dtype)
 
-    def hidden(self, input_ids: Tensor, cache: Cache | None = None, run: BlockCall = Block.__call__) -> Tensor:
-        """Token ids (B, T) -> final normalised activations (B, T, D). With a cache the ids continue its sequences.
+    def hidden(
+        self,
+        input_ids: Tensor,
+        cache: Cache | None = None,
+        run: BlockCall = TransformerBlock.__call__,
+    ) -> Tensor:
+        """Token ids (B, T) -> final normalised activations (B, T, D). With a cache the ids continue
+        its sequences.
 
         `run` calls a block with its arguments: the place where training puts a compiled call.
         """
@@ -285,9 +338,13 @@ class GPT(nn.Module):
         return rms_norm(x)
 
     def _smear(self, x: Tensor, cache: Cache | None) -> Tensor:
-        """Mix a gated share of the previous token's embedding into each token: bigrams before the first layer."""
+        """Mix a gated share of the previous token's embedding into each token: bigrams before the
+        first layer.
+        """
         previous = F.pad(x, (0, 0, 1, 0))[:, :-1] if cache is None else cache.previous(x)
-        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :N_SMEAR_INPUTS]))
+        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(
+            self.smear_gate(x[..., :N_SMEAR_INPUTS])
+        )
         return x + gate * previous
 
     def head(self, hidden: Tensor) -> Tensor:

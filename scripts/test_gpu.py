@@ -1,4 +1,6 @@
-"""Is this machine ready to train? `python scripts/test_gpu.py`; exit code 0 when torch can use a GPU."""
+"""Is this machine ready to train? `python scripts/test_gpu.py`; exit code 0 when torch can use a
+GPU.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +33,32 @@ def main() -> int:
     import torch
 
     rank = os.environ.get("SLURM_PROCID", os.environ.get("RANK", "0"))
-    print(f"process {rank} on {platform.node()}: Python {platform.python_version()}, torch {torch.__version__}")
+    print(
+        f"process {rank} on {platform.node()}: Python {platform.python_version()}, torch "
+        f"{torch.__version__}"
+    )
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip
-        why = "torch sees no GPU (is the driver there? did the job ask for GPUs?)" if built else "this is a CPU build"
+        why = (
+            "torch sees no GPU (is the driver there? did the job ask for GPUs?)"
+            if built
+            else "this is a CPU build"
+        )
         print(f"error: no GPU: {why}", file=sys.stderr)
         return 1
-    nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else "not there"
+    nccl = (
+        ".".join(map(str, torch.cuda.nccl.version()))
+        if torch.distributed.is_nccl_available()
+        else "not there"
+    )
     print(f"CUDA {torch.version.cuda}, NCCL {nccl}, GPUs visible: {torch.cuda.device_count()}")
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         free, total = torch.cuda.mem_get_info(device)
-        about = f"{torch.cuda.get_device_name(device)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        about = (
+            f"{torch.cuda.get_device_name(device)}, {free / 2**30:.1f} of "
+            f"{total / 2**30:.1f} GiB free"
+        )
         if free < 4 * 2**30:
             print(f"GPU {index}: {about}; in use by others? too little is free to test it")
             continue

@@ -1,4 +1,6 @@
-"""Fixtures shared by all tests: a throw-away base directory, the reference checkpoints when they are there."""
+"""Fixtures shared by all tests: a throw-away base directory, the reference checkpoints when they
+are there.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ def base_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "base"))
     for name in ("WANDB_RUN", "NANOCHAT_DTYPE", "NANOCHAT_DATA_DIR", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))  # what the user's own cache holds is nobody's data here
+    monkeypatch.setenv(
+        "HF_HOME", str(tmp_path / "hf")
+    )  # what the user's own cache holds is nobody's data here
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a test that needs the hub's own behaviour unsets it
     torch.manual_seed(1337)
     return tmp_path / "base"
@@ -22,8 +26,12 @@ def base_dir(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """`../shared` beside the repository: reference checkpoints and development data. Skips when absent."""
+    """`../shared` beside the repository: reference checkpoints and development data. Skips when
+    absent.
+    """
     path = Path(__file__).resolve().parents[2] / "shared"
     if not path.is_dir():
-        pytest.skip(f"no reference data at ../shared ({path.name} is absent): parity checks cannot run")
+        pytest.skip(
+            f"no reference data at ../shared ({path.name} is absent): parity checks cannot run"
+        )
     return path

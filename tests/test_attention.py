@@ -1,4 +1,6 @@
-"""The fast attention equals the definition: causal, windows, grouped queries, masks, suffix queries."""
+"""The fast attention equals the definition: causal, windows, grouped queries, masks, suffix
+queries.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def by_hand(q, k, v, window):
             first = 0 if window < 0 else max(0, at - window)
             for h in range(heads):
                 g = h // (heads // groups)
-                scores = torch.stack([q[b, t, h] @ k[b, s, g] for s in range(first, at + 1)]) / dim**0.5
+                scores = (
+                    torch.stack([q[b, t, h] @ k[b, s, g] for s in range(first, at + 1)]) / dim**0.5
+                )
                 out[b, t, h] = scores.softmax(0) @ v[b, first : at + 1, g]
     return out
 
@@ -37,14 +41,22 @@ def by_hand(q, k, v, window):
 @pytest.mark.parametrize("heads, groups", [(2, 2), (4, 2), (4, 1)])
 def test_reference_is_the_definition(window, heads, groups):
     q, k, v = tensors(2, 5, 7, heads, groups, 4)
-    torch.testing.assert_close(attend(q, k, v, window, backend="reference"), by_hand(q, k, v, window))
+    torch.testing.assert_close(
+        attend(q, k, v, window, backend="reference"), by_hand(q, k, v, window)
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    batch=st.integers(1, 3), queries=st.integers(1, 40), earlier=st.integers(0, 20), groups=st.integers(1, 3),
-    per_group=st.integers(1, 3), dim=st.sampled_from([2, 8, 16]), window=st.integers(-1, 70), seed=st.integers(0, 99),
-)  # fmt: skip
+    batch=st.integers(1, 3),
+    queries=st.integers(1, 40),
+    earlier=st.integers(0, 20),
+    groups=st.integers(1, 3),
+    per_group=st.integers(1, 3),
+    dim=st.sampled_from([2, 8, 16]),
+    window=st.integers(-1, 70),
+    seed=st.integers(0, 99),
+)
 def test_sdpa_equals_reference(batch, queries, earlier, groups, per_group, dim, window, seed):
     q, k, v = tensors(batch, queries, queries + earlier, groups * per_group, groups, dim, seed)
     torch.testing.assert_close(
@@ -59,7 +71,9 @@ def test_mask_replaces_causality_and_window():
         with_window = attend(q, k, v, window=0, mask=mask, backend=backend)
         torch.testing.assert_close(with_window, attend(q, k, v, mask=mask, backend="reference"))
     everything = torch.ones(1, 1, 6, 6, dtype=torch.bool)
-    assert not torch.allclose(attend(q, k, v, mask=everything), attend(q, k, v)), "the mask must win over causality"
+    assert not torch.allclose(attend(q, k, v, mask=everything), attend(q, k, v)), (
+        "the mask must win over causality"
+    )
 
 
 def test_gradients_equal_the_reference():

@@ -1,4 +1,6 @@
-"""What goes wrong for people is one line that names the value and the fix, and leaves nothing half-written."""
+"""What goes wrong for people is one line that names the value and the fix, and leaves nothing
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ TINY = [
 def world(base_dir):
     """A base directory with shards, a tokenizer and one tiny base checkpoint."""
     texts = [f"Document number {i} says something about the number {i * 7}." for i in range(60)]
-    write_shards(base_dir / "base_data", texts[:50], texts[50:], kind="test", source="test", licence="none")
+    write_shards(
+        base_dir / "base_data", texts[:50], texts[50:], kind="test", source="test", licence="none"
+    )
     tokenizer = Tokenizer.byte_level()
     tokenizer.save(base_dir / "tokenizer")
     model = GPT(GPTConfig(32, tokenizer.get_vocab_size(), 1, 1, 1, 32))
@@ -56,9 +60,18 @@ def complaint(argv, capsys) -> str:
         (["base-train", "--dept=4"], ["--dept=4", "--depth"]),
         (["base-train", "--depth=-3"], ["--depth=-3", "at least 1"]),
         (["base-train", "--depth=-3", "--max-seq-len=abc"], ["--depth=-3", "--max-seq-len=abc"]),
-        (["base-train", "--max-seq-len=512", "--total-batch-size=1000"], ["--total-batch-size=1000", "multiple"]),
-        (["base-train", "--matrix-lr=nan", "--embedding-lr=inf"], ["--matrix-lr=nan", "--embedding-lr=inf"]),
-        (["base-train", "--target-param-data-ratio=-1"], ["--target-param-data-ratio=-1", "above 0"]),
+        (
+            ["base-train", "--max-seq-len=512", "--total-batch-size=1000"],
+            ["--total-batch-size=1000", "multiple"],
+        ),
+        (
+            ["base-train", "--matrix-lr=nan", "--embedding-lr=inf"],
+            ["--matrix-lr=nan", "--embedding-lr=inf"],
+        ),
+        (
+            ["base-train", "--target-param-data-ratio=-1"],
+            ["--target-param-data-ratio=-1", "above 0"],
+        ),
         (["base-train", *TINY, "--aspect-ratio=16", "--head-dim=16"], ["n_embd=16", "--head-dim"]),
         (["base-train", *TINY, "--model-tag=../elsewhere"], ["../elsewhere", "letters, digits"]),
         (["base-train", "--window-pattern=SXL"], ["--window-pattern=SXL", "SSSL"]),
@@ -67,7 +80,10 @@ def complaint(argv, capsys) -> str:
         (["chat-cli", "-i", "base", "-p", "word " * 50], ["tokens", "32"]),
         (["chat-cli", "-i", "base", "-s", "7", "-p", "hi"], ["step=7", "[5]"]),
         (["chat-sft", "--source=base", "--mixture=none"], ["--data"]),
-        (["chat-sft", "--source=base", "--mixture=none", "--data=nowhere.jsonl"], ["nowhere.jsonl"]),
+        (
+            ["chat-sft", "--source=base", "--mixture=none", "--data=nowhere.jsonl"],
+            ["nowhere.jsonl"],
+        ),
     ],
 )
 def test_mistyped_commands(argv, words, world, capsys):
@@ -114,7 +130,9 @@ def test_a_file_where_a_folder_is_needed(world, tmp_path, monkeypatch, capsys):
 def test_corrupt_shard(world, capsys):
     shard = world / "base_data" / "shard_00000.parquet"
     content = shard.read_bytes()
-    shard.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))  # same size, no footer
+    shard.write_bytes(
+        content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+    )  # same size, no footer
     said = complaint(["base-train", *TINY, "--model-tag=new"], capsys)
     assert "shard_00000.parquet" in said
     assert not (world / "base_checkpoints" / "new").exists()
@@ -141,5 +159,7 @@ def test_unreadable_checkpoint(world, capsys):
     path.write_bytes(content)
     said = complaint(["chat-cli", "-i", "base", "-p", "hi"], capsys)
     assert "model_000005.pt" in said and "damaged" in said
-    torch.save([1, 2], path)  # a pickle of something else, of another size: the step no longer exists
+    torch.save(
+        [1, 2], path
+    )  # a pickle of something else, of another size: the step no longer exists
     assert "no base checkpoint" in complaint(["chat-cli", "-i", "base", "-p", "hi"], capsys)

@@ -38,7 +38,10 @@ def test_roundtrip_with_hashes_and_weights_only(tmp_path, model):
     assert names(tmp_path) == ["meta_000003.json", "model_000003.pt", "optim_000003.pt"]
     state, optimizer, meta = cm.load_checkpoint(tmp_path, 3, "cpu", load_optimizer=True)
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
-    assert optimizer["state"]["head"][0]["m"].sum() == 4 and (meta["step"], meta["note"]) == (3, "x")
+    assert optimizer["state"]["head"][0]["m"].sum() == 4 and (meta["step"], meta["note"]) == (
+        3,
+        "x",
+    )
     for name, facts in meta["files"].items():
         assert tensor_files.sha256_file(tmp_path / name) == facts["sha256"]
         assert (tmp_path / name).stat().st_size == facts["bytes"]
@@ -48,7 +51,9 @@ def test_roundtrip_with_hashes_and_weights_only(tmp_path, model):
 def test_meta_comes_last_and_everything_is_flushed_before_it(tmp_path, model, monkeypatch):
     done = []
     replace, fsync = os.replace, os.fsync
-    monkeypatch.setattr(os, "replace", lambda a, b: (done.append(os.path.basename(b)), replace(a, b))[1])
+    monkeypatch.setattr(
+        os, "replace", lambda a, b: (done.append(os.path.basename(b)), replace(a, b))[1]
+    )
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append("fsync"), fsync(handle))[1])
     save(tmp_path, model)
     files = [name for name in done if name != "fsync"]
@@ -59,7 +64,9 @@ def test_meta_comes_last_and_everything_is_flushed_before_it(tmp_path, model, mo
 
 
 @pytest.mark.parametrize("moment", range(6))
-def test_a_save_cut_off_anywhere_leaves_no_step_and_keeps_the_old_one(tmp_path, model, monkeypatch, moment):
+def test_a_save_cut_off_anywhere_leaves_no_step_and_keeps_the_old_one(
+    tmp_path, model, monkeypatch, moment
+):
     """Killed at the n-th flush or rename: nothing is cleaned up then, as after signal 9."""
     save(tmp_path, model, step=1)
     calls = []
@@ -116,7 +123,9 @@ def test_incomplete_steps_do_not_exist(tmp_path, model):
     assert cm.complete_steps(tmp_path) == [5]
     assert "missing" in cm.incomplete(tmp_path, 2)
     assert "100 bytes instead of" in cm.incomplete(tmp_path, 3)
-    with pytest.raises(ValueError, match=r"meta_000001.json: no such step; complete steps here: \[5\]"):
+    with pytest.raises(
+        ValueError, match=r"meta_000001.json: no such step; complete steps here: \[5\]"
+    ):
         cm.load_checkpoint(tmp_path, 1, "cpu")
 
 
@@ -142,11 +151,28 @@ def test_the_newest_and_the_best_are_kept(tmp_path, model):
 def test_leftovers_are_removed_and_only_they(tmp_path, model):
     save(tmp_path, model, step=1)
     (tmp_path / "tokenizer").mkdir()
-    for name in (".model_000002.pt.partial", "model_000002.pt", "optim_000002.pt", ".meta_000002.json.x1", "notes.txt"):
+    for name in (
+        ".model_000002.pt.partial",
+        "model_000002.pt",
+        "optim_000002.pt",
+        ".meta_000002.json.x1",
+        "notes.txt",
+    ):
         (tmp_path / name).write_bytes(b"x")
     removed = cm.remove_leftovers(tmp_path)
-    assert removed == [".meta_000002.json.x1", ".model_000002.pt.partial", "model_000002.pt", "optim_000002.pt"]
-    assert names(tmp_path) == ["meta_000001.json", "model_000001.pt", "notes.txt", "optim_000001.pt", "tokenizer"]
+    assert removed == [
+        ".meta_000002.json.x1",
+        ".model_000002.pt.partial",
+        "model_000002.pt",
+        "optim_000002.pt",
+    ]
+    assert names(tmp_path) == [
+        "meta_000001.json",
+        "model_000001.pt",
+        "notes.txt",
+        "optim_000001.pt",
+        "tokenizer",
+    ]
 
 
 def test_tensors_that_do_not_fit_are_listed(tmp_path, model):
@@ -156,7 +182,12 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path, model):
     state["strange"] = torch.zeros(1)
     with pytest.raises(ValueError) as error:
         cm.build_model(state, {"model_config": model.config.to_dict()}, "here")
-    for part in ("here:", "resid_lambdas (missing)", "strange (unknown)", "lm_head.weight (2, 2) instead of"):
+    for part in (
+        "here:",
+        "resid_lambdas (missing)",
+        "strange (unknown)",
+        "lm_head.weight (2, 2) instead of",
+    ):
         assert part in str(error.value)
 
 

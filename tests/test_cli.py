@@ -1,4 +1,6 @@
-"""The command line: quick help, one-line errors, exit codes, a world where one is wanted, every command wired."""
+"""The command line: quick help, one-line errors, exit codes, a world where one is wanted, every
+command wired.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,12 @@ from nanochat.launch import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 LATER = {"plan"}  # in the table before their code is in the tree
-WIRED = {name: command for name, command in commands.COMMANDS.items() if name not in commands.GROUPS}
-WIRED |= {f"{group} {name}": c for group, table in commands.GROUPS.items() for name, c in table.items()}
+WIRED = {
+    name: command for name, command in commands.COMMANDS.items() if name not in commands.GROUPS
+}
+WIRED |= {
+    f"{group} {name}": c for group, table in commands.GROUPS.items() for name, c in table.items()
+}
 
 
 @dataclasses.dataclass
@@ -52,7 +58,12 @@ def stand_in(monkeypatch):
     for item in (Settings, with_world, plain, raises, code):
         setattr(module, item.__name__, item)
     monkeypatch.setitem(sys.modules, "stand_in", module)
-    for name, settings in (("with_world", "Settings"), ("plain", "Settings"), ("raises", None), ("code", None)):
+    for name, settings in (
+        ("with_world", "Settings"),
+        ("plain", "Settings"),
+        ("raises", None),
+        ("code", None),
+    ):
         command = commands.Command(name, f"stand_in:{name}", settings and f"stand_in:{settings}")
         monkeypatch.setitem(commands.COMMANDS, name.replace("_", "-"), command)
     return calls
@@ -76,7 +87,8 @@ def test_functions_get_their_config_and_a_world_if_they_ask(stand_in):
         (
             ["data", "chek"],
             2,
-            "error: data chek: unknown command; use one of: nanochat data check, nanochat data fetch\n",
+            "error: data chek: unknown command; use one of: nanochat data check, nanochat data "
+            "fetch\n",
         ),
     ],
 )
@@ -99,7 +111,10 @@ def test_success_is_silent(stand_in, capsys):
 
 
 def test_help_lists_every_command_without_importing_torch():
-    program = "import sys; from nanochat.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys; from nanochat.cli import main; main(['--help']); sys.exit('torch' in "
+        "sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in commands.COMMANDS:

@@ -1,4 +1,6 @@
-"""Configuration: spellings, precedence, all problems at once, and dump -> parse gives the same value."""
+"""Configuration: spellings, precedence, all problems at once, and dump -> parse gives the same
+value.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,13 @@ def test_torchrun_separator():
 def test_file_is_between_defaults_and_command_line(tmp_path):
     (tmp_path / "c.yaml").write_text("depth: 8\nmatrix-lr: 1e-3\ndata: [x]\nout: there\n")
     got = parsed("--config", str(tmp_path / "c.yaml"), "--depth=6")
-    assert (got.depth, got.matrix_lr, got.data, got.out, got.fp8) == (6, 1e-3, ("x",), Path("there"), False)
+    assert (got.depth, got.matrix_lr, got.data, got.out, got.fp8) == (
+        6,
+        1e-3,
+        ("x",),
+        Path("there"),
+        False,
+    )
 
 
 def test_all_problems_in_one_message(capsys, tmp_path):
@@ -141,7 +149,10 @@ def test_all_problems_in_one_message(capsys, tmp_path):
     "argv, line",
     [
         (["--depth"], "error: --depth: needs a value (a whole number); use e.g. --depth 4"),
-        (["--depth", "--fp8"], "error: --depth: needs a value (a whole number); use e.g. --depth 4"),
+        (
+            ["--depth", "--fp8"],
+            "error: --depth: needs a value (a whole number); use e.g. --depth 4",
+        ),
         (["--depth=2.5"], "error: --depth=2.5: expected a whole number; use e.g. --depth 4"),
         (["--fp8=maybe"], "error: --fp8=maybe: expected True or False; use e.g. --fp8 False"),
         (["depth=4"], "error: depth=4: unexpected word; write --depth=4"),
@@ -155,7 +166,15 @@ def test_one_line_errors(capsys, argv, line):
 
 
 @pytest.mark.parametrize(
-    "text", ["- a\n- b\n", "a: [1\n", "depth: null\n", "depth: [1, 2]\n", "depth: {a: 1}\n", "depth: true\n"]
+    "text",
+    [
+        "- a\n- b\n",
+        "a: [1\n",
+        "depth: null\n",
+        "depth: [1, 2]\n",
+        "depth: {a: 1}\n",
+        "depth: true\n",
+    ],
 )
 def test_bad_files(capsys, tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
@@ -189,7 +208,9 @@ def test_validate_checks_configs_made_in_python():
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     sample=st.builds(
         Sample,

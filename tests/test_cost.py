@@ -1,4 +1,6 @@
-"""The arithmetic of cost against the thing itself: parameters of real modules, tensors that autograd really saves."""
+"""The arithmetic of cost against the thing itself: parameters of real modules, tensors that
+autograd really saves.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,18 @@ def test_parameters_states_and_checkpoint_equal_a_real_model(generation, n_layer
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(0.1, 0.9)
-    kept = sum(t.numel() for states in optimizer.state.values() for s in states for n, t in s.items() if n != "second")
+    kept = sum(
+        t.numel()
+        for states in optimizer.state.values()
+        for s in states
+        for n, t in s.items()
+        if n != "second"
+    )
     assert counts.state_elements == kept
-    assert checkpoint_bytes(config) == 4 * (counts.total + kept) and checkpoint_bytes(config, False) == 4 * counts.total
+    assert (
+        checkpoint_bytes(config) == 4 * (counts.total + kept)
+        and checkpoint_bytes(config, False) == 4 * counts.total
+    )
 
 
 def saved_bytes(config: GPTConfig, n_tokens: int, checkpointing: bool) -> int:
@@ -80,7 +91,9 @@ def test_flops_by_hand():
     classic = GPTConfig(2048, 65536, 20, 10, 10, 1280, "L", "classic")
     matrices = 20 * 12 * 1280**2 + 1280 * 65536
     assert flops_per_token(classic) == 6 * matrices + 12 * 20 * 10 * 128 * 2048
-    assert flops_per_token(D20) < flops_per_token(GPTConfig(2048, 32768, 20, 10, 10, 1280, "L", "modern"))
+    assert flops_per_token(D20) < flops_per_token(
+        GPTConfig(2048, 32768, 20, 10, 10, 1280, "L", "modern")
+    )
     assert flops_per_token(D20, seq_len=128) < flops_per_token(D20)
     assert kv_cache_bytes(classic, 2048) == 2 * 20 * 1280 * 2048 * 2
 
@@ -88,7 +101,9 @@ def test_flops_by_hand():
 @pytest.mark.parametrize("generation, vocab_size", [("modern", 32768), ("classic", 65536)])
 def test_d20_trains_in_24_gb(generation, vocab_size):
     shape = shape_for_depth(20)
-    config = GPTConfig(2048, vocab_size, 20, shape.n_head, shape.n_head, shape.n_embd, "L", generation)
+    config = GPTConfig(
+        2048, vocab_size, 20, shape.n_head, shape.n_head, shape.n_embd, "L", generation
+    )
     rows, checkpointing = fitting_rows(config, 256, 2048, 0.95 * 24 * GIB)
     assert rows >= 2 and not checkpointing and memory(config, rows, 2048).peak <= 0.95 * 24 * GIB
 
@@ -102,21 +117,43 @@ def test_small_cards_take_small_models():
 
 
 @settings(max_examples=50, deadline=None)
-@given(rows=st.integers(1, 64), ranks=st.integers(1, 8), depth=st.integers(1, 30), element=st.sampled_from([2, 4]))
+@given(
+    rows=st.integers(1, 64),
+    ranks=st.integers(1, 8),
+    depth=st.integers(1, 30),
+    element=st.sampled_from([2, 4]),
+)
 def test_memory_grows_and_shrinks_as_it_should(rows, ranks, depth, element):
     shape = shape_for_depth(depth)
     config = GPTConfig(1024, 5000, depth, shape.n_head, shape.n_head, shape.n_embd)
     here = memory(config, rows, 1024, world_size=ranks, element_bytes=element)
-    assert memory(config, rows + 1, 1024, world_size=ranks, element_bytes=element).activations > here.activations
-    assert memory(config, rows, 1024, world_size=ranks + 1, element_bytes=element).optimizer < here.optimizer
+    assert (
+        memory(config, rows + 1, 1024, world_size=ranks, element_bytes=element).activations
+        > here.activations
+    )
+    assert (
+        memory(config, rows, 1024, world_size=ranks + 1, element_bytes=element).optimizer
+        < here.optimizer
+    )
     if depth > 1:
-        saving = memory(config, rows, 1024, world_size=ranks, element_bytes=element, checkpointing=True)
+        saving = memory(
+            config, rows, 1024, world_size=ranks, element_bytes=element, checkpointing=True
+        )
         assert saving.activations < here.activations
-    assert here.peak < memory(config, rows, 1024, world_size=ranks, element_bytes=element, device_type="cuda").peak + 1
+    assert (
+        here.peak
+        < memory(
+            config, rows, 1024, world_size=ranks, element_bytes=element, device_type="cuda"
+        ).peak
+        + 1
+    )
     assert "peak" in here.table()
 
 
 def test_chips():
-    assert find_chip("NVIDIA H100 80GB HBM3").name == "H100" and find_chip("NVIDIA A100-SXM4-40GB").memory_gb == 40
+    assert (
+        find_chip("NVIDIA H100 80GB HBM3").name == "H100"
+        and find_chip("NVIDIA A100-SXM4-40GB").memory_gb == 40
+    )
     assert find_chip("NVIDIA GeForce RTX 4090").memory_gb == 24 and find_chip("Unheard Of") is None
     assert gpu_rate("Tesla T4") == 0.4 and len({chip.name for chip in CHIPS}) == len(CHIPS)

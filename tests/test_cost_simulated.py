@@ -1,4 +1,6 @@
-"""The plan of a GPU's memory against the same step on shapes alone, and against a GPU where there is one."""
+"""The plan of a GPU's memory against the same step on shapes alone, and against a GPU where there
+is one.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,19 @@ def shape(generation: str, n_layer: int, vocab_size: int) -> GPTConfig:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("micro_batches, world_size", [(1, 1), (2, 8)])
 @pytest.mark.parametrize("n_layer, rows, vocab_size", [(3, 8, 16384), (5, 32, 2048), (5, 2, 8192)])
-def test_plan_is_the_simulated_step(generation, checkpointing, micro_batches, world_size, n_layer, rows, vocab_size):
-    """Shapes whose fullest moment is at the head, in the backward pass, and where little but weights is there."""
+def test_plan_is_the_simulated_step(
+    generation, checkpointing, micro_batches, world_size, n_layer, rows, vocab_size
+):
+    """Shapes whose fullest moment is at the head, in the backward pass, and where little but
+    weights is there.
+    """
     from bench.simulate import simulate
 
     config = shape(generation, n_layer, vocab_size)
     how = {"checkpointing": checkpointing, "micro_batches": micro_batches, "world_size": world_size}
-    assert planned(config, rows, 512, **how) == pytest.approx(simulate(config, rows, 512, **how).peak, rel=0.1)
+    assert planned(config, rows, 512, **how) == pytest.approx(
+        simulate(config, rows, 512, **how).peak, rel=0.1
+    )
 
 
 @pytest.mark.parametrize("generation", ["classic", "modern"])
@@ -55,13 +63,19 @@ def test_plan_is_the_simulated_step_compiled(generation):
     )
     config = shape(generation, 2, 4096)
     simulated = module.simulate_compiled(config, 16, 512, micro_batches=1).peak
-    assert planned(config, 16, 512, micro_batches=1, compiled=True) == pytest.approx(simulated, rel=0.1)
+    assert planned(config, 16, 512, micro_batches=1, compiled=True) == pytest.approx(
+        simulated, rel=0.1
+    )
 
 
 def test_gradients_of_a_compiled_pass_come_together():
-    """With few tokens the fullest moment is the end of the pass, where they are beside those of earlier ones."""
+    """With few tokens the fullest moment is the end of the pass, where they are beside those of
+    earlier ones.
+    """
     config = shape("modern", 8, 8192)
-    few, eager = (planned(config, 1, 128, checkpointing=True, compiled=compiled) for compiled in (True, False))
+    few, eager = (
+        planned(config, 1, 128, checkpointing=True, compiled=compiled) for compiled in (True, False)
+    )
     assert few > eager + 4 * 8 * 12 * 256**2 * 0.5
 
 
@@ -80,12 +94,18 @@ class _Random:
         pass
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: measures what the plan predicts")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: measures what the plan predicts"
+)
 @pytest.mark.parametrize("generation", ["classic", "modern"])
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_plan_is_what_a_gpu_takes(generation, compiled, checkpointing):
-    device, config, rows = torch.device("cuda"), GPTConfig(1024, 32768, 8, 4, 4, 512, "SSSL", generation), 8
+    device, config, rows = (
+        torch.device("cuda"),
+        GPTConfig(1024, 32768, 8, 4, 4, 512, "SSSL", generation),
+        8,
+    )
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -96,11 +116,19 @@ def test_plan_is_what_a_gpu_takes(generation, compiled, checkpointing):
     model.compute_dtype, model.activation_checkpointing = pick_dtype(device), checkpointing
     optimizer = Optimizer(parameter_groups(model, published_settings(generation)), world)
     trainer = Trainer(
-        model, _Random(rows, 1024, 32768, 2), optimizer, Schedule(2), world,
+        model,
+        _Random(rows, 1024, 32768, 2),
+        optimizer,
+        Schedule(2),
+        world,
         hidden_fn=hidden_function(model, compiled, 0),
-    )  # fmt: skip
+    )
     trainer.train_step()
     trainer.train_step()
     measured = torch.cuda.max_memory_allocated() - before
-    how = {"checkpointing": checkpointing, "compiled": compiled, "element_bytes": model.compute_dtype.itemsize}
+    how = {
+        "checkpointing": checkpointing,
+        "compiled": compiled,
+        "element_bytes": model.compute_dtype.itemsize,
+    }
     assert planned(config, rows, 1024, **how) == pytest.approx(measured, rel=0.1)

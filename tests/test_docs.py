@@ -1,5 +1,6 @@
-"""The docs tell the truth: commands in them parse against the real settings, links lead somewhere, and the
-blocks marked `bash run` are run as written."""
+"""The docs tell the truth: commands in them parse against the real settings, links lead somewhere,
+and the blocks marked `bash run` are run as written.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +41,16 @@ def lines(text: str) -> list[str]:
     return [line for line in kept if line and not line.startswith("#")]
 
 
-COMMANDS = sorted({line for page in PAGES for _, text in blocks(page, "bash", "sh") for line in lines(text)})
-RUN = [line for page in PAGES for extra, text in blocks(page, "bash") if extra == "run" for line in lines(text)]
+COMMANDS = sorted(
+    {line for page in PAGES for _, text in blocks(page, "bash", "sh") for line in lines(text)}
+)
+RUN = [
+    line
+    for page in PAGES
+    for extra, text in blocks(page, "bash")
+    if extra == "run"
+    for line in lines(text)
+]
 
 
 def problems(line: str) -> list[str]:
@@ -108,7 +117,11 @@ def command_problems(words: list[str]) -> list[str]:
         except ValueError as error:
             pytest.skip(str(error))
         return config.collect(settings, rest)[1]
-    return [] if rest[:1] in (["generate"], ["reset"]) else [f"{' '.join(words)}: neither generate nor reset"]
+    return (
+        []
+        if rest[:1] in (["generate"], ["reset"])
+        else [f"{' '.join(words)}: neither generate nor reset"]
+    )
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -150,7 +163,11 @@ def test_examples_in_other_languages(page):
         assert [json.loads(line) for line in text.splitlines() if line.strip()]
     for _, text in blocks(page, "python"):
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nanochat"):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and node.module.startswith("nanochat")
+            ):
                 module = importlib.import_module(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
@@ -159,7 +176,10 @@ def test_examples_in_other_languages(page):
 def test_the_tutorial_does_by_hand_what_the_cpu_recipe_does(step):
     """Else a reader of the tutorial gets another model than the one whose answers the README shows."""
     found = {s.name: s.command for s in recipes.build("cpu").steps}
-    command, shown = found[step], lines("\n".join(t for _, t in blocks(ROOT / "docs/tutorial/first-model.md", "bash")))
+    command, shown = (
+        found[step],
+        lines("\n".join(t for _, t in blocks(ROOT / "docs/tutorial/first-model.md", "bash"))),
+    )
     names = (f"nanochat {command} ", f"python -m scripts.{command.replace('-', '_')} ")
     line = next(line for line in shown if line.startswith(names))
     words = shlex.split(line)[2 if line.startswith("nanochat") else 3 :]
@@ -177,8 +197,16 @@ def test_every_command_is_documented():
 
 
 def test_every_variable_is_documented():
-    files = [*(ROOT / "nanochat").rglob("*.py"), *(ROOT / "scripts").glob("*.sh"), *ROOT.glob("*.sh")]
-    used = {name for file in files for name in re.findall(r"NANOCHAT_[A-Z_]+[A-Z]", file.read_text(encoding="utf-8"))}
+    files = [
+        *(ROOT / "nanochat").rglob("*.py"),
+        *(ROOT / "scripts").glob("*.sh"),
+        *ROOT.glob("*.sh"),
+    ]
+    used = {
+        name
+        for file in files
+        for name in re.findall(r"NANOCHAT_[A-Z_]+[A-Z]", file.read_text(encoding="utf-8"))
+    }
     text = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
     assert [name for name in sorted(used) if f"`{name}`" not in text] == []
 
@@ -191,8 +219,15 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("line", RUN)
 def test_documented_runs(line, place):
     """In order, in one base directory; a failure shows the command's own output."""
-    env = {**os.environ, "NANOCHAT_BASE_DIR": str(place / "base"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    env = {
+        **os.environ,
+        "NANOCHAT_BASE_DIR": str(place / "base"),
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+    }
     words = shlex.split(line)
     launcher = [sys.executable, "-m", "nanochat"] if words[0] == "nanochat" else [sys.executable]
-    done = subprocess.run([*launcher, *words[1:]], cwd=place, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*launcher, *words[1:]], cwd=place, env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

@@ -1,4 +1,6 @@
-"""The fp8 products against their emulation, and a model that learns with them: on a CPU, which has them in software."""
+"""The fp8 products against their emulation, and a model that learns with them: on a CPU, which has
+them in software.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,16 @@ def test_products_equal_their_emulation():
     x, upstream = torch.randn(2, 32, 48, requires_grad=True), torch.randn(2, 32, 32) * 1e-4
     y = linear(x)
     y.backward(upstream)
-    x8, w8 = values(x.detach(), torch.float8_e4m3fn), values(linear.weight.detach(), torch.float8_e4m3fn)
+    x8, w8 = (
+        values(x.detach(), torch.float8_e4m3fn),
+        values(linear.weight.detach(), torch.float8_e4m3fn),
+    )
     g8 = values(upstream, torch.float8_e5m2)
     torch.testing.assert_close(y.detach(), x8 @ w8.t(), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(x.grad, g8 @ w8, rtol=1e-3, atol=1e-8)
-    torch.testing.assert_close(linear.weight.grad, g8.flatten(0, 1).t() @ x8.flatten(0, 1), rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(
+        linear.weight.grad, g8.flatten(0, 1).t() @ x8.flatten(0, 1), rtol=1e-3, atol=1e-7
+    )
 
 
 def test_evaluation_and_odd_shapes_run_in_the_compute_type():
@@ -56,12 +63,16 @@ def test_a_model_keeps_its_parameters_and_learns(generation):
     model.init_weights(0)
     before = dict(model.named_parameters())
     assert use_fp8(model) == 2 * 6
-    assert {name: id(p) for name, p in model.named_parameters()} == {name: id(p) for name, p in before.items()}
+    assert {name: id(p) for name, p in model.named_parameters()} == {
+        name: id(p) for name, p in before.items()
+    }
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     ids = torch.randint(0, 64, (4, 33))
     losses = []
     for _ in range(40):
-        loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        loss = torch.nn.functional.cross_entropy(
+            model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -20,12 +20,21 @@ GENERATIONS = ("classic", "modern")
 
 
 def small(generation: str, **changes) -> GPT:
-    values = {"sequence_len": 64, "vocab_size": 100, "n_layer": 3, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
+    values = {
+        "sequence_len": 64,
+        "vocab_size": 100,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_kv_head": 2,
+        "n_embd": 64,
+    }
     model = GPT(GPTConfig(**{**values, "generation": generation, **changes}))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # a fresh model's zeroed projections would hide errors
         for parameter in model.parameters():
-            parameter.normal_(0, 1.0 if parameter.dim() < 2 else parameter.size(-1) ** -0.5, generator=generator)
+            parameter.normal_(
+                0, 1.0 if parameter.dim() < 2 else parameter.size(-1) ** -0.5, generator=generator
+            )
     return model
 
 
@@ -38,10 +47,14 @@ def test_equal_to_the_public_implementation(shared_dir: Path, folder: str):
     ids = torch.from_numpy(expected["input_ids"].astype(np.int64))[None]
     with torch.no_grad():
         logits = model(ids)
-        total, count = loss_sum_and_count(model, Batch(ids[:, :-1], ids[:, 1:], torch.ones(1, ids.size(1) - 1)))
+        total, count = loss_sum_and_count(
+            model, Batch(ids[:, :-1], ids[:, 1:], torch.ones(1, ids.size(1) - 1))
+        )
     assert logits.shape == (1, ids.size(1), model.config.vocab_size)
     assert (logits[0] - torch.from_numpy(expected["logits"])).abs().max() < 2e-3
-    assert count == ids.size(1) - 1 and abs(float(total) - float(expected["nll_sum"])) < 1e-3 * float(count)
+    assert count == ids.size(1) - 1 and abs(
+        float(total) - float(expected["nll_sum"])
+    ) < 1e-3 * float(count)
     greedy = expected["greedy_prompt"].tolist()
     with torch.no_grad():
         for _ in expected["greedy"]:
@@ -56,20 +69,34 @@ def test_a_config_rebuilds_the_model(generation):
 
 
 def test_public_configs_say_no_generation():
-    public = {"sequence_len": 8, "vocab_size": 64, "n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 64}
+    public = {
+        "sequence_len": 8,
+        "vocab_size": 64,
+        "n_layer": 1,
+        "n_head": 1,
+        "n_kv_head": 1,
+        "n_embd": 64,
+    }
     assert GPTConfig.from_dict(public).generation == "classic"
-    assert GPTConfig.from_dict({**public, "window_pattern": "SL", "later_field": 1}).generation == "modern"
+    assert (
+        GPTConfig.from_dict({**public, "window_pattern": "SL", "later_field": 1}).generation
+        == "modern"
+    )
 
 
 @pytest.mark.parametrize(
     "changes, named",
     [
-        ({"n_layer": 0}, "n_layer=0"), ({"n_embd": 65}, "n_embd=65"), ({"n_embd": 68}, "n_embd=68"),
-        ({"n_kv_head": 3}, "n_kv_head=3: must divide n_head=4"), ({"window_pattern": "SX"}, "window_pattern='SX'"),
+        ({"n_layer": 0}, "n_layer=0"),
+        ({"n_embd": 65}, "n_embd=65"),
+        ({"n_embd": 68}, "n_embd=68"),
+        ({"n_kv_head": 3}, "n_kv_head=3: must divide n_head=4"),
+        ({"window_pattern": "SX"}, "window_pattern='SX'"),
         ({"window_tokens": 0}, "window_tokens=0: must be at least 1"),
-        ({"generation": "future"}, "generation='future'"), ({"vocab_size": -1, "n_head": 0}, "vocab_size=-1.*n_head=0"),
+        ({"generation": "future"}, "generation='future'"),
+        ({"vocab_size": -1, "n_head": 0}, "vocab_size=-1.*n_head=0"),
     ],
-)  # fmt: skip
+)
 def test_config_problems_name_the_field(changes, named):
     with pytest.raises(ValueError, match=named):
         small(**{"generation": "modern", **changes})
@@ -77,7 +104,14 @@ def test_config_problems_name_the_field(changes, named):
 
 def test_windows_and_value_embeddings_by_layer():
     config = GPTConfig(2048, 64, 6, 1, 1, 64, "SSSL", "modern")
-    assert [config.window(layer) for layer in range(6)] == [512, 512, 512, -1, 512, -1]  # the last is always long
+    assert [config.window(layer) for layer in range(6)] == [
+        512,
+        512,
+        512,
+        -1,
+        512,
+        -1,
+    ]  # the last is always long
     assert [layer for layer in range(6) if config.has_value_embedding(layer)] == [1, 3, 5]
     assert GPTConfig(1000, 64, 2, 1, 1, 64, "SL").window(0) == 256  # a quarter, rounded up to 128
     assert GPTConfig(1000, 64, 2, 1, 1, 64, "SL", window_tokens=128).window(0) == 128
@@ -97,12 +131,16 @@ def test_the_future_changes_nothing(generation):
 
 
 def test_short_windows_limit_what_a_layer_sees():
-    """Two layers, the first short: through value and smear paths a token reaches window + 1 + 1 back, not more."""
+    """Two layers, the first short: through value and smear paths a token reaches window + 1 + 1
+    back, not more.
+    """
     model = small("modern", sequence_len=512, n_layer=2, window_pattern="SL")
     assert model.config.window(0) == 128
     ids = torch.randint(0, 100, (1, 300))
     seen: list[torch.Tensor] = []
-    model.transformer.h[0].register_forward_hook(lambda module, args, out: seen.append(out.detach()))
+    model.transformer.h[0].register_forward_hook(
+        lambda module, args, out: seen.append(out.detach())
+    )
     changed = ids.clone()
     changed[0, 50] = (changed[0, 50] + 1) % 100
     with torch.no_grad():
@@ -113,17 +151,23 @@ def test_short_windows_limit_what_a_layer_sees():
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_attention_backends_agree_through_the_model(generation, monkeypatch):
-    model = small(generation, sequence_len=512, window_pattern="SL" if generation == "modern" else "L")
+    model = small(
+        generation, sequence_len=512, window_pattern="SL" if generation == "modern" else "L"
+    )
     ids = torch.randint(0, 100, (2, 200))
     with torch.no_grad():
         fast = model(ids)
-        monkeypatch.setattr("nanochat.gpt.attend", lambda q, k, v, w: attend(q, k, v, w, backend="reference"))
+        monkeypatch.setattr(
+            "nanochat.gpt.attend", lambda q, k, v, w: attend(q, k, v, w, backend="reference")
+        )
         torch.testing.assert_close(fast, model(ids), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_grouped_queries_are_repeated_heads(generation):
-    """A model whose k and v matrices are copied for every query head computes the same as one that shares them."""
+    """A model whose k and v matrices are copied for every query head computes the same as one that
+    shares them.
+    """
     shared = small(generation, n_kv_head=2)
     full = small(generation, n_kv_head=4)
     state = shared.state_dict()
@@ -145,7 +189,9 @@ def test_rotation_keeps_distances():
     q, k = torch.randn(1, 1, 1, 64), torch.randn(1, 1, 1, 64)
 
     def at(x, position):
-        return rotate(x, cos[None, position : position + 1, None], sin[None, position : position + 1, None])
+        return rotate(
+            x, cos[None, position : position + 1, None], sin[None, position : position + 1, None]
+        )
 
     near, far = (at(q, 5) * at(k, 3)).sum(), (at(q, 42) * at(k, 40)).sum()
     torch.testing.assert_close(near, far)
@@ -183,7 +229,9 @@ def test_activation_checkpointing_changes_memory_not_results(generation):
     losses, grads, saved = [], [], []
     for model.activation_checkpointing in (False, True):
         sizes: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t
+        ):
             loss = model(ids[:, :-1]).square().mean()
         model.zero_grad()
         loss.backward()

@@ -1,4 +1,6 @@
-"""Imports only point down the list in which the package is built (docs/explanation/architecture.md)."""
+"""Imports only point down the list in which the package is built
+(docs/explanation/architecture.md).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nanochat"
 
-# Top to bottom. A module may import its own row and every row below it. Several names in a row are peers.
+# Top to bottom. A module may import its own row and every row below it. Several names in a row are
+# peers.
 ORDER = [
     ("cli", "__main__"),
     ("launch",),
@@ -45,8 +48,15 @@ def imported(tree: ast.AST, path: Path) -> list[tuple[int, str]]:
                 here = ("nanochat", *path.relative_to(PACKAGE).parts[:-1])
                 base = ".".join([*here[: len(here) - node.level + 1], *([base] if base else [])])
             # `from nanochat import gpt` imports the module gpt
-            found += [(node.lineno, f"{base}.{alias.name}" if base == "nanochat" else base) for alias in node.names]
-    return [(line, name.removeprefix("nanochat.")) for line, name in found if name.startswith("nanochat.")]
+            found += [
+                (node.lineno, f"{base}.{alias.name}" if base == "nanochat" else base)
+                for alias in node.names
+            ]
+    return [
+        (line, name.removeprefix("nanochat."))
+        for line, name in found
+        if name.startswith("nanochat.")
+    ]
 
 
 def row_of(dotted: str) -> int | None:
@@ -61,7 +71,8 @@ def upward(path: Path, text: str) -> list[str]:
     name = path.relative_to(PACKAGE).with_suffix("").parts[0]
     if name == "__init__":
         return [
-            f"{path.name}:{line}: the package root imports {target}" for line, target in imported(ast.parse(text), path)
+            f"{path.name}:{line}: the package root imports {target}"
+            for line, target in imported(ast.parse(text), path)
         ]
     if name not in ROW:
         return [f"{name}: not in the import order; give it a row"]
@@ -69,9 +80,13 @@ def upward(path: Path, text: str) -> list[str]:
     for line, target in imported(ast.parse(text), path):
         row = row_of(target)
         if row is None:
-            wrong.append(f"{path.relative_to(ROOT)}:{line}: {target} has no row in the import order")
+            wrong.append(
+                f"{path.relative_to(ROOT)}:{line}: {target} has no row in the import order"
+            )
         elif row < ROW[name]:
-            wrong.append(f"{path.relative_to(ROOT)}:{line}: {name} imports {target}, which is above it")
+            wrong.append(
+                f"{path.relative_to(ROOT)}:{line}: {name} imports {target}, which is above it"
+            )
     return wrong
 
 
@@ -85,19 +100,31 @@ def test_the_check_can_fail():
     assert upward(gpt, "def f():\n    from nanochat.train import stages\n")
     assert upward(gpt, "from . import engine\n")
     assert upward(gpt, "import nanochat.unheard_of\n")
-    assert not upward(gpt, "import torch\nfrom nanochat.runtime.world import World\nfrom nanochat import __version__\n")
+    assert not upward(
+        gpt,
+        "import torch\nfrom nanochat.runtime.world import World\nfrom nanochat import "
+        "__version__\n",
+    )
     assert upward(PACKAGE / "optim" / "muon.py", "from ..engine import x\n")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_importing_does_nothing(path):
-    """Module level holds definitions and constants: no calls as statements, no loops, no files opened."""
+    """Module level holds definitions and constants: no calls as statements, no loops, no files
+    opened.
+    """
     if path.name == "__main__.py":
         return
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        call = node.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
-        completes = call is not None and ast.unparse(call.func).endswith(".update")  # a constant table in two parts
-        bad = isinstance(node, (ast.For, ast.While, ast.With)) or (call is not None and not completes)
+        call = (
+            node.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+        )
+        completes = call is not None and ast.unparse(call.func).endswith(
+            ".update"
+        )  # a constant table in two parts
+        bad = isinstance(node, (ast.For, ast.While, ast.With)) or (
+            call is not None and not completes
+        )
         assert not bad, f"{path.relative_to(ROOT)}:{node.lineno}: runs on import"
 
 
@@ -116,5 +143,7 @@ def test_no_code_is_read_from_data():
             name = ast.unparse(node.func)
             flags = {k.arg: ast.unparse(k.value) for k in node.keywords}
             where = f"{path.relative_to(ROOT)}:{node.lineno}"
-            assert name not in ("eval", "exec", "os.system", "pickle.load", "pickle.loads"), f"{where}: {name}"
+            assert name not in ("eval", "exec", "os.system", "pickle.load", "pickle.loads"), (
+                f"{where}: {name}"
+            )
             assert flags.get("shell") != "True" and flags.get("weights_only") != "False", where

@@ -1,7 +1,8 @@
-"""Where the loader's documents come from: text shards or conversations, seen as one endless numbered stream.
+"""Where the loader's documents come from: text shards or conversations, seen as one endless
+numbered stream.
 
-Stream index i means document i % len(self) of pass i // len(self). `raw(i)` fetches it (cheap, in stream order),
-`encode(raw, tokenizer)` turns it into token ids and one weight per token.
+Stream index i means document i % len(self) of pass i // len(self). `raw(i)` fetches it (cheap, in
+stream order), `encode(raw, tokenizer)` turns it into token ids and one weight per token.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 
 
 class Documents(Protocol):
-    """What `PackedLoader` reads. splittable: whether a document may be cut to fill a row (text yes, chat no)."""
+    """What `PackedLoader` reads. splittable: whether a document may be cut to fill a row (text yes,
+    chat no).
+    """
 
     splittable: bool
 
@@ -45,25 +48,31 @@ class TextDocuments:
     def encode(self, raw: str, tokenizer: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """ids (n,) starting with <|bos|>; weights None means 1 everywhere.
 
-        The <|bos|> that follows a finished document is a target like any other: it is how a model learns where
-        documents end.
+        The <|bos|> that follows a finished document is a target like any other: it is how a model
+        learns where documents end.
         """
-        return np.asarray(tokenizer.encode(raw, prepend=tokenizer.get_bos_token_id()), dtype=np.int32), None
+        return np.asarray(
+            tokenizer.encode(raw, prepend=tokenizer.get_bos_token_id()), dtype=np.int32
+        ), None
 
 
 class ShardDocuments(TextDocuments):
-    """Rows of parquet files with a column `text`, in file order. Row groups are read when first needed, two are kept.
+    """Rows of parquet files with a column `text`, in file order. Row groups are read when first
+    needed, two are kept.
 
-    Raises ValueError naming the file for a shard that cannot be read or has no column `text`. With `skip_bad` it is
-    left out with a warning and counted in `bad`; row groups found damaged only later give empty documents, so that the
-    number of documents, and with it the order of a resumed run, stays as it is.
+    Raises ValueError naming the file for a shard that cannot be read or has no column `text`. With
+    `skip_bad` it is left out with a warning and counted in `bad`; row groups found damaged only
+    later give empty documents, so that the number of documents, and with it the order of a resumed
+    run, stays as it is.
     """
 
     def __init__(self, paths: Sequence[str | Path], skip_bad: bool = False):
         self.paths, self.skip_bad = [Path(path) for path in paths], skip_bad
         self.bad: dict[str, str] = {}  # name of a damaged shard -> what is wrong
         if not self.paths:
-            raise ValueError("no text shards given: make some with `python -m nanochat.dataset --help`")
+            raise ValueError(
+                "no text shards given: make some with `python -m nanochat.dataset --help`"
+            )
         self._groups: list[tuple[int, int]] = []  # (file, row group)
         self._ends: list[int] = []  # documents up to and including that row group
         self._cache: dict[int, Any] = {}
@@ -119,7 +128,8 @@ class ShardDocuments(TextDocuments):
 
 
 class ConversationDocuments:
-    """The conversations of a task (`task[i]`, see nanochat.tasks), in a new order every pass, the same for every rank.
+    """The conversations of a task (`task[i]`, see nanochat.tasks), in a new order every pass, the
+    same for every rank.
 
     masked: weight 1 only where the assistant speaks (SFT), else everywhere (mid-training).
     """
@@ -128,7 +138,9 @@ class ConversationDocuments:
 
     def __init__(self, task: Any, seed: int = 42, shuffle: bool = True, masked: bool = True):
         if len(task) == 0:
-            raise ValueError(f"{getattr(task, 'name', 'the task')} has no conversations to train on")
+            raise ValueError(
+                f"{getattr(task, 'name', 'the task')} has no conversations to train on"
+            )
         self.task = task
         self.seed = seed
         self.shuffle = shuffle
@@ -146,14 +158,17 @@ class ConversationDocuments:
     def encode(self, raw: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """ids (n,) and weights (n,): the weight belongs to the token as a target."""
         ids, mask = tokenizer.render_conversation(raw)
-        return np.asarray(ids, dtype=np.int32), np.asarray(mask, dtype=np.float32) if self.masked else None
+        return np.asarray(ids, dtype=np.int32), np.asarray(
+            mask, dtype=np.float32
+        ) if self.masked else None
 
     def _order(self, epoch: int) -> np.ndarray:
         with self._lock:
             if epoch not in self._orders:
                 while len(self._orders) >= 3:  # lanes may be in neighbouring passes
                     self._orders.pop(next(iter(self._orders)))
-                # RandomState, not default_rng: its stream is frozen across numpy versions, and resume depends on it
+                # RandomState, not default_rng: its stream is frozen across numpy versions, and
+                # resume depends on it
                 seeds = np.array([self.seed % 2**32, epoch % 2**32], dtype=np.uint32)
                 self._orders[epoch] = np.random.RandomState(seeds).permutation(len(self.task))
             return self._orders[epoch]
@@ -171,7 +186,9 @@ def _row_groups(path: Path) -> list[int]:
         raise damaged_shard(path, error) from error
     if columns.get("text") not in ("string", "large_string", "string_view"):
         has = ", ".join(f"{name}: {kind}" for name, kind in columns.items())
-        raise ValueError(f"{path}: no column 'text' of strings (it has {has}); a text shard needs one")
+        raise ValueError(
+            f"{path}: no column 'text' of strings (it has {has}); a text shard needs one"
+        )
     return rows
 
 
@@ -179,7 +196,9 @@ def _read_group(path: Path, group: int) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # checked where the writer made checksums
+        with pq.ParquetFile(
+            path, page_checksum_verification=True
+        ) as file:  # checked where the writer made checksums
             return file.read_row_group(group, columns=["text"]).column("text").combine_chunks()
     except (OSError, ValueError) as error:
         raise damaged_shard(path, error) from error
@@ -188,5 +207,8 @@ def _read_group(path: Path, group: int) -> Any:
 def damaged_shard(path: Path, error: Exception) -> ValueError:
     """The one message for a shard that cannot be read."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    fix = "delete it, then make or download it again with the `python -m nanochat.dataset` command that made it"
+    fix = (
+        "delete it, then make or download it again with the `python -m nanochat.dataset` "
+        "command that made it"
+    )
     return ValueError(f"{path}: damaged or unreadable text shard ({reason}); {fix}")

@@ -1,8 +1,10 @@
-"""The loader: any source of documents -> batches, in an order that does not depend on the number of ranks.
+"""The loader: any source of documents -> batches, in an order that does not depend on the number of
+ranks.
 
-A step has R rows. Row r of every step is filled by *lane* r, and document i of the stream belongs to lane i % R, so
-what a row holds follows from the data alone. Each rank owns a contiguous slice of the lanes and tokenises only their
-documents. Because ranks are not part of the order, a run stopped on 4 ranks resumes on 3 with the same batches.
+A step has R rows. Row r of every step is filled by *lane* r, and document i of the stream belongs
+to lane i % R, so what a row holds follows from the data alone. Each rank owns a contiguous slice of
+the lanes and tokenises only their documents. Because ranks are not part of the order, a run stopped
+on 4 ranks resumes on 3 with the same batches.
 
 Shapes: B rows, T tokens of a row.
 """
@@ -21,7 +23,8 @@ import torch
 from nanochat.dataloader.documents import Documents
 from nanochat.dataloader.packing import Packer, Segment, count_rows, split_evenly
 
-# Per lane. Chat rows of 512 tokens are 88% full with 4, 97% with 16, 99% with 64; text is cut about as often with 4.
+# Per lane. Chat rows of 512 tokens are 88% full with 4, 97% with 16, 99% with 64; text is cut about
+# as often with 4.
 BUFFER_DOCUMENTS = 16
 EXACT_DOCUMENTS = 20_000  # sources up to this size are tokenised whole to count their steps (2 s of chat, 6 s of text)
 SAMPLE_DOCUMENTS = 4000  # of larger ones, in runs of SAMPLE_RUN neighbours
@@ -30,7 +33,9 @@ SAMPLE_RUN = 50
 
 @dataclass
 class Batch:
-    """Input ids (B, T) int64, targets (B, T) int64, weight of each target (B, T) float32 (0 = not trained on)."""
+    """Input ids (B, T) int64, targets (B, T) int64, weight of each target (B, T) float32 (0 = not
+    trained on).
+    """
 
     input_ids: torch.Tensor
     targets: torch.Tensor
@@ -46,15 +51,18 @@ class Batch:
 class _Lane:
     packer: Packer
     next_index: int  # stream index of the next document to take
-    tokens: dict[int, tuple[np.ndarray, np.ndarray | None]] = field(default_factory=dict)  # of the buffered documents
+    tokens: dict[int, tuple[np.ndarray, np.ndarray | None]] = field(
+        default_factory=dict
+    )  # of the buffered documents
 
 
 class PackedLoader:
     """Batches of packed rows, with exact resume on any number of ranks.
 
-    documents: a `Documents` source. rows_per_step: R = total batch size in tokens / seq_len, over all ranks.
-    device_batch_size: rows of one micro-batch at most. passes: None = endless, else the number of passes over the
-    source (each document exactly once per pass; the last rows are padded with weight 0). max_steps: stop earlier.
+    documents: a `Documents` source. rows_per_step: R = total batch size in tokens / seq_len, over
+    all ranks. device_batch_size: rows of one micro-batch at most. passes: None = endless, else the
+    number of passes over the source (each document exactly once per pass; the last rows are padded
+    with weight 0). max_steps: stop earlier.
     """
 
     def __init__(
@@ -73,10 +81,14 @@ class PackedLoader:
         prefetch: bool = True,
     ):
         if min(rows_per_step, seq_len, device_batch_size, world_size) < 1:
-            raise ValueError(f"{rows_per_step=} {seq_len=} {device_batch_size=} {world_size=}: each must be at least 1")
+            raise ValueError(
+                f"{rows_per_step=} {seq_len=} {device_batch_size=} {world_size=}: each must be "
+                "at least 1"
+            )
         if passes is None and rows_per_step < world_size:
             raise ValueError(
-                f"total_batch_size is {rows_per_step} rows of {seq_len} tokens, too few for {world_size} ranks: "
+                f"total_batch_size is {rows_per_step} rows of {seq_len} tokens, too few for "
+                f"{world_size} ranks: "
                 f"raise it to at least {world_size * seq_len} tokens or use fewer ranks"
             )
         self.documents = documents
@@ -86,22 +98,37 @@ class PackedLoader:
         self.device_batch_size = device_batch_size
         self.lane_ids = split_evenly(rows_per_step, world_size, rank)
         self.max_steps = max_steps
-        # A lane never looks further ahead than about one pass, or a small source would be seen unevenly.
+        # A lane never looks further ahead than about one pass, or a small source would be seen
+        # unevenly.
         self.buffer_documents = max(1, min(buffer_documents, len(documents) // rows_per_step))
         self._bos = tokenizer.get_bos_token_id()
         self._end = None if passes is None else round(passes * len(documents))
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") if prefetch else None
+        self._executor = (
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") if prefetch else None
+        )
         self._pending: Future | None = None
         self._start(0, {lane: (lane, []) for lane in self.lane_ids})
 
     @classmethod
-    def validation(cls, documents: Documents, tokenizer: Any, *, eval_tokens: int, **options: Any) -> PackedLoader:
-        """A loader over at most eval_tokens targets, at most one pass, the same batches every time it is iterated."""
+    def validation(
+        cls, documents: Documents, tokenizer: Any, *, eval_tokens: int, **options: Any
+    ) -> PackedLoader:
+        """A loader over at most eval_tokens targets, at most one pass, the same batches every time
+        it is iterated.
+        """
         step_tokens = options["rows_per_step"] * options["seq_len"]
-        return cls(documents, tokenizer, passes=1, max_steps=max(1, round(eval_tokens / step_tokens)), **options)
+        return cls(
+            documents,
+            tokenizer,
+            passes=1,
+            max_steps=max(1, round(eval_tokens / step_tokens)),
+            **options,
+        )
 
     def next_step(self) -> list[Batch]:
-        """This rank's micro-batches of the next step; [] when a finite loader has no more rows for this rank."""
+        """This rank's micro-batches of the next step; [] when a finite loader has no more rows for
+        this rank.
+        """
         if self._executor is None:
             batches, self._state = self._produce()
             return batches
@@ -119,7 +146,9 @@ class PackedLoader:
     def __iter__(self) -> Iterator[list[Batch]]:
         """All steps of a finite loader, from the beginning."""
         if self._end is None and self.max_steps is None:
-            raise ValueError("this loader is endless: call next_step(), or give it `passes` or `max_steps`")
+            raise ValueError(
+                "this loader is endless: call next_step(), or give it `passes` or `max_steps`"
+            )
         self.restart()
         while batches := self.next_step():
             yield batches
@@ -138,18 +167,22 @@ class PackedLoader:
 
     @property
     def passes_done(self) -> float:
-        """How often this rank's lanes have gone through the source so far, buffered documents included."""
+        """How often this rank's lanes have gone through the source so far, buffered documents
+        included.
+        """
         taken = [lane["next"] // self.rows_per_step for lane in self._state["lanes"]]
         return float(np.mean(taken)) * self.rows_per_step / len(self.documents) if taken else 0.0
 
     def estimate_steps(self, epochs: float = 1.0) -> int:
         """Optimizer steps that `epochs` passes over the source take (at least 1).
 
-        Small sources are tokenised and packed whole; of larger ones a fixed sample is: evenly spread runs of
-        neighbours, so that few row groups are read. The same on every rank.
+        Small sources are tokenised and packed whole; of larger ones a fixed sample is: evenly
+        spread runs of neighbours, so that few row groups are read. The same on every rank.
         """
         count = len(self.documents)
-        sampled, run = (count, count) if count <= EXACT_DOCUMENTS else (SAMPLE_DOCUMENTS, SAMPLE_RUN)
+        sampled, run = (
+            (count, count) if count <= EXACT_DOCUMENTS else (SAMPLE_DOCUMENTS, SAMPLE_RUN)
+        )
         lengths = []
         for i in range(sampled):
             index = i // run * run * count // sampled + i % run
@@ -159,7 +192,8 @@ class PackedLoader:
         return max(1, round(rows * count / sampled * epochs / self.rows_per_step))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this rank's lanes stand after the last step handed out (not the prefetched one); plain JSON values.
+        """Where this rank's lanes stand after the last step handed out (not the prefetched one);
+        plain JSON values.
 
         Gather the states of all ranks into a list to load them on any number of ranks.
         """
@@ -178,24 +212,40 @@ class PackedLoader:
             lanes.update({lane["lane"]: (lane["next"], lane["pieces"]) for lane in state["lanes"]})
         missing = [lane for lane in self.lane_ids if lane not in lanes]
         if missing:
-            raise ValueError(f"the loader state lacks rows {missing}: the states of all ranks are needed, in one list")
+            raise ValueError(
+                f"the loader state lacks rows {missing}: the states of all ranks are needed, in "
+                "one list"
+            )
         self._start(states[0]["step"], {lane: lanes[lane] for lane in self.lane_ids})
 
     def _check(self, state: dict[str, Any]) -> None:
-        names = {"rows_per_step": "rows of a step", "seq_len": "tokens of a row", "documents": "documents"}
+        names = {
+            "rows_per_step": "rows of a step",
+            "seq_len": "tokens of a row",
+            "documents": "documents",
+        }
         wrong = [
             f"{names[name]}: {state[name]} then, {mine} now"
             for name, mine in self._header().items()
             if state[name] != mine
         ]
         if wrong:
-            raise ValueError(f"cannot resume the data order ({'; '.join(wrong)}): use that run's settings and data")
+            raise ValueError(
+                f"cannot resume the data order ({'; '.join(wrong)}): use that run's settings and "
+                "data"
+            )
 
     def _header(self) -> dict[str, int]:
-        return {"rows_per_step": self.rows_per_step, "seq_len": self.seq_len, "documents": len(self.documents)}
+        return {
+            "rows_per_step": self.rows_per_step,
+            "seq_len": self.seq_len,
+            "documents": len(self.documents),
+        }
 
     def _start(self, step: int, lanes: dict[int, tuple[int, list[list[int]]]]) -> None:
-        """Set up the lanes: the next stream index of each and its buffered pieces [document, first token]."""
+        """Set up the lanes: the next stream index of each and its buffered pieces [document, first
+        token].
+        """
         self._produced = step
         self._lanes: dict[int, _Lane] = {}
         for lane, (next_index, _) in lanes.items():
@@ -204,17 +254,25 @@ class PackedLoader:
         pieces = {lane: pieces for lane, (_, pieces) in lanes.items()}
         wanted = sorted((document, lane) for lane in pieces for document, _ in pieces[lane])
         for document, lane in wanted:  # in stream order, so every row group is read once
-            self._lanes[lane].tokens[document] = self.documents.encode(self.documents.raw(document), self.tokenizer)
+            self._lanes[lane].tokens[document] = self.documents.encode(
+                self.documents.raw(document), self.tokenizer
+            )
         for lane in pieces:
             for document, start in pieces[lane]:
-                self._lanes[lane].packer.add(document, len(self._lanes[lane].tokens[document][0]), start)
+                self._lanes[lane].packer.add(
+                    document, len(self._lanes[lane].tokens[document][0]), start
+                )
         self._stream = min((lane.next_index for lane in self._lanes.values()), default=0)
         self._waiting: dict[int, deque] = {lane: deque() for lane in self._lanes}
         self._state = self._snapshot()
 
     def _snapshot(self) -> dict[str, Any]:
         lanes = [
-            {"lane": i, "next": lane.next_index, "pieces": [[p.document, p.start] for p in lane.packer.pieces]}
+            {
+                "lane": i,
+                "next": lane.next_index,
+                "pieces": [[p.document, p.start] for p in lane.packer.pieces],
+            }
             for i, lane in self._lanes.items()
         ]
         return {"step": self._produced, **self._header(), "lanes": lanes}
@@ -251,10 +309,11 @@ class PackedLoader:
             lane.next_index = index + self.rows_per_step
 
     def _take(self, number: int) -> tuple[int, Any] | None:
-        """The lane's next document. Reads the stream in order and keeps aside what belongs to this rank's other lanes.
+        """The lane's next document. Reads the stream in order and keeps aside what belongs to this
+        rank's other lanes.
 
-        Lanes drift apart because documents differ in length; keeping the raw documents makes that cost memory for a
-        few documents instead of re-reading row groups.
+        Lanes drift apart because documents differ in length; keeping the raw documents makes that
+        cost memory for a few documents instead of re-reading row groups.
         """
         queue = self._waiting[number]
         while not queue:

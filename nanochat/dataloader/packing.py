@@ -1,14 +1,17 @@
-"""Packing documents into rows of a fixed number of tokens. Pure: it knows lengths, never text or tensors.
+"""Packing documents into rows of a fixed number of tokens. Pure: it knows lengths, never text or
+tensors.
 
-Words used here: a *document* is a token sequence that starts with <|bos|>; a *piece* is the part of a document that has
-not been placed yet; a *segment* is what one row takes of a document; the *capacity* is the number of tokens of a row.
+Words used here: a *document* is a token sequence that starts with <|bos|>; a *piece* is the part of
+a document that has not been placed yet; a *segment* is what one row takes of a document; the
+*capacity* is the number of tokens of a row.
 
-A row is filled in three moves. (1) It begins with the oldest piece of the buffer, so nothing waits for ever and a long
-document runs through consecutive rows. (2) The rest is filled best-fit (arXiv 2404.10830): again and again the largest
-piece that fits whole. (3) When nothing fits, the longest piece is cut so that the row is exactly full; what is left of
-it goes back as a piece with a <|bos|> of its own. No text is thrown away, no row has padding, and every row starts with
-<|bos|>. Conversations are not cut: one longer than a row is truncated, and the end of a row where nothing fits is
-padding.
+A row is filled in three moves. (1) It begins with the oldest piece of the buffer, so nothing waits
+for ever and a long document runs through consecutive rows. (2) The rest is filled best-fit (arXiv
+2404.10830): again and again the largest piece that fits whole. (3) When nothing fits, the longest
+piece is cut so that the row is exactly full; what is left of it goes back as a piece with a <|bos|>
+of its own. No text is thrown away, no row has padding, and every row starts with <|bos|>.
+Conversations are not cut: one longer than a row is truncated, and the end of a row where nothing
+fits is padding.
 """
 
 from __future__ import annotations
@@ -34,8 +37,9 @@ class Segment:
 class Packer:
     """One lane's buffer of pieces, oldest first. `add` documents, then `next_row`.
 
-    capacity: tokens of a row (sequence length + 1: inputs and the last target). splittable: may documents be cut?
-    buffer_documents: how many pieces `wants_more` asks for; more pieces give fewer cuts (text) or less padding (chat).
+    capacity: tokens of a row (sequence length + 1: inputs and the last target). splittable: may
+    documents be cut? buffer_documents: how many pieces `wants_more` asks for; more pieces give
+    fewer cuts (text) or less padding (chat).
     """
 
     def __init__(self, capacity: int, splittable: bool = True, buffer_documents: int = 16):
@@ -56,11 +60,15 @@ class Packer:
         self._tokens += piece.length
 
     def wants_more(self) -> bool:
-        """True while another document should be added before the next row: a full row must always be possible."""
+        """True while another document should be added before the next row: a full row must always
+        be possible.
+        """
         return len(self.pieces) < self.buffer_documents or self._tokens < self.capacity
 
     def next_row(self) -> list[Segment]:
-        """Segments of one row, in order. Empty when the buffer is empty; short only where the module text says so."""
+        """Segments of one row, in order. Empty when the buffer is empty; short only where the
+        module text says so.
+        """
         row: list[Segment] = []
         room = self.capacity
         while room > 0 and self.pieces:
@@ -84,18 +92,23 @@ class Packer:
         return best
 
     def _longest(self) -> int:
-        # Documents longer than a row are cut anyway, so the longest is the one that loses least by being cut here.
+        # Documents longer than a row are cut anyway, so the longest is the one that loses least by
+        # being cut here.
         return max(range(len(self.pieces)), key=lambda i: self.pieces[i].length)
 
     def _cut(self, choice: int, room: int) -> Segment:
-        """Take exactly `room` tokens of a piece; the rest keeps its age. With room 1 that is a lone <|bos|>."""
+        """Take exactly `room` tokens of a piece; the rest keeps its age. With room 1 that is a lone
+        <|bos|>.
+        """
         piece = self.pieces[choice]
         stop = piece.start + room - (piece.start > 0)
         self.pieces[choice] = Segment(piece.document, stop, piece.stop)
         return Segment(piece.document, piece.start, stop)
 
 
-def count_rows(lengths: Iterable[int], capacity: int, splittable: bool = True, buffer_documents: int = 16) -> int:
+def count_rows(
+    lengths: Iterable[int], capacity: int, splittable: bool = True, buffer_documents: int = 16
+) -> int:
     """Rows that documents of these lengths (tokens) fill when packed in this order in one lane."""
     packer = Packer(capacity, splittable, buffer_documents)
     rows = 0
@@ -110,7 +123,9 @@ def count_rows(lengths: Iterable[int], capacity: int, splittable: bool = True, b
 
 
 def split_evenly(count: int, parts: int, index: int) -> range:
-    """Part `index` of range(count) cut into `parts` contiguous ranges whose sizes differ by at most one."""
+    """Part `index` of range(count) cut into `parts` contiguous ranges whose sizes differ by at most
+    one.
+    """
     assert 0 <= index < parts
     size, extra = divmod(count, parts)
     start = index * size + min(index, extra)

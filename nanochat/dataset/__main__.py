@@ -1,4 +1,6 @@
-"""`python -m nanochat.dataset`: fill the folder of text shards from the hub, from your own text, or offline."""
+"""`python -m nanochat.dataset`: fill the folder of text shards from the hub, from your own text, or
+offline.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from nanochat.runtime.run_dir import base_dir
 
 @dataclass
 class DatasetConfig:
-    """Text shards for pretraining: -n (public shards), --data (your own text) or --embedded (made here, offline)."""
+    """Text shards for pretraining: -n (public shards), --data (your own text) or --embedded (made
+    here, offline).
+    """
 
     num_files: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """Public shards to download, besides the validation shard; -1 means all."""
@@ -51,7 +55,11 @@ class DatasetConfig:
         if not 1 <= self.workers <= 64:
             found.append(f"--workers {self.workers}: must be between 1 and 64")
         is_address = self.mirror is not None and self.mirror.startswith(("http://", "https://"))
-        if self.mirror is not None and not is_address and not Path(self.mirror).expanduser().is_dir():
+        if (
+            self.mirror is not None
+            and not is_address
+            and not Path(self.mirror).expanduser().is_dir()
+        ):
             found.append(f"--mirror {self.mirror}: no such folder, and not an http(s) address")
         if self.embedded and self.characters < 100_000:
             found.append(f"--characters {self.characters}: must be at least 100000")
@@ -59,8 +67,10 @@ class DatasetConfig:
 
 
 def run(config: DatasetConfig) -> str:
-    """Do what the config asks for; returns the line to print. Raises ValueError for what people can put right."""
-    from nanochat.dataset.sources import describe
+    """Do what the config asks for; returns the line to print. Raises ValueError for what people can
+    put right.
+    """
+    from nanochat.dataset.shard_text import describe
 
     out = config.out or base_dir() / "base_data"
     if config.verify:
@@ -77,13 +87,15 @@ def run(config: DatasetConfig) -> str:
     from nanochat.dataset.hub import SETS, download_shards
 
     assert config.num_files is not None
-    download_shards(SETS[config.dataset], config.num_files, out, workers=config.workers, mirror=config.mirror)
+    download_shards(
+        SETS[config.dataset], config.num_files, out, workers=config.workers, mirror=config.mirror
+    )
     return describe(out)
 
 
 def _verified(folder: Path) -> str:
+    from nanochat.dataset.shard_text import describe
     from nanochat.dataset.shards import shard_paths, verify_shards
-    from nanochat.dataset.sources import describe
 
     problems = verify_shards(folder)
     if problems:

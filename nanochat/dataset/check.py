@@ -20,8 +20,12 @@ PREVIEW_TOKENS = 400
 class DataCheckConfig:
     """Check a file of conversations and show what is trained on."""
 
-    file: Annotated[str, tyro.conf.Positional]  # JSONL (either form, ShareGPT or Alpaca) or a JSON list
-    convert: str | None = None  # write the good conversations to this file, in the {"messages": ...} form
+    file: Annotated[
+        str, tyro.conf.Positional
+    ]  # JSONL (either form, ShareGPT or Alpaca) or a JSON list
+    convert: str | None = (
+        None  # write the good conversations to this file, in the {"messages": ...} form
+    )
     tokenizer: str | None = None  # a directory or a tiktoken name; default: the trained one
     preview: int = 1  # conversations to show
     max_problems: int = 50  # bad lines to list; all are counted
@@ -39,7 +43,9 @@ class DataCheckConfig:
 
 
 def data_check(cfg: DataCheckConfig) -> int:
-    """Print the findings; 0 when every line is good, 1 otherwise. ValueError when the file cannot be read."""
+    """Print the findings; 0 when every line is good, 1 otherwise. ValueError when the file cannot
+    be read.
+    """
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
     contents = scan_conversations(cfg.file)
@@ -47,9 +53,16 @@ def data_check(cfg: DataCheckConfig) -> int:
     for problem in contents.problems[: cfg.max_problems]:
         print(problem)
     if len(contents.problems) > cfg.max_problems:
-        print(f"... and {len(contents.problems) - cfg.max_problems:,} more bad lines (--max-problems shows more)")
+        print(
+            f"... and {len(contents.problems) - cfg.max_problems:,} more bad lines "
+            "(--max-problems shows more)"
+        )
     if contents.conversations:
-        _show_counts(count(contents, tokenizer, cfg.sequence_len), cfg.sequence_len, "bytes" if note else "tokens")
+        _show_counts(
+            count(contents, tokenizer, cfg.sequence_len),
+            cfg.sequence_len,
+            "bytes" if note else "tokens",
+        )
     if note:
         print(note)
     _preview(contents, tokenizer, cfg.preview)
@@ -57,13 +70,20 @@ def data_check(cfg: DataCheckConfig) -> int:
         write_conversations(cfg.convert, contents.conversations)
         print(f"wrote {len(contents.conversations):,} conversations to {cfg.convert}")
     bad = len(contents.problems)
-    print(f"{cfg.file}: {len(contents.conversations):,} good, {bad:,} bad" + ("" if bad else ": ready for --data"))
+    print(
+        f"{cfg.file}: {len(contents.conversations):,} good, {bad:,} bad"
+        + ("" if bad else ": ready for --data")
+    )
     return 1 if bad else 0
 
 
 def count(contents: FileContents, tokenizer: Tokenizer, sequence_len: int) -> dict[str, Any]:
-    """The numbers of a file: conversations, forms, messages, duplicates, tokens, trained tokens, longest, too long."""
-    rendered = [tokenizer.render_conversation(conversation) for conversation in contents.conversations]
+    """The numbers of a file: conversations, forms, messages, duplicates, tokens, trained tokens,
+    longest, too long.
+    """
+    rendered = [
+        tokenizer.render_conversation(conversation) for conversation in contents.conversations
+    ]
     lengths = [len(ids) for ids, _ in rendered]
     unique = {json.dumps(conversation, sort_keys=True) for conversation in contents.conversations}
     return {
@@ -81,13 +101,18 @@ def count(contents: FileContents, tokenizer: Tokenizer, sequence_len: int) -> di
 def _show_counts(numbers: dict[str, Any], sequence_len: int, unit: str) -> None:
     forms = ", ".join(f"{count:,} {form}" for form, count in sorted(numbers["forms"].items()))
     share = 100 * numbers["trained_tokens"] / max(1, numbers["tokens"])
-    print(f"conversations  {numbers['conversations']:,} ({forms}), {numbers['messages']:,} messages")
+    print(
+        f"conversations  {numbers['conversations']:,} ({forms}), {numbers['messages']:,} messages"
+    )
     if numbers["duplicates"]:
         print(f"duplicates     {numbers['duplicates']:,} exact repetitions (kept)")
     print(f"{unit:14} {numbers['tokens']:,}, longest conversation {numbers['longest']:,}")
     print(f"trained {unit:6} {numbers['trained_tokens']:,} ({share:.1f}%: what the assistant says)")
     if numbers["too_long"]:
-        print(f"too long       {numbers['too_long']:,} exceed {sequence_len:,} {unit} and are cut at the end")
+        print(
+            f"too long       {numbers['too_long']:,} exceed {sequence_len:,} {unit} and are cut "
+            "at the end"
+        )
 
 
 def _tokenizer(name: str | None) -> tuple[Tokenizer, str]:
@@ -108,4 +133,7 @@ def _preview(contents: FileContents, tokenizer: Tokenizer, number: int) -> None:
     console.print("preview: [green]green is trained on[/green], [red]red is only read[/red]")
     for conversation in contents.conversations[:number]:
         ids, mask = tokenizer.render_conversation(conversation, PREVIEW_TOKENS)
-        console.print(visualize(tokenizer, ids, mask) + ("[dim] ...[/dim]" if len(ids) == PREVIEW_TOKENS else ""))
+        console.print(
+            visualize(tokenizer, ids, mask)
+            + ("[dim] ...[/dim]" if len(ids) == PREVIEW_TOKENS else "")
+        )

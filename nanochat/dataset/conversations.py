@@ -1,4 +1,6 @@
-"""Reading files of conversations: what is right is returned, what is wrong is reported as `file:line: reason`."""
+"""Reading files of conversations: what is right is returned, what is wrong is reported as
+`file:line: reason`.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ class FileContents:
 def read_conversations(path: Path | str) -> tuple[list[Conversation], list[str]]:
     """(conversations, problems) of a JSONL file, or of a JSON file that is one list of records.
 
-    Each line is judged by itself, so forms may be mixed. Blank lines are skipped. Problems are `file:line: reason`.
-    ValueError when the file cannot be read at all.
+    Each line is judged by itself, so forms may be mixed. Blank lines are skipped. Problems are
+    `file:line: reason`. ValueError when the file cannot be read at all.
     """
     contents = scan_conversations(path)
     return contents.conversations, contents.problems
@@ -41,7 +43,9 @@ def scan_conversations(path: Path | str) -> FileContents:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); give an existing JSONL file") from None
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); give an existing JSONL file"
+        ) from None
     found = FileContents(path)
     for line, record in _records(data.removeprefix(b"\xef\xbb\xbf")):
         try:
@@ -72,14 +76,23 @@ def to_line(conversation: Conversation) -> str:
 def parse_mix(spec: str) -> tuple[Path, float]:
     """`my.jsonl` -> (path, 1.0), `my.jsonl:3` -> (path, 3.0): how often a file is gone through.
 
-    A colon belongs to the path unless a number follows it, and also when a file of the whole name exists.
+    A colon belongs to the path unless a number follows it, and also when a file of the whole name
+    exists.
     """
     head, colon, tail = spec.rpartition(":")
-    if not colon or not head or Path(spec).exists() or not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", tail):
+    if (
+        not colon
+        or not head
+        or Path(spec).exists()
+        or not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", tail)
+    ):
         return Path(spec), 1.0
     epochs = float(tail)
     if not (0 < epochs and math.isfinite(epochs)):
-        raise ValueError(f"--data={spec}: {tail} epochs; write a number above 0 after the colon, such as {head}:2")
+        raise ValueError(
+            f"--data={spec}: {tail} epochs; write a number above 0 after the colon, such as "
+            f"{head}:2"
+        )
     return Path(head), epochs
 
 
@@ -89,7 +102,9 @@ def _records(data: bytes) -> Iterator[tuple[int, Any]]:
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         return
-    if lines[first].lstrip()[:1] == b"[":  # JSONL of lists, or one list of records over the whole file?
+    if (
+        lines[first].lstrip()[:1] == b"["
+    ):  # JSONL of lists, or one list of records over the whole file?
         items = _whole_list(data)
         if items is not None:
             yield from items
@@ -106,7 +121,10 @@ def _parse(line: bytes) -> Any:
         return ValueError(f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
     except json.JSONDecodeError as error:
         return ValueError(f"not JSON ({error.msg} at character {error.pos + 1})")
-    except (RecursionError, ValueError) as error:  # nested too deeply; a number with thousands of digits
+    except (
+        RecursionError,
+        ValueError,
+    ) as error:  # nested too deeply; a number with thousands of digits
         return ValueError(f"not usable JSON ({type(error).__name__})")
 
 

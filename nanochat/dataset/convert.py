@@ -1,4 +1,6 @@
-"""Turning the shapes in which conversations circulate into one: `{"messages": [{"role", "content"}, ...]}`."""
+"""Turning the shapes in which conversations circulate into one: `{"messages": [{"role", "content"},
+...]}`.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +22,26 @@ _SPEAKERS = {
     "system": "system",
 }
 EXPECTED = (
-    'expected [{"role": ..., "content": ...}, ...] or {"messages": [...]}, ShareGPT {"conversations": [...]} '
+    'expected [{"role": ..., "content": ...}, ...] or {"messages": [...]}, ShareGPT '
+    '{"conversations": [...]} '
     'or Alpaca {"instruction": ..., "output": ...}'
 )
 
 
 def to_conversation(record: Any) -> tuple[Conversation, str]:
-    """(conversation, form) of one parsed record; form is "list", "messages", "sharegpt" or "alpaca".
+    """(conversation, form) of one parsed record; form is "list", "messages", "sharegpt" or
+    "alpaca".
 
-    The conversation is checked for training: roles alternate, it ends with the assistant, and the assistant says
-    something. ValueError with the reason otherwise.
+    The conversation is checked for training: roles alternate, it ends with the assistant, and the
+    assistant says something. ValueError with the reason otherwise.
     """
     form, messages = _messages_of(record)
     if reason := message_problem(messages):
         raise ValueError(reason)
     if messages[-1]["role"] != "assistant":
-        raise ValueError("the last message is the user's; a conversation ends with the assistant's answer")
+        raise ValueError(
+            "the last message is the user's; a conversation ends with the assistant's answer"
+        )
     for number, message in enumerate(messages, 1):
         if message["role"] == "assistant" and not _says_something(message["content"]):
             raise ValueError(f"message {number}: the assistant's answer is empty")
@@ -110,7 +116,10 @@ def _from_alpaca(record: dict[str, Any]) -> list[Any]:
     for pair in record.get("history") or []:
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError('"history" must be a list of [question, answer] pairs')
-        messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+        messages += [
+            {"role": "user", "content": pair[0]},
+            {"role": "assistant", "content": pair[1]},
+        ]
     question = f"{record['instruction']}\n\n{extra}" if extra else record["instruction"]
     messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return _plain(messages)
@@ -120,12 +129,17 @@ def _all_text(content: Any) -> bool:
     return (
         isinstance(content, list)
         and bool(content)
-        and all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in content)
+        and all(
+            isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str)
+            for p in content
+        )
     )
 
 
 def _clean(content: Any) -> Any:
-    """Lone surrogates (legal in JSON, not in UTF-8) become "?"; parts keep only their type and text."""
+    """Lone surrogates (legal in JSON, not in UTF-8) become "?"; parts keep only their type and
+    text.
+    """
     if isinstance(content, str):
         return content.encode("utf-8", "replace").decode()
     if isinstance(content, list):

@@ -1,7 +1,9 @@
-"""The embedded world as a pretraining data set: made on this machine, the same for everybody, no download.
+"""The embedded world as a pretraining data set: made on this machine, the same for everybody, no
+download.
 
-`documents(seed)` gives English documents without end; `write_shards` turns them into the shard format. Everything
-comes from the tables and templates of `nanochat.dataset.world`, under the project's own licence.
+`documents(seed)` gives English documents without end; `write_shards` turns them into the shard
+format. Everything comes from the tables and templates of `nanochat.dataset.embedded_world`, under
+the project's own licence.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.dataset import shards
-from nanochat.dataset.world import dialogues, entries, numbers, spelling, stories
+from nanochat.dataset.embedded_world import dialogues, entries, numbers, spelling, stories
 
 Maker = Callable[[random.Random], str]
 
@@ -32,11 +34,17 @@ class DocumentMix:
 
     def problems(self) -> list[str]:
         """What is wrong with the shares, in words."""
-        bad = [f"{field.name}: {getattr(self, field.name)}" for field in fields(self) if getattr(self, field.name) < 0]
+        bad = [
+            f"{field.name}: {getattr(self, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) < 0
+        ]
         if bad:
             return [f"shares must be 0 or more, got {', '.join(bad)}"]
         return (
-            [] if any(getattr(self, field.name) for field in fields(self)) else ["all shares are 0: nothing to write"]
+            []
+            if any(getattr(self, field.name) for field in fields(self))
+            else ["all shares are 0: nothing to write"]
         )
 
 
@@ -67,7 +75,9 @@ def _weights(mix: DocumentMix) -> tuple[list[Maker], list[float]]:
 
 
 def documents(seed: int = 0, mix: DocumentMix | None = None) -> Iterator[str]:
-    """Documents without end, the same ones for the same seed and mix. ValueError for an impossible mix."""
+    """Documents without end, the same ones for the same seed and mix. ValueError for an impossible
+    mix.
+    """
     mix = mix or DocumentMix()
     if problems := mix.problems():
         raise ValueError(f"mix: {problems[0]}")
@@ -89,17 +99,30 @@ def take(source: Iterator[str], characters: int) -> Iterator[str]:
 
 
 def write_shards(
-    out_dir: str | Path, target_characters: int = 20_000_000, seed: int = 0, mix: DocumentMix | None = None
+    out_dir: str | Path,
+    target_characters: int = 20_000_000,
+    seed: int = 0,
+    mix: DocumentMix | None = None,
 ) -> dict[str, Any]:
-    """Write the embedded world into `out_dir`, the last shard being validation; returns the manifest.
+    """Write the embedded world into `out_dir`, the last shard being validation; returns the
+    manifest.
 
-    target_characters: of training text; validation gets one part in forty more, from another seed. ValueError for a
-    target below 100,000 (too little to train anything on) or a folder with downloaded shards.
+    target_characters: of training text; validation gets one part in forty more, from another seed.
+    ValueError for a target below 100,000 (too little to train anything on) or a folder with
+    downloaded shards.
     """
     if target_characters < 100_000:
-        raise ValueError(f"target_characters: {target_characters} is too little to train on; use 100000 or more")
+        raise ValueError(
+            f"target_characters: {target_characters} is too little to train on; use 100000 or more"
+        )
     train = take(documents(seed, mix), target_characters)
     validation = take(documents(seed + 1_000_003, mix), max(target_characters // 40, 50_000))
     return shards.write_shards(
-        out_dir, train, validation, kind="embedded", source="the embedded world", licence="MIT", seed=seed
+        out_dir,
+        train,
+        validation,
+        kind="embedded",
+        source="the embedded world",
+        licence="MIT",
+        seed=seed,
     )

@@ -1,6 +1,8 @@
-"""The small public files beside the shards: the CORE eval bundle, identity conversations, a word list.
+"""The small public files beside the shards: the CORE eval bundle, identity conversations, a word
+list.
 
-Each lands under the base directory whole or not at all. A mirror, folder or address, may stand in for the originals.
+Each lands under the base directory whole or not at all. A mirror, folder or address, may stand in
+for the originals.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ WORDS = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/
 
 
 def check_zip(path: Path) -> None:
-    """Raises ValueError unless the archive is whole and holds the bundle, with no path leading out of it."""
+    """Raises ValueError unless the archive is whole and holds the bundle, with no path leading out
+    of it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names, damaged = archive.namelist(), archive.testzip()
@@ -52,7 +56,9 @@ def check_words(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Extra:
-    """A file to have: where from, what it must be, and the path under the base directory that shows it is there."""
+    """A file to have: where from, what it must be, and the path under the base directory that shows
+    it is there.
+    """
 
     url: str
     check: Callable[[Path], None]
@@ -69,7 +75,8 @@ EXTRAS = {
 
 
 def fetch_extras(mirror: str | None = None, fetcher: Fetcher | None = None) -> list[Path]:
-    """Bring every extra that is not there yet. mirror: folder or address with files of the same names.
+    """Bring every extra that is not there yet. mirror: folder or address with files of the same
+    names.
 
     Goes on after a failure; raises one ValueError with all of them at the end.
     """

@@ -1,8 +1,8 @@
 """Identity conversations and the identity exam, both made from a persona and the same wordings.
 
-A question is a core ("who made you") with something around it ("Hi! Who made you? Thanks."). One core in five is kept
-for the exam and appears in no training conversation, whatever is around it. The decision is a hash of the core, so it
-is the same for every persona, seed and size.
+A question is a core ("who made you") with something around it ("Hi! Who made you? Thanks."). One
+core in five is kept for the exam and appears in no training conversation, whatever is around it.
+The decision is a hash of the core, so it is the same for every persona, seed and size.
 """
 
 from __future__ import annotations
@@ -15,25 +15,30 @@ from typing import Literal
 
 from nanochat.dataset import identity_phrases as phrases
 from nanochat.dataset.convert import Conversation
-from nanochat.dataset.persona import Fact, Persona
-from nanochat.dataset.world.grammar import joined
+from nanochat.dataset.embedded_world.grammar import joined
+from nanochat.dataset.persona import Persona, PersonaFact
 
 Split = Literal["train", "exam"]
 EXAM_SHARE = 5
-# The plainest questions, and those of the facts as the persona's author wrote them, are always trained on: a person
-# tries them first.
-PLAIN = frozenset({"what is your name", "who are you", "who made you", "what are you like", "what are you"})
+# The plainest questions, and those of the facts as the persona's author wrote them, are always
+# trained on: a person tries them first.
+PLAIN = frozenset(
+    {"what is your name", "who are you", "who made you", "what are you like", "what are you"}
+)
 MULTI_TURN = 0.3
 GREETED = 0.1
 _LOWER = 0.15
 _COMMANDS = (
-    "tell say give let describe introduce please i name remind just now okay answer"  # end in "." not "?"
+    "tell say give let describe introduce please i name remind just now okay "
+    "answer"  # end in "." not "?"
 ).split()
 
 
 @dataclass(frozen=True)
 class Intent:
-    """One thing that can be asked: all wordings of the question, of the answer, and what an answer must contain."""
+    """One thing that can be asked: all wordings of the question, of the answer, and what an answer
+    must contain.
+    """
 
     name: str
     cores: tuple[str, ...]
@@ -53,10 +58,16 @@ class Intent:
 
 def intents(persona: Persona) -> list[Intent]:
     """Everything that can be asked about a persona."""
-    fill = {"name": persona.name, "maker": persona.maker, "Maker": persona.maker[0].upper() + persona.maker[1:]}
+    fill = {
+        "name": persona.name,
+        "maker": persona.maker,
+        "Maker": persona.maker[0].upper() + persona.maker[1:],
+    }
     maker = re.sub(r"^(the|a|an) ", "", persona.maker, flags=re.IGNORECASE)
 
-    def intent(name: str, patterns: tuple[str, ...], answers: tuple[str, ...], weight: float, *accept: str) -> Intent:
+    def intent(
+        name: str, patterns: tuple[str, ...], answers: tuple[str, ...], weight: float, *accept: str
+    ) -> Intent:
         cores = [_fill(core, fill) for pattern in patterns for core in expand(pattern)]
         filled = tuple(_fill(answer, fill) for answer in answers)
         return Intent(name, tuple(dict.fromkeys(cores)), filled, accept, weight)
@@ -67,7 +78,9 @@ def intents(persona: Persona) -> list[Intent]:
         intent("name", phrases.NAME, phrases.NAME_ANSWERS, 3.0, persona.name),
         intent("maker", phrases.MAKER, phrases.MAKER_ANSWERS, 3.0, maker),
         intent("kind", phrases.KIND, phrases.KIND_ANSWERS, 1.0, persona.name),
-        intent("same name", phrases.SAME_NAME, phrases.SAME_NAME_ANSWERS, 0.5, "yes,", persona.name),
+        intent(
+            "same name", phrases.SAME_NAME, phrases.SAME_NAME_ANSWERS, 0.5, "yes,", persona.name
+        ),
         intent("other name", others, phrases.OTHER_NAME_ANSWERS, 1.0, "no,", persona.name),
         intent("other maker", companies, phrases.OTHER_MAKER_ANSWERS, 1.0, "no,", maker),
     ]
@@ -77,10 +90,17 @@ def intents(persona: Persona) -> list[Intent]:
     return found + [_about(fact) for fact in persona.facts]
 
 
-def _about(fact: Fact) -> Intent:
-    cores = [core.replace("{q}", asked) for form in phrases.FACT for core in expand(form) for asked in fact.ask]
+def _about(fact: PersonaFact) -> Intent:
+    cores = [
+        core.replace("{q}", asked)
+        for form in phrases.FACT
+        for core in expand(form)
+        for asked in fact.ask
+    ]
     plain = frozenset(normal(asked) for asked in fact.ask)
-    return Intent(f"fact: {fact.ask[0]}", tuple(dict.fromkeys(cores)), (fact.answer,), fact.accept, 1.5, plain)
+    return Intent(
+        f"fact: {fact.ask[0]}", tuple(dict.fromkeys(cores)), (fact.answer,), fact.accept, 1.5, plain
+    )
 
 
 def normal(text: str) -> str:
@@ -113,17 +133,27 @@ class _Asker:
                 return question
 
     def is_exam(self, question: str) -> bool:
-        """Whether a held-out core is left when what may surround a question is taken away ("please" + "tell me")."""
+        """Whether a held-out core is left when what may surround a question is taken away ("please"
+        + "tell me").
+        """
         text = normal(question)
-        starts = [text.removeprefix(b).strip() for b in self._before if f"{text} ".startswith(f"{b} " if b else "")]
+        starts = [
+            text.removeprefix(b).strip()
+            for b in self._before
+            if f"{text} ".startswith(f"{b} " if b else "")
+        ]
         return any(
             start.removesuffix(a).strip() in self._exam
-            for start in starts for a in self._after if f" {start}".endswith(f" {a}" if a else "")
-        )  # fmt: skip
+            for start in starts
+            for a in self._after
+            if f" {start}".endswith(f" {a}" if a else "")
+        )
 
 
 def training_conversations(persona: Persona, n: int, seed: int) -> list[Conversation]:
-    """`n` conversations of one to three exchanges; conversation i depends on (persona, seed, i) alone."""
+    """`n` conversations of one to three exchanges; conversation i depends on (persona, seed, i)
+    alone.
+    """
     asked = intents(persona)
     asker = _Asker(asked)
     weights = [intent.weight for intent in asked]
@@ -134,16 +164,21 @@ def training_conversations(persona: Persona, n: int, seed: int) -> list[Conversa
         rng = random.Random(f"identity:{seed}:{index}")
         messages: list[dict[str, str]] = []
         if rng.random() < GREETED:
-            messages += _exchange(greet(rng.choice(greetings), rng), _fill(phrases.GREETING_ANSWERS[0], name))
+            messages += _exchange(
+                greet(rng.choice(greetings), rng), _fill(phrases.GREETING_ANSWERS[0], name)
+            )
         number = 1 if rng.random() >= MULTI_TURN else rng.choice((2, 2, 3))
         for intent in _distinct(rng, asked, weights, number):
-            messages += _exchange(asker.ask(intent, rng, bool(messages)), rng.choice(intent.answers))
+            messages += _exchange(
+                asker.ask(intent, rng, bool(messages)), rng.choice(intent.answers)
+            )
         conversations.append({"messages": messages})
     return conversations
 
 
 def exam_questions(persona: Persona, n: int = 240, seed: int = 0) -> list[tuple[str, Intent]]:
-    """`n` different questions with held-out cores, the intents taking turns, each core used before any is repeated.
+    """`n` different questions with held-out cores, the intents taking turns, each core used before
+    any is repeated.
 
     ValueError when there are not that many.
     """
@@ -152,7 +187,9 @@ def exam_questions(persona: Persona, n: int = 240, seed: int = 0) -> list[tuple[
     waiting: dict[str, list[str]] = {intent.name: [] for intent in asked}
     chosen: dict[str, tuple[str, Intent]] = {}
     turn = stale = 0
-    while len(chosen) < n and stale < 1000:  # so many draws without a new question: there are no more
+    while (
+        len(chosen) < n and stale < 1000
+    ):  # so many draws without a new question: there are no more
         intent = asked[turn % len(asked)]
         turn, stale, before = turn + 1, stale + 1, len(chosen)
         if not waiting[intent.name]:
@@ -167,7 +204,9 @@ def exam_questions(persona: Persona, n: int = 240, seed: int = 0) -> list[tuple[
 
 
 def surround(core: str, rng: random.Random, follow_up: bool = False) -> str:
-    """A core as somebody might type it: greeting, capital letter, punctuation, thanks, now and then all lower case."""
+    """A core as somebody might type it: greeting, capital letter, punctuation, thanks, now and then
+    all lower case.
+    """
     first = re.match(r"\w+", core)
     end = "." if first and first[0].casefold() in _COMMANDS else "?"
     prefix = rng.choice(phrases.PREFIXES)
@@ -185,7 +224,9 @@ def greet(greeting: str, rng: random.Random) -> str:
     return text.lower() if rng.random() < _LOWER else text
 
 
-def _distinct(rng: random.Random, asked: list[Intent], weights: list[float], number: int) -> list[Intent]:
+def _distinct(
+    rng: random.Random, asked: list[Intent], weights: list[float], number: int
+) -> list[Intent]:
     picked: dict[str, Intent] = {}
     while len(picked) < min(number, len(asked)):
         intent = rng.choices(asked, weights)[0]
@@ -203,9 +244,13 @@ def _fill(text: str, values: dict[str, str]) -> str:
     return text
 
 
-def _others(patterns: tuple[str, ...], key: str, values: tuple[str, ...], own: str) -> tuple[str, ...]:
+def _others(
+    patterns: tuple[str, ...], key: str, values: tuple[str, ...], own: str
+) -> tuple[str, ...]:
     """Every pattern for every other name, without those that the persona itself has."""
     return tuple(
         pattern.replace("{" + key + "}", value)
-        for value in values if value.casefold() not in own.casefold() for pattern in patterns
-    )  # fmt: skip
+        for value in values
+        if value.casefold() not in own.casefold()
+        for pattern in patterns
+    )

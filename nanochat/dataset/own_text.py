@@ -1,7 +1,9 @@
-"""Your own text -> shards: files are read in a fixed order, exact duplicates dropped, split by content hash, shuffled.
+"""Your own text -> shards: files are read in a fixed order, exact duplicates dropped, split by
+content hash, shuffled.
 
-Whether a document is training or validation follows from the SHA-256 of its text alone, so it stays on its side when
-files are added, renamed or reordered. A folder that already is in shard layout keeps its own split.
+Whether a document is training or validation follows from the SHA-256 of its text alone, so it stays
+on its side when files are added, renamed or reordered. A folder that already is in shard layout
+keeps its own split.
 """
 
 from __future__ import annotations
@@ -54,20 +56,28 @@ class ImportResult:
         """One line for people."""
         state = "already there, unchanged" if self.unchanged else "imported"
         return (
-            f"{self.folder}: {self.train_documents:,} training and {self.validation_documents:,} validation documents, "
-            f"{self.characters:,} characters, {self.duplicates:,} exact duplicates dropped ({state})"
+            f"{self.folder}: {self.train_documents:,} training and {self.validation_documents:,} "
+            "validation documents, "
+            f"{self.characters:,} characters, {self.duplicates:,} exact duplicates dropped "
+            f"({state})"
         )
 
 
-def import_text(source: str | Path, out_dir: str | Path, *, licence: str = "not stated") -> ImportResult:
-    """Make shards in out_dir from a file or folder. Does nothing when they are there, made from the same content.
+def import_text(
+    source: str | Path, out_dir: str | Path, *, licence: str = "not stated"
+) -> ImportResult:
+    """Make shards in out_dir from a file or folder. Does nothing when they are there, made from the
+    same content.
 
-    Raises ValueError for a source without usable text, an unreadable file, or an out_dir that holds downloads.
+    Raises ValueError for a source without usable text, an unreadable file, or an out_dir that holds
+    downloads.
     """
     source, out_dir = Path(source).expanduser(), Path(out_dir)
     is_shards = len(list_shards(source)) >= 2
     if is_shards and out_dir.is_dir() and source.samefile(out_dir):
-        raise ValueError(f"--data={source}: is the folder the shards are kept in already; leave --data away")
+        raise ValueError(
+            f"--data={source}: is the folder the shards are kept in already; leave --data away"
+        )
     files = list_shards(source) if is_shards else find_files(source, exclude=out_dir)
     hashes = [sha256_file(path) for path in files]
     fingerprint = _fingerprint(source, files, hashes)
@@ -84,7 +94,10 @@ def import_text(source: str | Path, out_dir: str | Path, *, licence: str = "not 
         split = _Split(source, files)
         split.extra["fingerprint"] = fingerprint
         origin = {"kind": KIND, "source": str(source), "licence": licence}
-        return _result(out_dir, write_shards(out_dir, split.train(), split.validation(), **origin, extra=split.extra))
+        return _result(
+            out_dir,
+            write_shards(out_dir, split.train(), split.validation(), **origin, extra=split.extra),
+        )
 
 
 class _Unique:
@@ -140,27 +153,37 @@ class _Split:
             yield text
 
     def _both_sides(self, train: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
-        """A small source: cut few documents into more, give each side at least one. Returns the training side."""
+        """A small source: cut few documents into more, give each side at least one. Returns the
+        training side.
+        """
         everything = sorted(train + self.held_out)
         if len(everything) < FEW_DOCUMENTS:
             characters = sum(len(text) for _, text in everything)
             limit = max(SMALLEST_PIECE, characters // (2 * FEW_DOCUMENTS))
             fresh = _Unique()
-            everything = sorted(fresh(piece for _, text in everything for piece in split_text(text, limit)))
+            everything = sorted(
+                fresh(piece for _, text in everything for piece in split_text(text, limit))
+            )
             self.unique.duplicates += fresh.duplicates
         if len(everything) < 2:
             raise ValueError(
-                f"--data={self.source}: too little text to split into training and validation; give a few paragraphs"
+                f"--data={self.source}: too little text to split into training and validation; "
+                "give a few paragraphs"
             )
-        # The lowest hashes are validation: those under the share, or the lowest one when there is none.
+        # The lowest hashes are validation: those under the share, or the lowest one when there is
+        # none.
         count = sum(_position(digest) < self.share for digest, _ in everything)
         count = min(max(1, count), len(everything) - 1)
         self.held_out = everything[:count]
         return everything[count:]
 
 
-def _adopt(folder: Path, files: list[Path], hashes: list[str], out_dir: Path, licence: str) -> dict[str, Any]:
-    """Take over a folder in shard layout: same names, same split. Copies, or hard links when that saves much space."""
+def _adopt(
+    folder: Path, files: list[Path], hashes: list[str], out_dir: Path, licence: str
+) -> dict[str, Any]:
+    """Take over a folder in shard layout: same names, same split. Copies, or hard links when that
+    saves much space.
+    """
     known = {entry["name"]: entry for entry in read_manifest(folder).get("shards", [])}
     entries = []
     big = sum(path.stat().st_size for path in files) > LINK_BYTES
@@ -168,7 +191,9 @@ def _adopt(folder: Path, files: list[Path], hashes: list[str], out_dir: Path, li
         for path, sha256 in zip(files, hashes, strict=True):
             expected = known.get(path.name, {}).get("sha256", sha256)
             if expected != sha256:
-                raise damaged_shard(path, ValueError("its SHA-256 is not the one in the manifest beside it"))
+                raise damaged_shard(
+                    path, ValueError("its SHA-256 is not the one in the manifest beside it")
+                )
             rows, characters = measure_shard(path)
             target = building / path.name
             if not (big and _linked(path, target)):
@@ -188,7 +213,13 @@ def _adopt(folder: Path, files: list[Path], hashes: list[str], out_dir: Path, li
             )
             progress.advance()
         fingerprint = _fingerprint(folder, files, hashes)
-        about = {"kind": KIND, "source": str(folder), "licence": licence, "duplicates": 0, "fingerprint": fingerprint}
+        about = {
+            "kind": KIND,
+            "source": str(folder),
+            "licence": licence,
+            "duplicates": 0,
+            "fingerprint": fingerprint,
+        }
         return write_manifest(building, entries, **about)
 
 
@@ -234,5 +265,10 @@ def _result(folder: Path, manifest: dict[str, Any], unchanged: bool = False) -> 
         sides[entry["split"]] += entry["rows"]
     characters = sum(entry["characters"] for entry in manifest["shards"])
     return ImportResult(
-        folder, sides["train"], sides["validation"], manifest.get("duplicates", 0), characters, unchanged
+        folder,
+        sides["train"],
+        sides["validation"],
+        manifest.get("duplicates", 0),
+        characters,
+        unchanged,
     )

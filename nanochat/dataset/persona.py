@@ -1,4 +1,6 @@
-"""A persona: who the model says it is. A small YAML file becomes as many identity conversations as are wanted."""
+"""A persona: who the model says it is. A small YAML file becomes as many identity conversations as
+are wanted.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,10 @@ _FIELDS = ("name", "maker", "traits", "facts")
 
 
 @dataclass(frozen=True)
-class Fact:
-    """Something the persona knows about itself: questions that ask for it, the answer, what it must contain."""
+class PersonaFact:
+    """Something the persona knows about itself: questions that ask for it, the answer, what it must
+    contain.
+    """
 
     ask: tuple[str, ...]
     answer: str
@@ -29,26 +33,38 @@ class Persona:
     name: str
     maker: str
     traits: tuple[str, ...] = ()
-    facts: tuple[Fact, ...] = ()
+    facts: tuple[PersonaFact, ...] = ()
 
 
 def load_persona(path: Path | str | None = None) -> Persona:
-    """Read a persona file; without a path the one that comes with the package. ValueError with every problem."""
+    """Read a persona file; without a path the one that comes with the package. ValueError with
+    every problem.
+    """
     file = Path(path) if path is not None else Path(__file__).with_name("persona_default.yaml")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"--persona={file}: cannot be read ({error.strerror}); give an existing YAML file") from None
+        raise ValueError(
+            f"--persona={file}: cannot be read ({error.strerror}); give an existing YAML file"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--persona={file}: not valid YAML ({str(error).splitlines()[0]})") from None
+        raise ValueError(
+            f"--persona={file}: not valid YAML ({str(error).splitlines()[0]})"
+        ) from None
     return parse_persona(content, str(file))
 
 
 def parse_persona(content: Any, where: str = "persona") -> Persona:
     """A persona from parsed YAML. ValueError naming `where` and every problem."""
     if not isinstance(content, dict):
-        raise ValueError(f"{where}: must hold `name: ...`, `maker: ...`, `traits: [...]` and `facts: ...`")
-    problems = [f"{key!r} is unknown; there are {', '.join(_FIELDS)}" for key in content if key not in _FIELDS]
+        raise ValueError(
+            f"{where}: must hold `name: ...`, `maker: ...`, `traits: [...]` and `facts: ...`"
+        )
+    problems = [
+        f"{key!r} is unknown; there are {', '.join(_FIELDS)}"
+        for key in content
+        if key not in _FIELDS
+    ]
     for key in ("name", "maker"):
         if not _is_phrase(content.get(key)):
             problems.append(f"`{key}` must be given, as one line of text")
@@ -58,20 +74,31 @@ def parse_persona(content: Any, where: str = "persona") -> Persona:
     facts = []
     for number, entry in enumerate(_fact_entries(content.get("facts"), problems), 1):
         fact = _fact(entry)
-        facts.append(fact) if isinstance(fact, Fact) else problems.append(f"fact {number}: {fact}")
+        facts.append(fact) if isinstance(fact, PersonaFact) else problems.append(
+            f"fact {number}: {fact}"
+        )
     asked = [question.casefold() for fact in facts for question in fact.ask]
-    problems += [f"the question {q!r} is there twice" for q in dict.fromkeys(asked) if asked.count(q) > 1]
+    problems += [
+        f"the question {q!r} is there twice" for q in dict.fromkeys(asked) if asked.count(q) > 1
+    ]
     if problems:
         raise ValueError("\n".join(f"{where}: {problem}" for problem in problems))
-    return Persona(content["name"].strip(), content["maker"].strip(), tuple(t.strip() for t in traits), tuple(facts))
+    return Persona(
+        content["name"].strip(),
+        content["maker"].strip(),
+        tuple(t.strip() for t in traits),
+        tuple(facts),
+    )
 
 
 def identity_conversations(
     persona: Persona | Path | str | None = None, n: int = 1000, seed: int = 0
 ) -> list[Conversation]:
-    """`n` varied training conversations, single and multi-turn, made offline from templates; `seed` decides which.
+    """`n` varied training conversations, single and multi-turn, made offline from templates; `seed`
+    decides which.
 
-    None of their questions is one of the exam's (`identity.exam_questions`). ValueError for a bad persona or n < 0.
+    None of their questions is one of the exam's (`identity.exam_questions`). ValueError for a bad
+    persona or n < 0.
     """
     from nanochat.dataset.identity import training_conversations
 
@@ -96,13 +123,19 @@ def _fact_entries(facts: Any, problems: list[str]) -> list[Any]:
         return [{"ask": question, "answer": answer} for question, answer in facts.items()]
     if isinstance(facts, list):
         return facts
-    problems.append("`facts` must be `question: answer` lines or a list of entries with `ask` and `answer`")
+    problems.append(
+        "`facts` must be `question: answer` lines or a list of entries with `ask` and `answer`"
+    )
     return []
 
 
-def _fact(entry: Any) -> Fact | str:
+def _fact(entry: Any) -> PersonaFact | str:
     """The fact, or what is wrong with the entry."""
-    if not isinstance(entry, dict) or not {"ask", "answer"} <= set(entry) <= {"ask", "answer", "accept"}:
+    if not isinstance(entry, dict) or not {"ask", "answer"} <= set(entry) <= {
+        "ask",
+        "answer",
+        "accept",
+    }:
         return "must have `ask` and `answer`, and may have `accept`"
     ask = entry["ask"] if isinstance(entry["ask"], list) else [entry["ask"]]
     answer = entry["answer"]
@@ -114,7 +147,9 @@ def _fact(entry: Any) -> Fact | str:
         return "`answer` must be one line of text"
     accept = entry.get("accept", answer.strip().rstrip(".!"))
     accept = [str(word) for word in (accept if isinstance(accept, list) else [accept])]
-    if missing := [word for word in accept if not word.strip() or word.casefold() not in answer.casefold()]:
+    if missing := [
+        word for word in accept if not word.strip() or word.casefold() not in answer.casefold()
+    ]:
         return f"`accept` {missing[0]!r} is not in the answer {answer!r}"
     questions = tuple(" ".join(question.split()).rstrip("?.! ") for question in ask)
-    return Fact(questions, " ".join(answer.split()), tuple(accept))
+    return PersonaFact(questions, " ".join(answer.split()), tuple(accept))

@@ -1,9 +1,10 @@
 """The shard format that every text source is turned into, and its manifest.
 
-A folder of `shard_00000.parquet ...`: one string column `text`, zstd, row groups of 1,000 documents for training and 64
-for validation (so that many ranks can share it). The shard with the highest number is validation. `manifest.json` holds
-for each shard its SHA-256, bytes, rows, characters, source and licence. Folders without a manifest (public downloads
-made by other tools) are read as well.
+A folder of `shard_00000.parquet ...`: one string column `text`, zstd, row groups of 1,000 documents
+for training and 64 for validation (so that many ranks can share it). The shard with the highest
+number is validation. `manifest.json` holds for each shard its SHA-256, bytes, rows, characters,
+source and licence. Folders without a manifest (public downloads made by other tools) are read as
+well.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ TRAIN_ROW_GROUP = 1000
 VALIDATION_ROW_GROUP = 64
 SHARD_NAME = re.compile(r"shard_(\d{5,})\.parquet")
 GET_DATA = (
-    "get some with `python -m nanochat.dataset -n 8` (public shards), `--data DIR_OR_FILE` (your own text) "
+    "get some with `python -m nanochat.dataset -n 8` (public shards), `--data DIR_OR_FILE` (your "
+    "own text) "
     "or `--embedded` (made on this machine, no internet needed)"
 )
 
@@ -42,15 +44,17 @@ def list_shards(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    numbered = [(match, path) for path in folder.iterdir() if (match := SHARD_NAME.fullmatch(path.name))]
+    numbered = [
+        (match, path) for path in folder.iterdir() if (match := SHARD_NAME.fullmatch(path.name))
+    ]
     return [path for match, path in sorted(numbered, key=lambda pair: int(pair[0].group(1)))]
 
 
 def shard_paths(folder: str | Path, skip_bad: bool = False) -> tuple[list[Path], Path]:
     """(training shards, validation shard) of a folder, or of the `base_data` inside it.
 
-    Raises ValueError when there are fewer than two shards, or a shard's size is not the manifest's (`skip_bad`: the
-    validation shard's; the reader of the others finds out).
+    Raises ValueError when there are fewer than two shards, or a shard's size is not the manifest's
+    (`skip_bad`: the validation shard's; the reader of the others finds out).
     """
     folder = Path(folder)
     if not list_shards(folder) and (folder / "base_data").is_dir():
@@ -60,17 +64,28 @@ def shard_paths(folder: str | Path, skip_bad: bool = False) -> tuple[list[Path],
         raise ValueError(f"{folder}: no text shards here; {GET_DATA}")
     manifest = read_manifest(folder)
     if manifest.get("unfinished"):
-        raise ValueError(f"{folder}: the shards are not complete; run the `python -m nanochat.dataset` command again")
+        raise ValueError(
+            f"{folder}: the shards are not complete; run the `python -m nanochat.dataset` "
+            "command again"
+        )
     if len(paths) == 1:
-        raise ValueError(f"{folder}: only {paths[0].name} is here; training and validation need one each; {GET_DATA}")
+        raise ValueError(
+            f"{folder}: only {paths[0].name} is here; training and validation need one each; "
+            f"{GET_DATA}"
+        )
     listed = {entry["name"]: entry for entry in manifest.get("shards", [])}
     for path in paths[-1:] if skip_bad else paths:
         expected = listed.get(path.name, {}).get("bytes")
         if expected is not None and path.stat().st_size != expected:
-            raise damaged_shard(path, ValueError(f"{path.stat().st_size:,} bytes, but {MANIFEST} says {expected:,}"))
+            raise damaged_shard(
+                path, ValueError(f"{path.stat().st_size:,} bytes, but {MANIFEST} says {expected:,}")
+            )
     missing = sorted(set(listed) - {path.name for path in paths})
     if missing:
-        raise ValueError(f"{folder}: {missing[0]} is in {MANIFEST} but not here; run the command that made it again")
+        raise ValueError(
+            f"{folder}: {missing[0]} is in {MANIFEST} but not here; run the command that made it "
+            "again"
+        )
     return paths[:-1], paths[-1]
 
 
@@ -82,13 +97,17 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: unreadable ({error}); delete it, then make the data again") from error
+        raise ValueError(
+            f"{path}: unreadable ({error}); delete it, then make the data again"
+        ) from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("shards", []), list):
         raise ValueError(f"{path}: not a shard manifest; delete it, then make the data again")
     return manifest
 
 
-def write_manifest(folder: str | Path, shards: list[dict[str, Any]], **about: Any) -> dict[str, Any]:
+def write_manifest(
+    folder: str | Path, shards: list[dict[str, Any]], **about: Any
+) -> dict[str, Any]:
     """Write manifest.json: `about` (source, licence, fingerprint ...) and one entry per shard."""
     manifest = {"format": 1, **about, "shards": sorted(shards, key=lambda entry: entry["name"])}
     atomic_write(Path(folder) / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
@@ -96,9 +115,14 @@ def write_manifest(folder: str | Path, shards: list[dict[str, Any]], **about: An
 
 
 def verify_shards(folder: str | Path) -> list[str]:
-    """Read every shard completely; one line per problem found. SHA-256 is compared where the manifest has it."""
+    """Read every shard completely; one line per problem found. SHA-256 is compared where the
+    manifest has it.
+    """
     listed = {entry["name"]: entry for entry in read_manifest(folder).get("shards", [])}
-    problems = [f"{name}: missing" for name in sorted(set(listed) - {path.name for path in list_shards(folder)})]
+    problems = [
+        f"{name}: missing"
+        for name in sorted(set(listed) - {path.name for path in list_shards(folder)})
+    ]
     for path in list_shards(folder):
         expected = listed.get(path.name, {}).get("sha256")
         if expected and sha256_file(path) != expected:
@@ -123,15 +147,22 @@ def measure_shard(path: Path) -> tuple[int, int]:
                 column = file.read_row_group(group, columns=["text"]).column("text")
                 rows += len(column)
                 characters += pc.sum(pc.utf8_length(column)).as_py() or 0
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # Arrow's errors are of these kinds
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        NotImplementedError,
+    ) as error:  # Arrow's errors are of these kinds
         raise damaged_shard(path, error) from error
     return rows, characters
 
 
 class ShardWriter:
-    """Writes documents into numbered shards of one folder. Use as a context manager; `entries` describes the shards.
+    """Writes documents into numbered shards of one folder. Use as a context manager; `entries`
+    describes the shards.
 
-    validation: write small row groups. shard_characters: start a new shard after so many. first: number of the first.
+    validation: write small row groups. shard_characters: start a new shard after so many. first:
+    number of the first.
     """
 
     def __init__(
@@ -147,7 +178,11 @@ class ShardWriter:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.entries: list[dict[str, Any]] = []
-        self._about = {"source": source, "licence": licence, "split": "validation" if validation else "train"}
+        self._about = {
+            "source": source,
+            "licence": licence,
+            "split": "validation" if validation else "train",
+        }
         self._row_group = VALIDATION_ROW_GROUP if validation else TRAIN_ROW_GROUP
         self._next = first
         self._limit = shard_characters
@@ -196,7 +231,8 @@ class ShardWriter:
         table = pa.table({"text": pa.array(self._buffer, pa.string())})
         if self._writer is None:
             self._temporary = self.folder / f".{shard_name(self._next)}.unfinished"
-            # Page checksums (4 bytes a page) let a reader notice a flipped bit instead of training on garbage.
+            # Page checksums (4 bytes a page) let a reader notice a flipped bit instead of training
+            # on garbage.
             self._writer = pq.ParquetWriter(
                 self._temporary,
                 table.schema,
@@ -221,7 +257,8 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def replacing(folder: str | Path, kind: str) -> Iterator[Path]:
-    """A new, empty folder inside `folder` to build shards in; on success its files take the place of the old shards.
+    """A new, empty folder inside `folder` to build shards in; on success its files take the place
+    of the old shards.
 
     Raises ValueError when `folder` holds shards that cannot be made again from here (downloads).
     """
@@ -231,10 +268,14 @@ def replacing(folder: str | Path, kind: str) -> Iterator[Path]:
     building = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
     try:
         yield building
-        write_manifest(folder, [], kind=kind, unfinished=True)  # a crash below is seen, and may be overwritten
+        write_manifest(
+            folder, [], kind=kind, unfinished=True
+        )  # a crash below is seen, and may be overwritten
         for path in list_shards(folder):
             path.unlink()
-        for path in sorted(building.iterdir(), key=lambda path: path.name == MANIFEST):  # the manifest last
+        for path in sorted(
+            building.iterdir(), key=lambda path: path.name == MANIFEST
+        ):  # the manifest last
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -245,7 +286,8 @@ def check_replaceable(folder: Path) -> None:
     paths = list_shards(folder)
     if paths and read_manifest(folder).get("kind") not in ("own text", "embedded"):
         raise ValueError(
-            f"{folder} holds {len(paths)} shards that were not made on this machine and would be lost: move or delete "
+            f"{folder} holds {len(paths)} shards that were not made on this machine and would be "
+            "lost: move or delete "
             "them, or set NANOCHAT_BASE_DIR to another folder"
         )
 
@@ -263,8 +305,8 @@ def write_shards(
 ) -> dict[str, Any]:
     """Replace the folder's data by these documents, all or nothing; returns the manifest.
 
-    kind: "own text" or "embedded", which may be replaced without asking. about: more manifest entries; extra: the
-    same for those that are known only once the documents have been read.
+    kind: "own text" or "embedded", which may be replaced without asking. about: more manifest
+    entries; extra: the same for those that are known only once the documents have been read.
     """
     origin: dict[str, Any] = {"source": source, "licence": licence}
     with replacing(folder, kind) as building:
@@ -278,5 +320,9 @@ def write_shards(
             for text in validation:
                 writer.add(text)
         if not entries or not writer.entries:
-            raise ValueError(f"{source}: needs at least one training document and one validation document")
-        return write_manifest(building, entries + writer.entries, kind=kind, **origin, **about, **(extra or {}))
+            raise ValueError(
+                f"{source}: needs at least one training document and one validation document"
+            )
+        return write_manifest(
+            building, entries + writer.entries, kind=kind, **origin, **about, **(extra or {})
+        )

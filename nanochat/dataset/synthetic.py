@@ -1,7 +1,9 @@
-"""Identity conversations written by a language model behind any OpenAI-compatible endpoint, or offline by templates.
+"""Identity conversations written by a language model behind any OpenAI-compatible endpoint, or
+offline by templates.
 
-Every request differs in topic, length and style, drawn from a seed: asked the same thing a thousand times, a model
-writes the same ten conversations. What comes back is checked like any other file of conversations.
+Every request differs in topic, length and style, drawn from a seed: asked the same thing a thousand
+times, a model writes the same ten conversations. What comes back is checked like any other file of
+conversations.
 """
 
 from __future__ import annotations
@@ -55,16 +57,22 @@ _STYLES = (
 
 @dataclass
 class SyntheticConfig:
-    """Make identity conversations: offline from templates, or with --base-url through a language model."""
+    """Make identity conversations: offline from templates, or with --base-url through a language
+    model.
+    """
 
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000  # conversations the file is to hold in the end
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = (
+        1000  # conversations the file is to hold in the end
+    )
     output: str | None = None  # default: identity_conversations.jsonl in the base directory
     persona: str | None = None  # YAML file; default: the package's own persona
     seed: int = 0  # decides templates, or topics and styles asked for
     overwrite: bool = False  # start the file anew instead of refusing or continuing
     base_url: str | None = None  # an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1
     model: str | None = None  # the endpoint's name of the model
-    api_key_env: str = "OPENAI_API_KEY"  # environment variable that holds the key; sent when it is set
+    api_key_env: str = (
+        "OPENAI_API_KEY"  # environment variable that holds the key; sent when it is set
+    )
     concurrency: int = 4  # requests at a time
     retries: int = 4  # further tries of a request that fails
     timeout_s: float = 120.0  # of one request
@@ -83,7 +91,9 @@ class SyntheticConfig:
         if not self.base_url.startswith(("http://", "https://")):
             found.append(f"--base-url={self.base_url}: must begin with http:// or https://")
         if not self.model:
-            found.append("--model: must be given with --base-url (the endpoint's name of the model)")
+            found.append(
+                "--model: must be given with --base-url (the endpoint's name of the model)"
+            )
         return found
 
 
@@ -96,7 +106,9 @@ class Unusable(ValueError):
 
 
 def generate(cfg: SyntheticConfig) -> Path:
-    """Write the file and return its path. ValueError for impossible settings or an endpoint that refuses."""
+    """Write the file and return its path. ValueError for impossible settings or an endpoint that
+    refuses.
+    """
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
     persona = load_persona(cfg.persona)
@@ -110,15 +122,22 @@ def generate(cfg: SyntheticConfig) -> Path:
         if cfg.overwrite:
             path.unlink(missing_ok=True)
         _fill_file(cfg, persona, path)
-    print(f"{path}: {sum(1 for _ in open(path, encoding='utf-8')):,} conversations; train with --data {path}")
+    print(
+        f"{path}: {sum(1 for _ in open(path, encoding='utf-8')):,} conversations; train with "
+        f"--data {path}"
+    )
     return path
 
 
 def _fill_file(cfg: SyntheticConfig, persona: Persona, path: Path) -> None:
-    """Append conversations until the file has `cfg.n` different ones. Interrupted runs go on where they were."""
+    """Append conversations until the file has `cfg.n` different ones. Interrupted runs go on where
+    they were.
+    """
     seen = _already_there(path, persona)
     todo = cfg.n - len(seen)
-    attempts = iter(range(len(seen), len(seen) + 3 * todo + 10))  # duplicates and bad answers use some up
+    attempts = iter(
+        range(len(seen), len(seen) + 3 * todo + 10)
+    )  # duplicates and bad answers use some up
     stop = threading.Event()
     running: set[Future[Conversation | None]] = set()
     left_out = 0
@@ -129,10 +148,14 @@ def _fill_file(cfg: SyntheticConfig, persona: Persona, path: Path) -> None:
     ):
         try:
             while len(seen) < cfg.n:
-                for number in _take(attempts, min(cfg.concurrency, cfg.n - len(seen)) - len(running)):
+                for number in _take(
+                    attempts, min(cfg.concurrency, cfg.n - len(seen)) - len(running)
+                ):
                     running.add(pool.submit(_one, cfg, persona, number, stop))
                 if not running:
-                    raise ValueError(f"only {len(seen)} of {cfg.n} conversations came; run it again, or lower -n")
+                    raise ValueError(
+                        f"only {len(seen)} of {cfg.n} conversations came; run it again, or lower -n"
+                    )
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for conversation in (future.result() for future in done):
                     key = json.dumps(conversation, sort_keys=True)
@@ -163,12 +186,19 @@ def _already_there(path: Path, persona: Persona) -> set[str]:
         raise ValueError(f"{problems[0]}; correct the file, or start anew with --overwrite")
     keys = {json.dumps(conversation, sort_keys=True) for conversation in conversations}
     if not any(persona.name.casefold() in key.casefold() for key in keys):
-        raise ValueError(f"{path} never mentions {persona.name!r}: another persona's file; --overwrite starts it anew")
+        raise ValueError(
+            f"{path} never mentions {persona.name!r}: another persona's file; --overwrite starts "
+            "it anew"
+        )
     return keys
 
 
-def _one(cfg: SyntheticConfig, persona: Persona, number: int, stop: threading.Event) -> Conversation | None:
-    """One conversation; None when the endpoint gave nothing usable. Raises `Refused` when it never will."""
+def _one(
+    cfg: SyntheticConfig, persona: Persona, number: int, stop: threading.Event
+) -> Conversation | None:
+    """One conversation; None when the endpoint gave nothing usable. Raises `Refused` when it never
+    will.
+    """
     for attempt in range(cfg.retries + 1):
         rng = random.Random(f"{cfg.seed}:{number}:{attempt}")
         try:
@@ -177,8 +207,13 @@ def _one(cfg: SyntheticConfig, persona: Persona, number: int, stop: threading.Ev
             pause = 0.0
         except OSError as error:  # no connection, time-out, a busy server
             if attempt == cfg.retries:
-                raise Refused(f"{cfg.base_url}: no answer after {attempt + 1} tries ({error})") from None
-            pause = max(min(30.0, FIRST_PAUSE_S * 2**attempt) * (0.5 + rng.random()), getattr(error, "wait_s", 0.0))
+                raise Refused(
+                    f"{cfg.base_url}: no answer after {attempt + 1} tries ({error})"
+                ) from None
+            pause = max(
+                min(30.0, FIRST_PAUSE_S * 2**attempt) * (0.5 + rng.random()),
+                getattr(error, "wait_s", 0.0),
+            )
         if stop.wait(pause):
             return None
     return None
@@ -189,20 +224,26 @@ def prompt(persona: Persona, rng: random.Random) -> str:
     facts = [f"- asked {fact.ask[0]!r} it says: {fact.answer}" for fact in persona.facts]
     return "\n".join(
         [
-            "Write one conversation between a user and a small language model, for training that model.",
+            "Write one conversation between a user and a small language model, for training that "
+            "model.",
             f"The model is called {persona.name} and was made by {persona.maker}.",
             f"Its character: {', '.join(persona.traits) or 'plain and helpful'}.",
             *(["What it knows about itself:", *facts] if facts else []),
             f"Topic: {rng.choice(_TOPICS)}. The user writes {rng.choice(_STYLES)}.",
-            f"Length: {rng.choice((1, 1, 2, 3))} question(s), each answered in one or two short sentences.",
-            "The model says only what is stated above about itself, and is honest about what it does not know.",
-            'Answer with JSON only: [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]',
+            f"Length: {rng.choice((1, 1, 2, 3))} question(s), each answered in one or two short "
+            "sentences.",
+            "The model says only what is stated above about itself, and is honest about what it "
+            "does not know.",
+            'Answer with JSON only: [{"role": "user", "content": "..."}, {"role": "assistant", '
+            '"content": "..."}]',
         ]
     )
 
 
 def parse_answer(text: str) -> Conversation:
-    """The conversation in a model's answer, be it in a code fence or between sentences. `Unusable` if there is none."""
+    """The conversation in a model's answer, be it in a code fence or between sentences. `Unusable`
+    if there is none.
+    """
     starts = [place for place in (text.find("["), text.find("{")) if place >= 0]
     try:
         record, _ = json.JSONDecoder().raw_decode(text, min(starts))
@@ -223,21 +264,33 @@ def _ask(cfg: SyntheticConfig, text: str) -> str:
 
     assert cfg.base_url is not None
     headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(cfg.api_key_env)) else {}
-    body = {"model": cfg.model, "messages": [{"role": "user", "content": text}], "temperature": cfg.temperature}
+    body = {
+        "model": cfg.model,
+        "messages": [{"role": "user", "content": text}],
+        "temperature": cfg.temperature,
+    }
     url = cfg.base_url.rstrip("/") + "/chat/completions"
-    response = requests.post(url, json=body, headers=headers, timeout=cfg.timeout_s, allow_redirects=False)
+    response = requests.post(
+        url, json=body, headers=headers, timeout=cfg.timeout_s, allow_redirects=False
+    )
     if response.status_code == 429 or response.status_code >= 500:
         busy = _Busy(f"status {response.status_code}")
         after = response.headers.get("Retry-After", "")
         busy.wait_s = min(60.0, float(after)) if after.isdigit() else 0.0
         raise busy
     if response.status_code != 200:
-        hint = f"; is ${cfg.api_key_env} set to a valid key?" if response.status_code in (401, 403) else ""
+        hint = (
+            f"; is ${cfg.api_key_env} set to a valid key?"
+            if response.status_code in (401, 403)
+            else ""
+        )
         raise Refused(f"{url}: status {response.status_code}: {response.text[:200].strip()}{hint}")
     try:
         answer: Any = response.json()["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
-        raise Refused(f"{url}: not an OpenAI-compatible answer: {response.text[:200].strip()}") from None
+        raise Refused(
+            f"{url}: not an OpenAI-compatible answer: {response.text[:200].strip()}"
+        ) from None
     if not isinstance(answer, str) or len(answer) > MAX_ANSWER_BYTES:
         raise Unusable("the answer is no text, or too long")
     return answer

@@ -1,4 +1,6 @@
-"""Documents out of people's files: .txt and .md (split at blank lines when long), .jsonl with `text`, .parquet."""
+"""Documents out of people's files: .txt and .md (split at blank lines when long), .jsonl with
+`text`, .parquet.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ _CUT_MARKS = ("\n", ". ", "! ", "? ", " ")
 
 
 def find_files(source: Path, exclude: Path | None = None) -> list[Path]:
-    """Files to import, in a fixed order: the file itself, or every supported file below a folder (hidden ones not).
+    """Files to import, in a fixed order: the file itself, or every supported file below a folder
+    (hidden ones not).
 
     Raises ValueError when there is nothing to import.
     """
@@ -27,19 +30,27 @@ def find_files(source: Path, exclude: Path | None = None) -> list[Path]:
             raise ValueError(f"--data={source}: not a {kinds} file; rename or convert it")
         return [source]
     if not source.is_dir():
-        raise ValueError(f"--data={source}: no such file or folder; give a folder or a {kinds} file")
+        raise ValueError(
+            f"--data={source}: no such file or folder; give a folder or a {kinds} file"
+        )
     found = []
     for folder, names, files in os.walk(source):
         here = Path(folder)
         names[:] = [n for n in names if not n.startswith(".") and here / n != exclude]
-        found += [here / f for f in files if not f.startswith(".") and Path(f).suffix.lower() in SUFFIXES]
+        found += [
+            here / f for f in files if not f.startswith(".") and Path(f).suffix.lower() in SUFFIXES
+        ]
     if not found:
-        raise ValueError(f"--data={source}: no {kinds} files in it; put your text there or name another folder")
+        raise ValueError(
+            f"--data={source}: no {kinds} files in it; put your text there or name another folder"
+        )
     return sorted(found, key=lambda path: path.relative_to(source).as_posix())
 
 
 def read_file(path: Path) -> Iterator[str]:
-    """The documents of one file, line ends as \\n, without blank ends. Raises ValueError naming file and line."""
+    """The documents of one file, line ends as \\n, without blank ends. Raises ValueError naming
+    file and line.
+    """
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         texts: Iterable[str] = _read_jsonl(path)
@@ -55,9 +66,11 @@ def read_file(path: Path) -> Iterator[str]:
 
 
 def split_text(text: str, limit: int) -> list[str]:
-    """Cut a text at blank lines into pieces of at most `limit` characters; whole when it is short enough.
+    """Cut a text at blank lines into pieces of at most `limit` characters; whole when it is short
+    enough.
 
-    A paragraph longer than that is cut at a line end, a sentence end or a space, if need be anywhere.
+    A paragraph longer than that is cut at a line end, a sentence end or a space, if need be
+    anywhere.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
     if len(text) <= limit:
@@ -89,7 +102,10 @@ def _read_plain(path: Path) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
     if b"\0" in data:
-        raise ValueError(f"{path}: holds zero bytes, so it is not a text file; remove it or convert it to UTF-8 text")
+        raise ValueError(
+            f"{path}: holds zero bytes, so it is not a text file; remove it or convert it to "
+            "UTF-8 text"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -120,7 +136,13 @@ def _text_of_line(line: bytes) -> tuple[str, str]:
     except ValueError as error:
         return "", f'not valid JSON ({error}); write one object with a string field "text" per line'
     if isinstance(row, dict) and isinstance(row.get("text"), str):
-        return row["text"].encode("utf-8", "replace").decode("utf-8"), ""  # JSON can spell lone surrogates
+        return row["text"].encode("utf-8", "replace").decode(
+            "utf-8"
+        ), ""  # JSON can spell lone surrogates
     if isinstance(row, list) or (isinstance(row, dict) and "messages" in row):
-        return "", "a conversation, not text to pretrain on; give this file to mid_train or chat_sft with --data"
+        return (
+            "",
+            "a conversation, not text to pretrain on; give this file to mid_train or chat_sft "
+            "with --data",
+        )
     return "", 'no string field "text"; write one object with a string field "text" per line'

@@ -1,4 +1,6 @@
-"""The inference engine: continuous batching, paged key/value cache with prefix reuse, sampling, the calculator tool."""
+"""The inference engine: continuous batching, paged key/value cache with prefix reuse, sampling, the
+calculator tool.
+"""
 
 from nanochat.engine.chat import ChatSession, fit_messages
 from nanochat.engine.engine import Engine
@@ -6,4 +8,13 @@ from nanochat.engine.request import Completion, Event, Request
 from nanochat.engine.sequence import SamplingParams
 from nanochat.engine.stats import EngineStats
 
-__all__ = ["ChatSession", "Completion", "Engine", "EngineStats", "Event", "Request", "SamplingParams", "fit_messages"]
+__all__ = [
+    "ChatSession",
+    "Completion",
+    "Engine",
+    "EngineStats",
+    "Event",
+    "Request",
+    "SamplingParams",
+    "fit_messages",
+]

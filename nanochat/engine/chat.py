@@ -12,12 +12,16 @@ from nanochat.engine.sequence import SamplingParams
 from nanochat.tokenizer import Tokenizer
 from nanochat.tokenizer.chat import message_problem
 
-ANSWER_SHARE = 4  # an answer is left at least a quarter of the context, or its max_tokens if that is less
+ANSWER_SHARE = (
+    4  # an answer is left at least a quarter of the context, or its max_tokens if that is less
+)
 
 
 @dataclass(frozen=True)
 class FittedPrompt:
-    """Ids that ask for the next answer, and how many of the oldest turns (question and answer) had to go for that."""
+    """Ids that ask for the next answer, and how many of the oldest turns (question and answer) had
+    to go for that.
+    """
 
     ids: list[int]
     dropped_turns: int
@@ -29,16 +33,21 @@ def answer_room(context: int, max_tokens: int | None) -> int:
     return share if max_tokens is None else max(1, min(share, max_tokens))
 
 
-def fit_messages(tokenizer: Tokenizer, messages: list[dict[str, Any]], max_prompt_tokens: int) -> FittedPrompt:
+def fit_messages(
+    tokenizer: Tokenizer, messages: list[dict[str, Any]], max_prompt_tokens: int
+) -> FittedPrompt:
     """Render messages that end with the user's, leaving out the oldest whole turns until they fit.
 
-    A leading system message stays: it is folded into the first turn that is left. The work is bounded by what fits, not
-    by the length of the history. ValueError for malformed messages and for a last message that is too long by itself.
+    A leading system message stays: it is folded into the first turn that is left. The work is
+    bounded by what fits, not by the length of the history. ValueError for malformed messages and
+    for a last message that is too long by itself.
     """
     if reason := message_problem(messages):
         raise ValueError(f"messages: {reason}")
     if messages[-1]["role"] != "user":
-        raise ValueError("messages: the last message must be the user's; that is what gets answered")
+        raise ValueError(
+            "messages: the last message must be the user's; that is what gets answered"
+        )
     system = [messages[0]] if messages[0]["role"] == "system" else []
     turns = [messages[at : at + 2] for at in range(len(system), len(messages), 2)]
 
@@ -69,7 +78,9 @@ def fit_messages(tokenizer: Tokenizer, messages: list[dict[str, Any]], max_promp
 
 @dataclass
 class Turn:
-    """One exchange, as the ids the model saw and wrote (so that the next prompt finds them in the cache)."""
+    """One exchange, as the ids the model saw and wrote (so that the next prompt finds them in the
+    cache).
+    """
 
     question: list[int]
     answer: list[int] = field(default_factory=list)
@@ -78,11 +89,15 @@ class Turn:
 class ChatSession:
     """A conversation with a model. `ask` streams the answer; the turns before it are remembered.
 
-    When the context is full the oldest whole turns are forgotten: `dropped_turns` says how many the last `ask` dropped.
+    When the context is full the oldest whole turns are forgotten: `dropped_turns` says how many the
+    last `ask` dropped.
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer | None = None, params: SamplingParams | None = None
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer | None = None,
+        params: SamplingParams | None = None,
     ) -> None:
         self.engine, self.tokenizer = engine, tokenizer or engine.tokenizer
         self.params = params or SamplingParams(temperature=0.6, top_k=50)
@@ -99,15 +114,19 @@ class ChatSession:
         self.dropped_turns = 0
 
     def ask(self, text: str, params: SamplingParams | None = None) -> Iterator[Event]:
-        """Stream the answer to `text`. Stopping early keeps what was said so far. ValueError (at once) if `text` is too
-        long for the context. Whatever `text` spells, it is never encoded as a special token."""
+        """Stream the answer to `text`. Stopping early keeps what was said so far. ValueError (at
+        once) if `text` is too long for the context. Whatever `text` spells, it is never encoded as
+        a special token.
+        """
         params = params or self.params
         turn = Turn([self._user[0], *self.tokenizer.encode(text), self._user[1]])
         room = self.engine.context - answer_room(self.engine.context, params.max_tokens)
         sizes = [len(t.question) + len(t.answer) + 2 for t in self.turns]
         needed = 1 + len(turn.question) + 1
         if needed > room:
-            raise ValueError(f"the message takes {needed} tokens, the context has room for {room}; shorten it")
+            raise ValueError(
+                f"the message takes {needed} tokens, the context has room for {room}; shorten it"
+            )
         dropped = 0
         while needed + sum(sizes[dropped:]) > room:
             dropped += 1

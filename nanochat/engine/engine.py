@@ -1,7 +1,8 @@
 """The engine: many requests over one model, one step at a time.
 
-A step is: plan rows (scheduler), run them through the model (runner), draw tokens (sampler), tell the requests. Whoever
-serves requests calls `submit` and `step`; `generate`, `generate_batch` and `complete` do that for themselves.
+A step is: plan rows (scheduler), run them through the model (runner), draw tokens (sampler), tell
+the requests. Whoever serves requests calls `submit` and `step`; `generate`, `generate_batch` and
+`complete` do that for themselves.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ DEFAULT_CACHE_BYTES = 1 << 30
 class Engine:
     """Continuous batching over one model.
 
-    `max_running` sequences share a step of at most `max_step_tokens` tokens. The cache holds `cache_tokens` tokens in
-    pages of `page_tokens`; unless told otherwise as many as fit 1 GiB, but always two full contexts. `reuse_prefixes`
-    keeps up to half of it after its sequences end, for prompts that begin alike. `native` and `static`: see Runner.
+    `max_running` sequences share a step of at most `max_step_tokens` tokens. The cache holds
+    `cache_tokens` tokens in pages of `page_tokens`; unless told otherwise as many as fit 1 GiB, but
+    always two full contexts. `reuse_prefixes` keeps up to half of it after its sequences end, for
+    prompts that begin alike. `native` and `static`: see Runner.
 
-    `submit`, `cancel` and `stats` may be called from any thread at any time; only one thread at a time is in `step`.
+    `submit`, `cancel` and `stats` may be called from any thread at any time; only one thread at a
+    time is in `step`.
     """
 
     def __init__(
@@ -54,12 +57,18 @@ class Engine:
         self.runner = Runner(model, page_tokens, n_tokens, native, static)
         tokens = self._default_cache_tokens(max_running) if cache_tokens is None else cache_tokens
         if tokens < self.context:
-            raise ValueError(f"cache_tokens={tokens}: must hold one full context, {self.context} tokens or more")
+            raise ValueError(
+                f"cache_tokens={tokens}: must hold one full context, {self.context} tokens or more"
+            )
         if not 1 <= max_running <= max_step_tokens:
-            raise ValueError(f"max_running={max_running}: must be from 1 to max_step_tokens={max_step_tokens}")
+            raise ValueError(
+                f"max_running={max_running}: must be from 1 to max_step_tokens={max_step_tokens}"
+            )
         max_pages = -(-tokens // page_tokens)
         self.pool = PagePool(max_pages, page_tokens, max_pages // 2 if reuse_prefixes else 0)
-        self.scheduler = Scheduler(self.pool, max_running, max_step_tokens, self.context, reuse_prefixes)
+        self.scheduler = Scheduler(
+            self.pool, max_running, max_step_tokens, self.context, reuse_prefixes
+        )
         self._ids = itertools.count(1)
         self._inbox: deque[Request] = deque()
         self._cancelled: deque[Request] = deque()
@@ -71,42 +80,64 @@ class Engine:
     def _default_cache_tokens(self, max_running: int) -> int:
         config = self.model.config
         token_bytes = 2 * config.n_layer * config.kv_dim * self.runner.dtype.itemsize
-        return max(2 * self.context, min(max_running * self.context, DEFAULT_CACHE_BYTES // token_bytes))
+        return max(
+            2 * self.context, min(max_running * self.context, DEFAULT_CACHE_BYTES // token_bytes)
+        )
 
     # --- the core: submit, cancel, step
 
-    def submit(self, tokens: Iterable[int], params: SamplingParams | None = None, n: int = 1) -> Request:
-        """Queue a prompt for `n` samples. ValueError when it is empty, too long, or not made of this model's ids."""
+    def submit(
+        self, tokens: Iterable[int], params: SamplingParams | None = None, n: int = 1
+    ) -> Request:
+        """Queue a prompt for `n` samples. ValueError when it is empty, too long, or not made of
+        this model's ids.
+        """
         prompt = self._checked_prompt(tokens)
         if n < 1:
             raise ValueError(f"n={n}: must be 1 or more")
-        request = Request.create(next(self._ids), prompt, params or SamplingParams(), n, self.tokenizer, self.special)
+        request = Request.create(
+            next(self._ids), prompt, params or SamplingParams(), n, self.tokenizer, self.special
+        )
         self._inbox.append(request)
         return request
 
     def _checked_prompt(self, tokens: Iterable[int]) -> list[int]:
         prompt = list(tokens)
         if not prompt:
-            raise ValueError("tokens=[]: a prompt needs at least one token; begin with the bos token")
+            raise ValueError(
+                "tokens=[]: a prompt needs at least one token; begin with the bos token"
+            )
         if len(prompt) > self.context:
-            raise ValueError(f"tokens: the prompt has {len(prompt)} tokens, the context holds {self.context}; cut it")
+            raise ValueError(
+                f"tokens: the prompt has {len(prompt)} tokens, the context holds {self.context}; "
+                "cut it"
+            )
         n_vocab = self.model.config.vocab_size
         for token in prompt:
             if not isinstance(token, int) or not 0 <= token < n_vocab:
-                raise ValueError(f"tokens: {token!r} is no token id of this model, which has ids 0 to {n_vocab - 1}")
+                raise ValueError(
+                    f"tokens: {token!r} is no token id of this model, which has ids 0 to "
+                    f"{n_vocab - 1}"
+                )
         return prompt
 
     def cancel(self, request: Request) -> None:
-        """End a request; its samples finish as "cancelled" in the next step. Nothing happens to a finished one."""
+        """End a request; its samples finish as "cancelled" in the next step. Nothing happens to a
+        finished one.
+        """
         request.cancelled = True
         self._cancelled.append(request)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._inbox or self._cancelled or self.scheduler.waiting or self.scheduler.running)
+        return bool(
+            self._inbox or self._cancelled or self.scheduler.waiting or self.scheduler.running
+        )
 
     def step(self) -> list[Event]:
-        """One forward pass for whoever is due; the events it made, which are also in each request's `events`."""
+        """One forward pass for whoever is due; the events it made, which are also in each request's
+        `events`.
+        """
         with self._lock:
             events = self._take_messages()
             rows = self.scheduler.plan()
@@ -152,10 +183,15 @@ class Engine:
         del self._owner[sequence]
 
     def fail_all(self, detail: str) -> list[Event]:
-        """End everything with finish_reason "error" after `step` raised; the engine can be used again afterwards."""
+        """End everything with finish_reason "error" after `step` raised; the engine can be used
+        again afterwards.
+        """
         with self._lock:
             events = self._take_messages()
-            events += [self._close(request, own, "error", detail) for request, own in list(self._owner.values())]
+            events += [
+                self._close(request, own, "error", detail)
+                for request, own in list(self._owner.values())
+            ]
             self.pool.drop_retained()
             return _delivered(events)
 
@@ -182,7 +218,9 @@ class Engine:
             self.runner.trim(self.pool.n_reached)
 
     def _weights_version(self) -> list[tuple[int, int]]:
-        """Differs after a weight was changed in place (an optimizer step, a load) or replaced (a quantisation)."""
+        """Differs after a weight was changed in place (an optimizer step, a load) or replaced (a
+        quantisation).
+        """
         tensors = itertools.chain(self.model.parameters(), self.model.buffers())
         return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
@@ -207,7 +245,9 @@ class Engine:
             self._abandon([request])
 
     def _abandon(self, requests: list[Request]) -> None:
-        """Take out what is unfinished, at once and without another forward pass (the last one may have raised)."""
+        """Take out what is unfinished, at once and without another forward pass (the last one may
+        have raised).
+        """
         for request in requests:
             if not request.finished:
                 self.cancel(request)
@@ -225,23 +265,28 @@ class Engine:
         num_samples: int = 1,
         **params: Any,
     ) -> list[Completion]:
-        """Answer many prompts together -> one Completion each, in order (`num_samples` after another for each prompt).
+        """Answer many prompts together -> one Completion each, in order (`num_samples` after
+        another for each prompt).
 
-        Greedy unless told otherwise; `params` are further fields of SamplingParams. A `seed` is the first prompt's:
-        the following prompts count up from it, so that equal prompts differ.
+        Greedy unless told otherwise; `params` are further fields of SamplingParams. A `seed` is the
+        first prompt's: the following prompts count up from it, so that equal prompts differ.
         """
         seed = params.pop("seed", None)
         requests = []
         for index, prompt in enumerate(prompts):
             own = None if seed is None else seed + index
-            sampling = SamplingParams(temperature=temperature, top_k=top_k, max_tokens=max_tokens, seed=own, **params)
+            sampling = SamplingParams(
+                temperature=temperature, top_k=top_k, max_tokens=max_tokens, seed=own, **params
+            )
             requests.append(self.submit(prompt, sampling, num_samples))
         try:
             while not all(request.finished for request in requests):
                 self.step()
         finally:
             self._abandon(requests)
-        return [completion for request in requests for completion in request.completions(self.special)]
+        return [
+            completion for request in requests for completion in request.completions(self.special)
+        ]
 
     def generate(
         self,
@@ -254,20 +299,30 @@ class Engine:
         seed: int | None = 42,
         **params: Any,
     ) -> Iterator[tuple[list[int], list[int]]]:
-        """Draw `num_samples` answers in lockstep: yields (token_column, token_masks), one entry for each sample.
+        """Draw `num_samples` answers in lockstep: yields (token_column, token_masks), one entry for
+        each sample.
 
-        Mask 1: sampled; 0: forced by a tool. The token that ends an answer is part of it; a sample that is over
-        repeats <|assistant_end|> with mask 0 until the last one is. ValueError (at once) for what does not fit.
+        Mask 1: sampled; 0: forced by a tool. The token that ends an answer is part of it; a sample
+        that is over repeats <|assistant_end|> with mask 0 until the last one is. ValueError (at
+        once) for what does not fit.
         """
-        sampling = SamplingParams(temperature, top_k, top_p, None, seed, max_tokens=max_tokens, **params)
+        sampling = SamplingParams(
+            temperature, top_k, top_p, None, seed, max_tokens=max_tokens, **params
+        )
         prompt = self._checked_prompt(tokens)
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: must be 1 or more")
         return self._columns(prompt, sampling, num_samples)
 
-    def _columns(self, prompt: list[int], params: SamplingParams, n: int) -> Iterator[tuple[list[int], list[int]]]:
+    def _columns(
+        self, prompt: list[int], params: SamplingParams, n: int
+    ) -> Iterator[tuple[list[int], list[int]]]:
         request = self.submit(prompt, params, n)
-        filler = self.special.assistant_end if self.special.assistant_end is not None else (self.special.bos or 0)
+        filler = (
+            self.special.assistant_end
+            if self.special.assistant_end is not None
+            else (self.special.bos or 0)
+        )
         rows: list[deque[tuple[int, int]]] = [deque() for _ in range(n)]
         over = [False] * n
         for event in self.stream(request):
@@ -281,7 +336,8 @@ class Engine:
     def generate_batch(
         self, tokens: Iterable[int], num_samples: int = 1, **params: Any
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """(results, masks) of `num_samples` answers: the prompt and what followed, without the token that ended it.
+        """(results, masks) of `num_samples` answers: the prompt and what followed, without the
+        token that ended it.
 
         Parameters as for `generate`. The prompt's mask is 0.
         """
@@ -290,7 +346,9 @@ class Engine:
         for _ in self.stream(request):
             pass
         done = request.completions(self.special)
-        return [request.prompt + c.ids for c in done], [[0] * len(request.prompt) + c.mask for c in done]
+        return [request.prompt + c.ids for c in done], [
+            [0] * len(request.prompt) + c.mask for c in done
+        ]
 
 
 def _delivered(events: list[Event]) -> list[Event]:

@@ -1,8 +1,9 @@
 """How fast the engine decodes, against how fast the memory could feed it (`nanochat bench decode`).
 
-A decoding step reads every weight matrix and the keys and values of its streams once; the embedding is looked up, not
-read. Those bytes over the time of a step are GB/s; over the bandwidth measured on the same threads or device they are
-the MBU. The first steps are left out, the median of the rest counts. Weights are random: only their number matters.
+A decoding step reads every weight matrix and the keys and values of its streams once; the embedding
+is looked up, not read. Those bytes over the time of a step are GB/s; over the bandwidth measured on
+the same threads or device they are the MBU. The first steps are left out, the median of the rest
+counts. Weights are random: only their number matters.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ KINDS = ("fp32", "bf16", "int8")
 
 @dataclass
 class DecodeBenchConfig:
-    """Decoding speed of a model with random weights: tokens/s, GB/s and MBU over numbers of streams."""
+    """Decoding speed of a model with random weights: tokens/s, GB/s and MBU over numbers of
+    streams.
+    """
 
     depth: int = 12
     """Layers; the width is 64 times as much, rounded up to heads of 128."""
@@ -75,20 +78,27 @@ class DecodeBenchConfig:
             problems.append(f"--device-type={self.device_type}: must be cuda or cpu")
         for name in ("depth", "prompt_tokens", "pairs"):
             if getattr(self, name) < 1:
-                problems.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be 1 or more")
+                problems.append(
+                    f"--{name.replace('_', '-')}={getattr(self, name)}: must be 1 or more"
+                )
         if self.tokens < 3 * WARM_UP_STEPS:
             problems.append(
-                f"--tokens={self.tokens}: must be {3 * WARM_UP_STEPS} or more; the first steps are left out"
+                f"--tokens={self.tokens}: must be {3 * WARM_UP_STEPS} or more; the first steps "
+                "are left out"
             )
         if self.prompt_tokens + self.tokens > self.context:
-            problems.append(f"--context={self.context}: must hold --prompt-tokens and --tokens together")
+            problems.append(
+                f"--context={self.context}: must hold --prompt-tokens and --tokens together"
+            )
         if not self.streams or min(self.streams) < 1 or not self.kinds:
             problems.append("--streams, --kinds: at least one, and streams of 1 or more")
         return problems
 
 
 def wide_tokenizer(vocab_size: int) -> Tokenizer:
-    """A tokenizer with as many tokens as the model, so that sampling sees them all: bytes, then pairs of bytes."""
+    """A tokenizer with as many tokens as the model, so that sampling sees them all: bytes, then
+    pairs of bytes.
+    """
     ranks = {bytes([byte]): byte for byte in range(256)}
     pairs = (bytes([a, b]) for a in range(256) for b in range(256))
     special = len(Tokenizer.byte_level().special_tokens)
@@ -98,20 +108,28 @@ def wide_tokenizer(vocab_size: int) -> Tokenizer:
     return Tokenizer(ranks, {name: len(ranks) + at for at, name in enumerate(names)})
 
 
-def random_model(depth: int, vocab_size: int, generation: Literal["classic", "modern"], context: int = 2048) -> GPT:
+def random_model(
+    depth: int, vocab_size: int, generation: Literal["classic", "modern"], context: int = 2048
+) -> GPT:
     """A model of the given depth with random weights: width depth * 64, rounded up to heads of 128."""
     heads = -(-depth * 64 // 128)
     pattern = "L" if generation == "classic" else "SSSL"
-    model = GPT(GPTConfig(context, vocab_size, depth, heads, heads, heads * 128, pattern, generation))
+    model = GPT(
+        GPTConfig(context, vocab_size, depth, heads, heads, heads * 128, pattern, generation)
+    )
     model.init_weights()
     return model.requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def spell_letters(model: GPT) -> GPT:
-    """Let a model with random weights write lower-case letters alone, so that its answers run to their limit."""
+    """Let a model with random weights write lower-case letters alone, so that its answers run to
+    their limit.
+    """
     weight, rows = model.lm_head.weight, slice(ord("a"), ord("z") + 1)
-    letters = torch.randn(rows.stop - rows.start, weight.size(1), generator=torch.Generator().manual_seed(0))
+    letters = torch.randn(
+        rows.stop - rows.start, weight.size(1), generator=torch.Generator().manual_seed(0)
+    )
     weight.zero_()
     weight[rows] = letters.to(weight)
     return model
@@ -126,7 +144,11 @@ def convert(model: GPT, kind: str) -> GPT:
 
 
 def measure(
-    engine: Engine, streams: int, prompt_tokens: int, params: SamplingParams, seed: int | None = None
+    engine: Engine,
+    streams: int,
+    prompt_tokens: int,
+    params: SamplingParams,
+    seed: int | None = None,
 ) -> dict[str, float]:
     """Decode `streams` prompts together -> time to first token, tokens/s, bytes of a step, GB/s."""
     config, generator = engine.model.config, random.Random(streams if seed is None else seed)
@@ -147,13 +169,19 @@ def measure(
     held = prompt_tokens + params.max_tokens / 2 if params.max_tokens else prompt_tokens
     step_bytes = weight_bytes_read(engine.model) + streams * held * token_bytes
     return {
-        "streams": streams, "first_token_s": first_s, "step_s": step_s, "tokens_per_s": streams / step_s,
-        "step_bytes": step_bytes, "gb_per_s": step_bytes / step_s / 1e9,
-    }  # fmt: skip
+        "streams": streams,
+        "first_token_s": first_s,
+        "step_s": step_s,
+        "tokens_per_s": streams / step_s,
+        "step_bytes": step_bytes,
+        "gb_per_s": step_bytes / step_s / 1e9,
+    }
 
 
 def bandwidth_of(model: GPT) -> float | None:
-    """Bytes a second that can be read, at best, of as many bytes as a step reads of the model; None where unknown."""
+    """Bytes a second that can be read, at best, of as many bytes as a step reads of the model; None
+    where unknown.
+    """
     n_bytes = weight_bytes_read(model)
     if model.get_device().type == "cpu":
         return memory_bandwidth(n_bytes)
@@ -185,10 +213,18 @@ def run(config: DecodeBenchConfig, device: torch.device) -> dict[str, Any]:
     model = random_model(config.depth, config.vocab_size, config.generation, config.context)
     tokenizer = wide_tokenizer(config.vocab_size)
     parameters, threads = sum(p.numel() for p in model.parameters()), torch.get_num_threads()
-    print(f"{config.generation} d{config.depth}, {parameters / 1e6:.0f}M parameters, {device.type}, {threads} threads")
+    print(
+        f"{config.generation} d{config.depth}, {parameters / 1e6:.0f}M parameters, "
+        f"{device.type}, {threads} threads"
+    )
     results, bandwidth = [], None
     params = SamplingParams(
-        config.temperature, config.top_k, max_tokens=config.tokens, seed=0, tools="off", ignore_end=True
+        config.temperature,
+        config.top_k,
+        max_tokens=config.tokens,
+        seed=0,
+        tools="off",
+        ignore_end=True,
     )
     for kind in sorted(config.kinds, key=KINDS.index):
         convert(model, kind).to(device)
@@ -196,7 +232,12 @@ def run(config: DecodeBenchConfig, device: torch.device) -> dict[str, Any]:
         most = max(config.streams)
         static: Static = ("compiled" if config.compile else None) if config.graphs else False
         engine = Engine(
-            model, tokenizer, max_running=most, max_step_tokens=max(512, most), native=config.native, static=static
+            model,
+            tokenizer,
+            max_running=most,
+            max_step_tokens=max(512, most),
+            native=config.native,
+            static=static,
         )
         how = "native" if engine.runner.native else "graphs" if engine.runner.static else "torch"
         for streams in config.streams:
@@ -209,16 +250,31 @@ def run(config: DecodeBenchConfig, device: torch.device) -> dict[str, Any]:
             results.append(result)
             print(line(result, bandwidth), flush=True)
             engine.pool.drop_retained() if engine.runner.static else engine.trim()
-    shape = {"generation": config.generation, "depth": config.depth, "vocab_size": config.vocab_size}
-    facts = {**shape, "parameters": parameters, "threads": threads, "bandwidth_bytes_per_s": bandwidth}
-    return {**facts, "prompt_tokens": config.prompt_tokens, "results": results, "environment": environment()}
+    shape = {
+        "generation": config.generation,
+        "depth": config.depth,
+        "vocab_size": config.vocab_size,
+    }
+    facts = {
+        **shape,
+        "parameters": parameters,
+        "threads": threads,
+        "bandwidth_bytes_per_s": bandwidth,
+    }
+    return {
+        **facts,
+        "prompt_tokens": config.prompt_tokens,
+        "results": results,
+        "environment": environment(),
+    }
 
 
 def line(result: dict[str, Any], bandwidth: float | None) -> str:
     """A result as one line of text."""
     share = f", MBU {result['mbu']:.0%} of {bandwidth / 1e9:.1f}" if bandwidth else ""
     return (
-        f"{result['kind']} {result['by']} {result['streams']:3d} streams: {result['tokens_per_s']:7.1f} tokens/s, step "
+        f"{result['kind']} {result['by']} {result['streams']:3d} streams: "
+        f"{result['tokens_per_s']:7.1f} tokens/s, step "
         f"{result['step_s'] * 1e3:6.2f} ms, first token {result['first_token_s'] * 1e3:6.0f} ms, "
         f"{result['gb_per_s']:5.1f} GB/s{share}"
     )
@@ -234,8 +290,12 @@ def plot(report: dict[str, Any], path: str | Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5))
     for kind in sorted({result["kind"] for result in report["results"]}):
         rows = [result for result in report["results"] if result["kind"] == kind]
-        axes[0].plot([r["streams"] for r in rows], [r["tokens_per_s"] for r in rows], marker="o", label=kind)
-        axes[1].plot([r["streams"] for r in rows], [r["step_s"] * 1e3 for r in rows], marker="o", label=kind)
+        axes[0].plot(
+            [r["streams"] for r in rows], [r["tokens_per_s"] for r in rows], marker="o", label=kind
+        )
+        axes[1].plot(
+            [r["streams"] for r in rows], [r["step_s"] * 1e3 for r in rows], marker="o", label=kind
+        )
     for axis, label in zip(axes, ("tokens/s, all streams", "ms a token, each stream"), strict=True):
         axis.set(xlabel="streams", ylabel=label, ylim=(0, None))
         axis.legend()

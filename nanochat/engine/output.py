@@ -1,4 +1,6 @@
-"""Tokens of one answer to the text people see, as they come: whole characters only, stop strings found and left out."""
+"""Tokens of one answer to the text people see, as they come: whole characters only, stop strings
+found and left out.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,18 @@ PieceKind = Literal["text", "python", "python_output"]
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of an answer's text: what it says ("text"), a calculator call ("python") or its result ("python_output")."""
+    """Some of an answer's text: what it says ("text"), a calculator call ("python") or its result
+    ("python_output").
+    """
 
     kind: PieceKind
     text: str
 
 
 class AnswerText:
-    """Turns ids into pieces. A stop string is looked for in what the answer says, across token boundaries: text that
-    could be the beginning of one is held back until the next tokens decide."""
+    """Turns ids into pieces. A stop string is looked for in what the answer says, across token
+    boundaries: text that could be the beginning of one is held back until the next tokens decide.
+    """
 
     def __init__(self, tokenizer: Tokenizer, special: SpecialIds, stop: tuple[str, ...]) -> None:
         self._decoder = StreamDecoder(tokenizer)
@@ -34,12 +39,16 @@ class AnswerText:
         self.stopped_by: str | None = None
 
     def push(self, token: int) -> list[Piece]:
-        """The text that became certain with this token. After a stop string (`stopped_by`) there is no more."""
+        """The text that became certain with this token. After a stop string (`stopped_by`) there is
+        no more.
+        """
         if self.stopped_by is not None:
             return []
         if token not in self._special.all:
             return self._take(self._decoder.push(token))
-        pieces = self.flush()  # a delimiter is no text, and no character or stop string reaches across it
+        pieces = (
+            self.flush()
+        )  # a delimiter is no text, and no character or stop string reaches across it
         if token == self._special.python_start:
             self._kind = "python"
         elif token == self._special.output_start:

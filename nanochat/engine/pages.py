@@ -1,9 +1,10 @@
-"""Which page of the key/value cache belongs to whom: reference counts, prefix look-up, least-recently-used retention.
+"""Which page of the key/value cache belongs to whom: reference counts, prefix look-up,
+least-recently-used retention.
 
-Bookkeeping alone; the tensors are in kv_cache.py. A page holds the keys and values of `page_tokens` consecutive tokens
-of every layer. A full page is known by a digest of all tokens up to its end, so two sequences that begin alike hold
-the same pages (the idea of paged attention, arXiv 2309.06180). Page 0 is never handed out: it takes writes that nobody
-will read.
+Bookkeeping alone; the tensors are in kv_cache.py. A page holds the keys and values of `page_tokens`
+consecutive tokens of every layer. A full page is known by a digest of all tokens up to its end, so
+two sequences that begin alike hold the same pages (the idea of paged attention, arXiv 2309.06180).
+Page 0 is never handed out: it takes writes that nobody will read.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ def block_digest(parent: bytes, tokens: Sequence[int]) -> bytes:
 
 
 class PagePool:
-    """Hands out pages 1 to `max_pages` and remembers the contents of full ones after their last user has gone.
+    """Hands out pages 1 to `max_pages` and remembers the contents of full ones after their last
+    user has gone.
 
-    A page is free, in use (reference count above 0), or retained: unused, its contents still known, taken back in
-    least-recently-used order. At most `max_retained` pages are retained, so memory follows the tokens in use.
+    A page is free, in use (reference count above 0), or retained: unused, its contents still known,
+    taken back in least-recently-used order. At most `max_retained` pages are retained, so memory
+    follows the tokens in use.
     """
 
     def __init__(self, max_pages: int, page_tokens: int, max_retained: int) -> None:
@@ -82,14 +85,18 @@ class PagePool:
         self._references[page] = self._references.get(page, 0) + 1
 
     def register(self, page: int, digest: bytes) -> None:
-        """The page is full now. When another page already holds the same, this one stays its user's own."""
+        """The page is full now. When another page already holds the same, this one stays its user's
+        own.
+        """
         assert self._references.get(page), "only a page in use can be registered"
         if digest not in self._page_of and page not in self._digest_of:
             self._page_of[digest] = page
             self._digest_of[page] = digest
 
     def release(self, pages: Sequence[int]) -> None:
-        """One user fewer for each page, given in sequence order: a prefix outlives what came after it."""
+        """One user fewer for each page, given in sequence order: a prefix outlives what came after
+        it.
+        """
         for page in reversed(pages):
             self._references[page] -= 1
             if self._references[page]:
@@ -106,7 +113,9 @@ class PagePool:
             heapq.heappush(self._free, page)
 
     def drop_retained(self) -> None:
-        """Forget all retained contents, and the contents of pages in use too: nothing old is found again."""
+        """Forget all retained contents, and the contents of pages in use too: nothing old is found
+        again.
+        """
         for page in self._retained:
             heapq.heappush(self._free, page)
         self._retained.clear()
@@ -125,8 +134,12 @@ class PagePool:
     def check(self) -> None:
         """Assert that every page is in exactly one state (for tests)."""
         free, used, retained = set(self._free), set(self._references), set(self._retained)
-        assert len(free) == len(self._free) and not (free & used or free & retained or used & retained)
-        assert free | used | retained == set(range(1, self._next)) and self._next <= self.max_pages + 1
+        assert len(free) == len(self._free) and not (
+            free & used or free & retained or used & retained
+        )
+        assert (
+            free | used | retained == set(range(1, self._next)) and self._next <= self.max_pages + 1
+        )
         assert all(count > 0 for count in self._references.values())
         assert {page: digest for digest, page in self._page_of.items()} == self._digest_of
         assert set(self._digest_of) <= used | retained and retained <= set(self._digest_of)

@@ -1,6 +1,7 @@
-"""Weight-only int8: each row of a weight matrix as whole numbers from -127 to 127 and one scale (LLM.int8(), arXiv
-2208.07339, without its outlier split). Decoding reads every weight once a token, so half the bytes is up to twice the
-speed. Activations, embeddings and gates keep their precision."""
+"""Weight-only int8: each row of a weight matrix as whole numbers from -127 to 127 and one scale
+(LLM.int8(), arXiv 2208.07339, without its outlier split). Decoding reads every weight once a token,
+so half the bytes is up to twice the speed. Activations, embeddings and gates keep their precision.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +47,9 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def quantize_int8(model: GPT) -> GPT:
-    """Replace the model's weight matrices, the head included, by int8 ones, in place; returns it. Frees one matrix
-    before it makes the next, so the peak is little above the model's own size."""
+    """Replace the model's weight matrices, the head included, by int8 ones, in place; returns it.
+    Frees one matrix before it makes the next, so the peak is little above the model's own size.
+    """
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is Linear and child.in_features >= MIN_COLUMNS:
@@ -56,11 +58,17 @@ def quantize_int8(model: GPT) -> GPT:
 
 
 def weight_bytes_read(model: GPT) -> int:
-    """Bytes of weights that one decoding step reads (embedding rows, a few per token, are left out)."""
+    """Bytes of weights that one decoding step reads (embedding rows, a few per token, are left
+    out).
+    """
     total = 0
     for module in model.modules():
         children: list[Any] = [module] if isinstance(module, (Linear, Int8Linear)) else []
         for linear in children:
-            tensors = [linear.weight_int8, linear.scale] if isinstance(linear, Int8Linear) else [linear.weight]
+            tensors = (
+                [linear.weight_int8, linear.scale]
+                if isinstance(linear, Int8Linear)
+                else [linear.weight]
+            )
             total += sum(t.numel() * t.element_size() for t in tensors)
     return total

@@ -17,9 +17,10 @@ from nanochat.tokenizer import Tokenizer
 class Event:
     """One token of one sample, or its end, or both.
 
-    `token` None: the sample ended without one (cancelled, or nothing was to be generated). `mask` 1: the model chose
-    the token, 0: a tool forced it. `pieces` is the text that became certain with it. The last event of a sample has
-    `finish_reason` and, where a person would ask why, `finish_detail`.
+    `token` None: the sample ended without one (cancelled, or nothing was to be generated). `mask`
+    1: the model chose the token, 0: a tool forced it. `pieces` is the text that became certain with
+    it. The last event of a sample has `finish_reason` and, where a person would ask why,
+    `finish_detail`.
     """
 
     request: Request
@@ -40,10 +41,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished sample: its generated tokens without the prompt and without the special token that ended it.
+    """A finished sample: its generated tokens without the prompt and without the special token that
+    ended it.
 
-    `mask` 1 = chosen by the model, 0 = forced by a tool; `logprobs` per token when asked for (None for forced ones);
-    `stop_token` the special token that ended the answer; `text` what the answer says, without tool calls.
+    `mask` 1 = chosen by the model, 0 = forced by a tool; `logprobs` per token when asked for (None
+    for forced ones); `stop_token` the special token that ended the answer; `text` what the answer
+    says, without tool calls.
     """
 
     ids: list[int]
@@ -57,7 +60,9 @@ class Completion:
 
 @dataclass(eq=False)
 class Sample:
-    """One of a request's answers in the making: its sequence with the state machines that follow it."""
+    """One of a request's answers in the making: its sequence with the state machines that follow
+    it.
+    """
 
     index: int
     sequence: Sequence
@@ -70,7 +75,9 @@ class Sample:
 
 @dataclass(eq=False)
 class Request:
-    """A prompt submitted to the engine, with `n` samples to be drawn. `events` holds what nobody has taken yet."""
+    """A prompt submitted to the engine, with `n` samples to be drawn. `events` holds what nobody
+    has taken yet.
+    """
 
     id: int
     prompt: list[int]
@@ -93,7 +100,10 @@ class Request:
         for index in range(n):
             own = replace(params, seed=sample_seed(params.seed, index))
             sequence = Sequence(index, list(prompt), own)
-            text, calls = AnswerText(tokenizer, special, params.stop), CalculatorCalls(tokenizer, special)
+            text, calls = (
+                AnswerText(tokenizer, special, params.stop),
+                CalculatorCalls(tokenizer, special),
+            )
             request.samples.append(Sample(index, sequence, text, calls))
         return request
 
@@ -131,8 +141,12 @@ def completion_of(sample: Sample, special: SpecialIds) -> Completion:
     )
 
 
-def advance(request: Request, sample: Sample, drawn: Sampled, special: SpecialIds, context: int) -> list[Event]:
-    """Append a drawn token, and whatever a tool answers to it, to the sample; the events this makes."""
+def advance(
+    request: Request, sample: Sample, drawn: Sampled, special: SpecialIds, context: int
+) -> list[Event]:
+    """Append a drawn token, and whatever a tool answers to it, to the sample; the events this
+    makes.
+    """
     params = sample.sequence.params
     events = [append(request, sample, drawn, 1, special, context)]
     if params.tools != "run":
@@ -143,7 +157,9 @@ def advance(request: Request, sample: Sample, drawn: Sampled, special: SpecialId
     return events
 
 
-def append(request: Request, sample: Sample, drawn: Sampled, mask: int, special: SpecialIds, context: int) -> Event:
+def append(
+    request: Request, sample: Sample, drawn: Sampled, mask: int, special: SpecialIds, context: int
+) -> Event:
     """One more token at the end of the sample, with the verdict whether it was the last one."""
     sequence = sample.sequence
     sequence.tokens.append(drawn.token)
@@ -155,7 +171,10 @@ def append(request: Request, sample: Sample, drawn: Sampled, mask: int, special:
         sequence.finish("stop")
     elif sequence.params.tools == "return" and drawn.token == special.python_end:
         sequence.finish("tool", "the answer calls a tool")
-    elif sequence.params.max_tokens is not None and sequence.n_generated >= sequence.params.max_tokens:
+    elif (
+        sequence.params.max_tokens is not None
+        and sequence.n_generated >= sequence.params.max_tokens
+    ):
         sequence.finish("length", f"max_tokens={sequence.params.max_tokens} reached")
     elif len(sequence.tokens) > context:
         sequence.finish("length", f"the context of {context} tokens is full")

@@ -1,7 +1,9 @@
-"""Runs one planned step through the model: rows of tokens in, logits or drawn tokens out for each sequence due one.
+"""Runs one planned step through the model: rows of tokens in, logits or drawn tokens out for each
+sequence due one.
 
-Three ways to the same answer: `gpt.py` over a ragged row of tokens, which takes everything; the C code on a CPU; steps
-of fixed shapes, replayed as CUDA graphs on a GPU."""
+Three ways to the same answer: `gpt.py` over a ragged row of tokens, which takes everything; the C
+code on a CPU; steps of fixed shapes, replayed as CUDA graphs on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from nanochat.engine.kv_cache import KVCache, StepView
 from nanochat.engine.native.decoder import NativeDecoder, unsupported
 from nanochat.engine.sampler import Sampled, sample
-from nanochat.engine.scheduler import Row
+from nanochat.engine.scheduler import ScheduledRow
 from nanochat.engine.static_decode import StaticDecoder, fixed
 from nanochat.gpt import GPT
 
@@ -24,8 +26,10 @@ Static = bool | Literal["compiled"] | None
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch on one thread. OpenMP's threads spin for milliseconds after their work, on the cores that the C code's team
-    wants next: a step of 16 streams (d12, two cores) took 28 ms with the sampler on both, 19 ms with it on one."""
+    """torch on one thread. OpenMP's threads spin for milliseconds after their work, on the cores
+    that the C code's team wants next: a step of 16 streams (d12, two cores) took 28 ms with the
+    sampler on both, 19 ms with it on one.
+    """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -35,13 +39,21 @@ def one_thread() -> Iterator[None]:
 
 
 class Runner:
-    """A model and its cache. `n_tokens` is how many ids may be sampled: ids the tokenizer cannot decode are cut off.
+    """A model and its cache. `n_tokens` is how many ids may be sampled: ids the tokenizer cannot
+    decode are cut off.
 
-    `static` None: fixed shapes on CUDA alone. On a CPU they gain nothing, but can be had (uncaptured) to test them.
-    "compiled" also fuses their kernels.
+    `static` None: fixed shapes on CUDA alone. On a CPU they gain nothing, but can be had
+    (uncaptured) to test them. "compiled" also fuses their kernels.
     """
 
-    def __init__(self, model: GPT, page_tokens: int, n_tokens: int, native: bool = True, static: Static = None) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        page_tokens: int,
+        n_tokens: int,
+        native: bool = True,
+        static: Static = None,
+    ) -> None:
         self.model, self.n_tokens, self._native_wanted = model, n_tokens, native
         self.device = model.get_device()
         self._static_wanted = self.device.type == "cuda" if static is None else static
@@ -52,7 +64,11 @@ class Runner:
 
     def refresh(self) -> None:
         """Look at the model's weights again, after they changed or moved."""
-        usable = self._native_wanted and self.cache.page_tokens % 4 == 0 and unsupported(self.model) is None
+        usable = (
+            self._native_wanted
+            and self.cache.page_tokens % 4 == 0
+            and unsupported(self.model) is None
+        )
         self.native = NativeDecoder(self.model) if usable else None
         if not self._static_wanted or not fixed(self.model):
             self.static = None
@@ -72,8 +88,10 @@ class Runner:
         return self.model.compute_dtype or self.model.get_parameter("transformer.wte.weight").dtype
 
     @torch.no_grad()
-    def draw(self, rows: list[Row], n_pages: int) -> list[Sampled]:
-        """The next token of each row that samples, in order. `n_pages`: how many pages the rows may use."""
+    def draw(self, rows: list[ScheduledRow], n_pages: int) -> list[Sampled]:
+        """The next token of each row that samples, in order. `n_pages`: how many pages the rows may
+        use.
+        """
         if self.static is not None and self.static.takes(rows):
             self.cache.hold(n_pages, self.dtype)
             drawn = self.static.draw(rows)
@@ -85,14 +103,16 @@ class Runner:
             return sample(logits, [row.sequence for row in rows if row.samples])
 
     @torch.no_grad()  # not inference_mode: the model may be in training, and must not keep inference tensors
-    def run(self, rows: list[Row], n_pages: int) -> Tensor:
+    def run(self, rows: list[ScheduledRow], n_pages: int) -> Tensor:
         """Logits (S, n_tokens) fp32 of the S rows that sample, in order."""
         self.cache.hold(n_pages, self.dtype)
         if self.native is not None and self.native.takes(rows):
             return self.native.run(rows, self.cache)[:, : self.n_tokens]
         view = StepView(self.cache, rows)
         ids = [token for row in rows for token in row.sequence.tokens[row.start : row.stop]]
-        hidden = self.model.hidden(torch.tensor([ids], dtype=torch.long, device=self.device), view)[0]
+        hidden = self.model.hidden(torch.tensor([ids], dtype=torch.long, device=self.device), view)[
+            0
+        ]
         last, end = [], 0
         for row in rows:
             end += row.n_tokens
@@ -100,4 +120,8 @@ class Runner:
                 last.append(end - 1)
         if len(last) < len(ids):
             hidden = hidden[last]
-        return self.model.head(hidden)[:, : self.n_tokens] if last else hidden.new_zeros(0, self.n_tokens)
+        return (
+            self.model.head(hidden)[:, : self.n_tokens]
+            if last
+            else hidden.new_zeros(0, self.n_tokens)
+        )

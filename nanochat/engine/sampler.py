@@ -1,7 +1,8 @@
 """From logits to the next token of each sequence.
 
-A sampled token is a function of the row's logits and of one number in [0, 1) drawn by the request's own generator: the
-inverse of the cumulative distribution, likeliest token first. What the neighbours in a batch do never changes it.
+A sampled token is a function of the row's logits and of one number in [0, 1) drawn by the request's
+own generator: the inverse of the cumulative distribution, likeliest token first. What the
+neighbours in a batch do never changes it.
 
 Shape legend: R rows, V vocabulary, K candidates.
 """
@@ -15,14 +16,20 @@ from torch import Tensor
 
 from nanochat.engine.sequence import SamplingParams, Sequence
 
-TOP_P_CANDIDATES = 512  # a nucleus almost always fits in these; when it does not, eight times as many are tried
+TOP_P_CANDIDATES = (
+    512  # a nucleus almost always fits in these; when it does not, eight times as many are tried
+)
 FIXED_CANDIDATES = 128  # the largest top_k that is drawn on the device
-COLDEST = 1e-30  # below this a temperature would divide by zero in fp32, and it is greedy long before
+COLDEST = (
+    1e-30  # below this a temperature would divide by zero in fp32, and it is greedy long before
+)
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A drawn token; `logprob` (nats, of the model's own distribution, before temperature) and `top` when asked for."""
+    """A drawn token; `logprob` (nats, of the model's own distribution, before temperature) and
+    `top` when asked for.
+    """
 
     token: int
     logprob: float | None = None
@@ -30,7 +37,9 @@ class Sampled:
 
 
 def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled]:
-    """One token for each row of `logits` (R, V) fp32, by the parameters and the generator of the row's sequence."""
+    """One token for each row of `logits` (R, V) fp32, by the parameters and the generator of the
+    row's sequence.
+    """
     tokens = [0] * len(sequences)
     groups: dict[tuple[str, int], list[int]] = {}
     for row, sequence in enumerate(sequences):
@@ -45,7 +54,9 @@ def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled]:
             if method == "all":
                 drawn = _invert(_weights(part, members), uniforms).tolist()
             else:
-                drawn = _sample_candidates(part, members, uniforms, n_candidates, method == "nucleus").tolist()
+                drawn = _sample_candidates(
+                    part, members, uniforms, n_candidates, method == "nucleus"
+                ).tolist()
         for row, token in zip(rows, drawn, strict=True):
             tokens[row] = token
     sampled = [Sampled(token) for token in tokens]
@@ -56,16 +67,18 @@ def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled]:
 
 
 def _likeliest(scores: Tensor) -> list[int]:
-    """The first of the highest scores of each row (R, V). On a CPU by numpy: 16 rows of 32,768 take torch 0.72 ms on
-    its one thread beside the C code, numpy 0.20; a single row 0.045 and 0.002."""
+    """The first of the highest scores of each row (R, V). On a CPU by numpy: 16 rows of 32,768 take
+    torch 0.72 ms on its one thread beside the C code, numpy 0.20; a single row 0.045 and 0.002.
+    """
     if scores.device.type == "cpu":
         return scores.detach().numpy().argmax(axis=-1).tolist()
     return scores.argmax(dim=-1).tolist()
 
 
 def _method(params: SamplingParams, n_vocab: int) -> tuple[str, int]:
-    """How to draw, and from how many candidates. Only rows that agree on both go together: where scores are equal, how
-    many are asked for decides which come first."""
+    """How to draw, and from how many candidates. Only rows that agree on both go together: where
+    scores are equal, how many are asked for decides which come first.
+    """
     if params.greedy:
         return "greedy", 1
     if params.top_k and params.top_k < n_vocab:
@@ -80,41 +93,54 @@ def _column(values: list[float], device: torch.device) -> Tensor:
 
 
 def _weights(scores: Tensor, sequences: list[Sequence]) -> Tensor:
-    """Unnormalised probabilities (R, K) fp32 at each row's temperature, those below its min_p set to zero.
+    """Unnormalised probabilities (R, K) fp32 at each row's temperature, those below its min_p set
+    to zero.
 
-    The maximum comes off before the division, so that the coldest temperature gives a one-hot row and not infinities.
+    The maximum comes off before the division, so that the coldest temperature gives a one-hot row
+    and not infinities.
     """
-    temperature = _column([max(s.params.temperature, COLDEST) for s in sequences], scores.device).float()
+    temperature = _column(
+        [max(s.params.temperature, COLDEST) for s in sequences], scores.device
+    ).float()
     weights = ((scores - scores.max(dim=-1, keepdim=True).values) / temperature).exp_()
     if any(s.params.min_p for s in sequences):  # the likeliest token's weight is 1
-        weights = weights.masked_fill(weights < _column([s.params.min_p or 0.0 for s in sequences], scores.device), 0.0)
+        weights = weights.masked_fill(
+            weights < _column([s.params.min_p or 0.0 for s in sequences], scores.device), 0.0
+        )
     return weights
 
 
 def _sample_candidates(
     logits: Tensor, sequences: list[Sequence], uniforms: Tensor, n_candidates: int, nucleus: bool
 ) -> Tensor:
-    """Draw from the `n_candidates` likeliest tokens of each row, cut to its min_p and then to its top_p -> (R) ids.
+    """Draw from the `n_candidates` likeliest tokens of each row, cut to its min_p and then to its
+    top_p -> (R) ids.
 
-    `nucleus`: the rows have no top_k, so top_p is a share of the whole vocabulary's probability and may need more
-    candidates than these.
+    `nucleus`: the rows have no top_k, so top_p is a share of the whole vocabulary's probability and
+    may need more candidates than these.
     """
     n_vocab = logits.size(1)
     scores, ids = logits.topk(n_candidates, dim=-1)
     weights = _weights(scores, sequences)
-    top_p = _column([1.0 if s.params.top_p is None else s.params.top_p for s in sequences], logits.device)
+    top_p = _column(
+        [1.0 if s.params.top_p is None else s.params.top_p for s in sequences], logits.device
+    )
     cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
     total, flat = cumulative[:, -1:], []
     if nucleus and n_candidates < n_vocab:
         total = _weights(logits, sequences).sum(dim=-1, keepdim=True, dtype=torch.float64)
         flat = (cumulative[:, -1:] < top_p * total)[:, 0].nonzero()[:, 0].tolist()
     rank = torch.arange(n_candidates, device=logits.device)
-    outside = (cumulative - weights >= top_p * total) & (rank > 0)  # the token that crosses top_p stays in
+    outside = (cumulative - weights >= top_p * total) & (
+        rank > 0
+    )  # the token that crosses top_p stays in
     drawn = ids.gather(1, _invert(weights.masked_fill(outside, 0.0), uniforms)[:, None])[:, 0]
     more = min(8 * n_candidates, n_vocab)
     for row in flat:
         here = slice(row, row + 1)
-        drawn[row] = _sample_candidates(logits[here], sequences[here], uniforms[here], more, nucleus)[0]
+        drawn[row] = _sample_candidates(
+            logits[here], sequences[here], uniforms[here], more, nucleus
+        )[0]
     return drawn
 
 
@@ -127,7 +153,9 @@ def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def common_method(sequences: list[Sequence], n_vocab: int) -> str:
-    """How `draw_fixed` can draw for all of them together: greedy, candidates, all; "logits" when it cannot."""
+    """How `draw_fixed` can draw for all of them together: greedy, candidates, all; "logits" when it
+    cannot.
+    """
     methods = set()
     for params in (sequence.params for sequence in sequences):
         method, n_candidates = _method(params, n_vocab)
@@ -140,10 +168,14 @@ def common_method(sequences: list[Sequence], n_vocab: int) -> str:
     return "greedy" if not methods else methods.pop() if len(methods) == 1 else "logits"
 
 
-def draw_fixed(logits: Tensor, method: str, top_k: Tensor, temperature: Tensor, uniforms: Tensor) -> Tensor:
-    """What `sample` draws, for rows of one `common_method`, in a fixed order of operations without a word to the host.
+def draw_fixed(
+    logits: Tensor, method: str, top_k: Tensor, temperature: Tensor, uniforms: Tensor
+) -> Tensor:
+    """What `sample` draws, for rows of one `common_method`, in a fixed order of operations without
+    a word to the host.
 
-    logits (R, V) fp32; top_k (R) int64, 1 for a greedy row; temperature and uniforms (R) float64 -> ids (R).
+    logits (R, V) fp32; top_k (R) int64, 1 for a greedy row; temperature and uniforms (R) float64 ->
+    ids (R).
     """
     best = logits.argmax(dim=-1)
     if method == "greedy":
@@ -151,7 +183,9 @@ def draw_fixed(logits: Tensor, method: str, top_k: Tensor, temperature: Tensor, 
     scores, ids = logits, None
     if method == "candidates":
         scores, ids = logits.topk(min(FIXED_CANDIDATES, logits.size(1)), dim=-1)
-    weights = ((scores - scores.max(dim=-1, keepdim=True).values) / temperature.float()[:, None]).exp()
+    weights = (
+        (scores - scores.max(dim=-1, keepdim=True).values) / temperature.float()[:, None]
+    ).exp()
     if ids is not None:
         outside = torch.arange(scores.size(1), device=scores.device) >= top_k[:, None]
         weights = weights.masked_fill(outside, 0.0)

@@ -1,9 +1,10 @@
-"""Decides which tokens of which sequence go through the model next. Tensor-free: it sees ids and page numbers.
+"""Decides which tokens of which sequence go through the model next. Tensor-free: it sees ids and
+page numbers.
 
-One step is one forward pass over a ragged row of tokens: the next token of every sequence that is decoding, and, with
-what is left of `max_step_tokens`, pieces of the prompts still to be read (chunked prefill, arXiv 2308.16369), so that a
-long prompt never stalls the answers being written. When the cache is full the youngest sequence goes back to the queue
-and is recomputed later.
+One step is one forward pass over a ragged row of tokens: the next token of every sequence that is
+decoding, and, with what is left of `max_step_tokens`, pieces of the prompts still to be read
+(chunked prefill, arXiv 2308.16369), so that a long prompt never stalls the answers being written.
+When the cache is full the youngest sequence goes back to the queue and is recomputed later.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ LOOKAHEAD = 64  # waiting sequences looked at in one step: bounds the work when 
 
 
 @dataclass(frozen=True)
-class Row:
-    """Tokens `start` to `stop` of a sequence go through the model; keys and values are stored from `store_from` on."""
+class ScheduledRow:
+    """Tokens `start` to `stop` of a sequence go through the model; keys and values are stored from
+    `store_from` on.
+    """
 
     sequence: Sequence
     start: int
@@ -38,17 +41,35 @@ class Row:
 
 
 class Scheduler:
-    """Two queues, `waiting` (oldest first) and `running` (in order of admission), over one pool of pages."""
+    """Two queues, `waiting` (oldest first) and `running` (in order of admission), over one pool of
+    pages.
+    """
 
     def __init__(
-        self, pool: PagePool, max_running: int, max_step_tokens: int, context: int, reuse: bool = True
+        self,
+        pool: PagePool,
+        max_running: int,
+        max_step_tokens: int,
+        context: int,
+        reuse: bool = True,
     ) -> None:
-        assert max_step_tokens >= max_running >= 1, "every running sequence needs its token in each step"
-        assert pool.max_pages >= -(-context // pool.page_tokens), "the cache must hold one sequence of full length"
-        self.pool, self.max_running, self.max_step_tokens, self.reuse = pool, max_running, max_step_tokens, reuse
+        assert max_step_tokens >= max_running >= 1, (
+            "every running sequence needs its token in each step"
+        )
+        assert pool.max_pages >= -(-context // pool.page_tokens), (
+            "the cache must hold one sequence of full length"
+        )
+        self.pool, self.max_running, self.max_step_tokens, self.reuse = (
+            pool,
+            max_running,
+            max_step_tokens,
+            reuse,
+        )
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self._expected: dict[bytes, Sequence] = {}  # blocks that a running sequence is about to compute
+        self._expected: dict[
+            bytes, Sequence
+        ] = {}  # blocks that a running sequence is about to compute
         self.n_preempted = 0
         self.n_reused_tokens = 0
 
@@ -56,16 +77,20 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a finished or cancelled sequence out, wherever it is; its pages become free or retained."""
+        """Take a finished or cancelled sequence out, wherever it is; its pages become free or
+        retained.
+        """
         if sequence in self.running:
             self.running.remove(sequence)
             self._release(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
-    def plan(self) -> list[Row]:
-        """The rows of the next step; empty only when there is nothing to do. Report them with `computed`."""
-        rows: list[Row] = []
+    def plan(self) -> list[ScheduledRow]:
+        """The rows of the next step; empty only when there is nothing to do. Report them with
+        `computed`.
+        """
+        rows: list[ScheduledRow] = []
         budget = self.max_step_tokens
         for sequence in list(self.running):
             if budget == 0 or sequence not in self.running:
@@ -87,8 +112,10 @@ class Scheduler:
         assert rows or not (self.running or self.waiting), "no progress"
         return rows
 
-    def computed(self, rows: list[Row]) -> None:
-        """The rows of the last plan went through the model: their full pages can be found by others from now on."""
+    def computed(self, rows: list[ScheduledRow]) -> None:
+        """The rows of the last plan went through the model: their full pages can be found by others
+        from now on.
+        """
         for row in rows:
             sequence, size = row.sequence, self.pool.page_tokens
             first = sequence.n_stored // size
@@ -100,11 +127,13 @@ class Scheduler:
                     self.pool.register(sequence.pages[block], sequence.digests[block])
                     self._expected.pop(sequence.digests[block], None)
 
-    def _row(self, sequence: Sequence, stop: int) -> Row:
-        return Row(sequence, sequence.n_cached, stop, sequence.n_stored)
+    def _row(self, sequence: Sequence, stop: int) -> ScheduledRow:
+        return ScheduledRow(sequence, sequence.n_cached, stop, sequence.n_stored)
 
     def _make_room(self, sequence: Sequence, n_tokens: int) -> bool:
-        """Pages for the first `n_tokens` of a running sequence, by preempting younger ones; False if it had to go."""
+        """Pages for the first `n_tokens` of a running sequence, by preempting younger ones; False
+        if it had to go.
+        """
         while not self._extend(sequence, n_tokens):
             youngest = self.running[-1]
             assert youngest is not sequence or len(self.running) > 1, "a sequence alone always fits"
@@ -124,8 +153,9 @@ class Scheduler:
     def _shared_pages(self, sequence: Sequence) -> list[int] | None:
         """Pages in the cache that hold the beginning of a waiting sequence.
 
-        None: another sequence is about to compute more of it, so waiting a step costs less than computing it twice
-        (several samples of one prompt, many prompts with the same examples in front).
+        None: another sequence is about to compute more of it, so waiting a step costs less than
+        computing it twice (several samples of one prompt, many prompts with the same examples in
+        front).
         """
         if not self.reuse:
             return []
@@ -139,9 +169,13 @@ class Scheduler:
         return pages
 
     def _admit(self, sequence: Sequence, shared: list[int]) -> bool:
-        """Move a waiting sequence to the running ones if the cache holds all its tokens and a little to spare."""
+        """Move a waiting sequence to the running ones if the cache holds all its tokens and a
+        little to spare.
+        """
         size = self.pool.page_tokens
-        needed = -(-len(sequence.tokens) // size) - len(shared) + sum(map(self.pool.is_retained, shared))
+        needed = (
+            -(-len(sequence.tokens) // size) - len(shared) + sum(map(self.pool.is_retained, shared))
+        )
         if self.running and self.pool.n_available < needed + len(self.running):
             return False
         for page in shared:
@@ -179,4 +213,6 @@ class Scheduler:
         size = self.pool.page_tokens
         for block in range(len(sequence.digests), len(sequence.tokens) // size):
             parent = sequence.digests[-1] if sequence.digests else b""
-            sequence.digests.append(block_digest(parent, sequence.tokens[block * size : (block + 1) * size]))
+            sequence.digests.append(
+                block_digest(parent, sequence.tokens[block * size : (block + 1) * size])
+            )

@@ -1,9 +1,11 @@
-"""Decoding steps of fixed shapes, which a GPU replays as one CUDA graph instead of being handed hundreds of kernels.
+"""Decoding steps of fixed shapes, which a GPU replays as one CUDA graph instead of being handed
+hundreds of kernels.
 
-Where every row of a step decodes one token, the step is padded to one of a few shapes. Its inputs go into buffers that
-stay where they are, in one copy; nothing in it depends on a value the host would have to look at; drawing the tokens is
-part of it, so that only their ids come back. The first step of a shape is captured, later ones are replayed. Without
-capture the same step runs operation by operation, which is what the tests do on a CPU.
+Where every row of a step decodes one token, the step is padded to one of a few shapes. Its inputs
+go into buffers that stay where they are, in one copy; nothing in it depends on a value the host
+would have to look at; drawing the tokens is part of it, so that only their ids come back. The first
+step of a shape is captured, later ones are replayed. Without capture the same step runs operation
+by operation, which is what the tests do on a CPU.
 
 Shape legend: R rows (padded), P pages a row (padded), V vocabulary.
 """
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from nanochat.engine.kv_cache import KVCache
 from nanochat.engine.sampler import COLDEST, Sampled, common_method, draw_fixed, sample
-from nanochat.engine.scheduler import Row
+from nanochat.engine.scheduler import ScheduledRow
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.static_view import StaticView
 from nanochat.gpt import GPT
@@ -28,7 +30,9 @@ from nanochat.gpt import GPT
 MAX_ROWS = 128
 FEWEST_PAGES = 16
 MOST_SHAPES = 128  # that are compiled before torch gives up
-WARM_UPS = 2  # before a capture: libraries make their handles and workspaces, the model its rotary tables
+WARM_UPS = (
+    2  # before a capture: libraries make their handles and workspaces, the model its rotary tables
+)
 HEADER = 5  # ids, positions, slots, slots before, top_k
 
 log = logging.getLogger(__name__)
@@ -36,11 +40,13 @@ log = logging.getLogger(__name__)
 
 def fixed(model: GPT) -> bool:
     """Whether replaying the model's kernels is all that a forward pass does: no subclass, no hooks."""
-    return type(model) is GPT and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    return type(model) is GPT and not any(
+        m._forward_hooks or m._forward_pre_hooks for m in model.modules()
+    )
 
 
 @dataclass(frozen=True)
-class Shape:
+class DecodeShape:
     """What a captured step is made for. `draw`: how it ends, a method of `draw_fixed` or "logits"."""
 
     n_rows: int
@@ -49,22 +55,31 @@ class Shape:
 
 
 class Place:
-    """The buffers of one shape: `header` (HEADER, R), `table` (R, P), `floats` (2, R); on a GPU each with a pinned twin
-    on the host, filled there and sent over in one copy each. Padding rows decode token 0 into page 0, which nobody
-    reads."""
+    """The buffers of one shape: `header` (HEADER, R), `table` (R, P), `floats` (2, R); on a GPU
+    each with a pinned twin on the host, filled there and sent over in one copy each. Padding rows
+    decode token 0 into page 0, which nobody reads.
+    """
 
-    def __init__(self, shape: Shape, device: torch.device) -> None:
+    def __init__(self, shape: DecodeShape, device: torch.device) -> None:
         self.shape, n_rows = shape, shape.n_rows
         pinned = device.type == "cuda"
-        self._host_ints = torch.zeros(n_rows * (HEADER + shape.n_pages), dtype=torch.int64, pin_memory=pinned)
+        self._host_ints = torch.zeros(
+            n_rows * (HEADER + shape.n_pages), dtype=torch.int64, pin_memory=pinned
+        )
         self._host_floats = torch.zeros(2, n_rows, dtype=torch.float64, pin_memory=pinned)
         self._ints, self.floats = self._host_ints, self._host_floats
         if pinned:
             self._ints, self.floats = self._host_ints.to(device), self._host_floats.to(device)
         self.header, self.table = self._split(self._ints)
         header, table = self._split(self._host_ints)
-        self._header, self._table, self._numbers = header.numpy(), table.numpy(), self._host_floats.numpy()
-        self._pages: list[tuple[list[int], int]] = [([], 0)] * n_rows  # what each row of the table was filled from
+        self._header, self._table, self._numbers = (
+            header.numpy(),
+            table.numpy(),
+            self._host_floats.numpy(),
+        )
+        self._pages: list[tuple[list[int], int]] = [
+            ([], 0)
+        ] * n_rows  # what each row of the table was filled from
         self.graph: torch.cuda.CUDAGraph | None = None
         self.out = torch.empty(0)
         self._pad(0)
@@ -72,7 +87,9 @@ class Place:
 
     def _split(self, ints: Tensor) -> tuple[Tensor, Tensor]:
         n_rows = self.shape.n_rows
-        return ints[: HEADER * n_rows].view(HEADER, n_rows), ints[HEADER * n_rows :].view(n_rows, -1)
+        return ints[: HEADER * n_rows].view(HEADER, n_rows), ints[HEADER * n_rows :].view(
+            n_rows, -1
+        )
 
     def _pad(self, n_rows: int) -> None:
         self._header[:, n_rows:] = 0
@@ -85,8 +102,10 @@ class Place:
             self._ints.copy_(self._host_ints, non_blocking=True)
             self.floats.copy_(self._host_floats, non_blocking=True)
 
-    def fill(self, rows: list[Row], page_tokens: int) -> None:
-        """Put the rows' tokens, places and sampling parameters into the buffers; draws each sequence's next number."""
+    def fill(self, rows: list[ScheduledRow], page_tokens: int) -> None:
+        """Put the rows' tokens, places and sampling parameters into the buffers; draws each
+        sequence's next number.
+        """
 
         def slot(pages: list[int], position: int) -> int:
             return pages[position // page_tokens] * page_tokens + position % page_tokens
@@ -118,26 +137,36 @@ def _draw(sequence: Sequence) -> tuple[float, float]:
 
 
 class StaticDecoder:
-    """Runs the steps it `takes` over fixed shapes; with `capture` as CUDA graphs, with `compiled` of fused kernels.
+    """Runs the steps it `takes` over fixed shapes; with `capture` as CUDA graphs, with `compiled`
+    of fused kernels.
 
-    Compiling joins norms, rotary embedding and gates, for about a minute a shape: for measurements and long runs.
+    Compiling joins norms, rotary embedding and gates, for about a minute a shape: for measurements
+    and long runs.
 
-    Graphs hold addresses: they go when the cache grew or shrank. After weights were replaced by others make a new one
-    (`current` says so); weights changed in place are seen.
+    Graphs hold addresses: they go when the cache grew or shrank. After weights were replaced by
+    others make a new one (`current` says so); weights changed in place are seen.
     """
 
-    def __init__(self, model: GPT, cache: KVCache, n_tokens: int, capture: bool, compiled: bool = False) -> None:
+    def __init__(
+        self, model: GPT, cache: KVCache, n_tokens: int, capture: bool, compiled: bool = False
+    ) -> None:
         self.model, self.cache, self.n_tokens, self.capture = model, cache, n_tokens, capture
-        self._run = torch.compile(self._step, fullgraph=True, dynamic=False) if compiled else self._step
-        self.places: dict[Shape, Place] = {}
+        self._run = (
+            torch.compile(self._step, fullgraph=True, dynamic=False) if compiled else self._step
+        )
+        self.places: dict[DecodeShape, Place] = {}
         self.n_steps = 0
         self.failed = False
         self._n_resized = cache.n_resized
-        self._pool: Any = None  # a handle of the memory that all graphs share: one is replayed at a time
+        self._pool: Any = (
+            None  # a handle of the memory that all graphs share: one is replayed at a time
+        )
         self._addresses = self._weights()
 
     def _weights(self) -> list[int]:
-        return [t.data_ptr() for t in itertools.chain(self.model.parameters(), self.model.buffers())]
+        return [
+            t.data_ptr() for t in itertools.chain(self.model.parameters(), self.model.buffers())
+        ]
 
     def current(self) -> bool:
         """Whether the model still has the weights this was made for, at the same addresses."""
@@ -148,11 +177,17 @@ class StaticDecoder:
         self.places.clear()
         self._pool, self._n_resized = None, self.cache.n_resized
 
-    def takes(self, rows: list[Row]) -> bool:
-        return not self.failed and len(rows) <= MAX_ROWS and all(row.n_tokens == 1 and row.samples for row in rows)
+    def takes(self, rows: list[ScheduledRow]) -> bool:
+        return (
+            not self.failed
+            and len(rows) <= MAX_ROWS
+            and all(row.n_tokens == 1 and row.samples for row in rows)
+        )
 
-    def draw(self, rows: list[Row]) -> list[Sampled] | None:
-        """The next token of each row; None (once, and `failed` from then on) when the step cannot be captured."""
+    def draw(self, rows: list[ScheduledRow]) -> list[Sampled] | None:
+        """The next token of each row; None (once, and `failed` from then on) when the step cannot
+        be captured.
+        """
         if self._n_resized != self.cache.n_resized:
             self.drop()
         due = [row.sequence for row in rows]
@@ -174,25 +209,37 @@ class StaticDecoder:
                 place.graph.replay()
         self.n_steps += 1
         out = place.out[: len(rows)]
-        return sample(out, due) if shape.draw == "logits" else [Sampled(token) for token in out.tolist()]
+        return (
+            sample(out, due)
+            if shape.draw == "logits"
+            else [Sampled(token) for token in out.tolist()]
+        )
 
-    def _shape(self, rows: list[Row], due: list[Sequence]) -> Shape:
+    def _shape(self, rows: list[ScheduledRow], due: list[Sequence]) -> DecodeShape:
         size = self.cache.page_tokens
         n_pages = max(FEWEST_PAGES, power_of_two(max(row.stop for row in rows) // size + 1))
         most = -(-self.model.config.sequence_len // size)
-        return Shape(power_of_two(len(rows)), min(n_pages, most), common_method(due, self.n_tokens))
+        return DecodeShape(
+            power_of_two(len(rows)), min(n_pages, most), common_method(due, self.n_tokens)
+        )
 
     def _step(self, place: Place) -> Tensor:
-        """Token ids (R), or logits (R, n_tokens) fp32, from what is in the buffers. No shape depends on a value."""
+        """Token ids (R), or logits (R, n_tokens) fp32, from what is in the buffers. No shape
+        depends on a value.
+        """
         view = StaticView(self.cache, place.header, place.table)
         hidden = self.model.hidden(place.header[:1], view)[0]
         logits = self.model.head(hidden)[:, : self.n_tokens]
         if place.shape.draw == "logits":
             return logits
-        return draw_fixed(logits, place.shape.draw, place.header[4], place.floats[0], place.floats[1])
+        return draw_fixed(
+            logits, place.shape.draw, place.header[4], place.floats[0], place.floats[1]
+        )
 
-    def _prepare(self, shape: Shape) -> Place:
-        """Buffers of a new shape and, with `capture`, the graph over them, recorded on padding rows."""
+    def _prepare(self, shape: DecodeShape) -> Place:
+        """Buffers of a new shape and, with `capture`, the graph over them, recorded on padding
+        rows.
+        """
         place = Place(shape, self.cache.device)
         if not self.capture:
             return place
@@ -204,8 +251,11 @@ class StaticDecoder:
                     self._run(place)
             torch.cuda.current_stream().wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
-            # Another model's worker may be using the device from its own thread: only ours is recorded.
-            with torch.cuda.graph(graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"):
+            # Another model's worker may be using the device from its own thread: only ours is
+            # recorded.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"
+            ):
                 place.out = self._run(place)
         self._pool = self._pool or graph.pool()
         place.graph = graph

@@ -1,7 +1,8 @@
-"""What a decoding step of fixed shape sees of the key/value cache: no shape depends on a value, nothing asks the host.
+"""What a decoding step of fixed shape sees of the key/value cache: no shape depends on a value,
+nothing asks the host.
 
-Shape legend: R rows (padded), P pages a row (padded), W pages a window touches, S = W * page_tokens, H query heads,
-G key/value heads, D head dim.
+Shape legend: R rows (padded), P pages a row (padded), W pages a window touches, S = W *
+page_tokens, H query heads, G key/value heads, D head dim.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from nanochat.engine.kv_cache import KVCache
 
 
 class StaticView:
-    """What the model sees of the cache during one such step (the `Cache` protocol of gpt.py), tensors alone."""
+    """What the model sees of the cache during one such step (the `Cache` protocol of gpt.py),
+    tensors alone.
+    """
 
     def __init__(self, cache: KVCache, header: Tensor, table: Tensor) -> None:
-        self.cache, self.table = cache, table  # (R, P) pages; past a row's own pages anything that exists
+        self.cache, self.table = (
+            cache,
+            table,
+        )  # (R, P) pages; past a row's own pages anything that exists
         self._positions, self._slots, self._before = header[1], header[2], header[3]
         self._windows: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -36,9 +42,11 @@ class StaticView:
         return before.masked_fill((self._positions == 0)[:, None], 0.0)[None]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-        """Store k, v (1, R, G, D) and attend with q (1, R, H, D), each row over its own pages -> (1, R, H, D).
+        """Store k, v (1, R, G, D) and attend with q (1, R, H, D), each row over its own pages ->
+        (1, R, H, D).
 
-        The queries that share a key/value head go as so many positions: no copies of keys for grouped queries.
+        The queries that share a key/value head go as so many positions: no copies of keys for
+        grouped queries.
         """
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys.index_copy_(0, self._slots, k[0])
@@ -52,7 +60,9 @@ class StaticView:
         return F.scaled_dot_product_attention(grouped, k, v, attn_mask=bias).reshape(q.shape)
 
     def _visible(self, window: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The W pages that a window of tokens touches at most (R, W); 0 where a token sees, else -inf (R, 1, 1, S)."""
+        """The W pages that a window of tokens touches at most (R, W); 0 where a token sees, else
+        -inf (R, 1, 1, S).
+        """
         size, last = self.cache.page_tokens, self._positions[:, None]
         n_pages, device = self.table.size(1), self.table.device
         if window < 0:
@@ -65,5 +75,7 @@ class StaticView:
             pages = self.table.gather(1, at.clamp(max=self.table.size(1) - 1))
         position = start * size + torch.arange(n_pages * size, device=device)
         hidden = (position < first) | (position > last)
-        bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(hidden, float("-inf"))
+        bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(
+            hidden, float("-inf")
+        )
         return pages, bias[:, None, None]

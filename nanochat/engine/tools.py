@@ -1,8 +1,9 @@
 """The calculator a model may call while it answers, and the state machine that notices the call.
 
-A call is `<|python_start|> expression <|python_end|>` in the sampled tokens. Its result goes into the sequence as
-`<|output_start|> result <|output_end|>`, tokens the model did not choose. No expression is ever executed: a small
-evaluator walks the syntax tree, with every number bounded, so that no input can hang, crash or escape.
+A call is `<|python_start|> expression <|python_end|>` in the sampled tokens. Its result goes into
+the sequence as `<|output_start|> result <|output_end|>`, tokens the model did not choose. No
+expression is ever executed: a small evaluator walks the syntax tree, with every number bounded, so
+that no input can hang, crash or escape.
 """
 
 from __future__ import annotations
@@ -29,17 +30,20 @@ Value = int | float | str
 
 
 def use_calculator(expression: str) -> str | None:
-    """The value of an arithmetic expression, or None when it is anything else. Never raises, never takes long.
+    """The value of an arithmetic expression, or None when it is anything else. Never raises, never
+    takes long.
 
-    Numbers (commas between digits are ignored), `+ - * / // % **`, parentheses, and `"text".count("t")` on string
-    literals. Whole results print as whole numbers: `48/2` is `24`.
+    Numbers (commas between digits are ignored), `+ - * / // % **`, parentheses, and
+    `"text".count("t")` on string literals. Whole results print as whole numbers: `48/2` is `24`.
     """
     expression = expression.strip()
     if not 0 < len(expression) <= MAX_EXPRESSION_CHARS:
         return None
     bare = _STRING.sub("", expression).replace(".count", "")
     if not _ARITHMETIC.fullmatch(bare) or not bare.isascii():
-        return None  # no names, no escapes: the parser sees nothing it could warn about or be slow at
+        return (
+            None  # no names, no escapes: the parser sees nothing it could warn about or be slow at
+        )
     if not _STRING.search(expression):
         expression = _THOUSANDS.sub("", expression)
     try:
@@ -61,7 +65,9 @@ def _printed(value: Value) -> str:
 
 
 def _value(node: ast.AST) -> Value:
-    """Value of a syntax tree. ValueError for whatever is not arithmetic, ArithmeticError from the arithmetic."""
+    """Value of a syntax tree. ValueError for whatever is not arithmetic, ArithmeticError from the
+    arithmetic.
+    """
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str)):
         return _bounded(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):
@@ -69,7 +75,11 @@ def _value(node: ast.AST) -> Value:
         return -operand if isinstance(node.op, ast.USub) else operand
     if isinstance(node, ast.BinOp):
         return _bounded(_combine(node.op, _number(node.left), _number(node.right)))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "count":
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "count"
+    ):
         if len(node.args) == 1 and not node.keywords:
             text, part = _value(node.func.value), _value(node.args[0])
             if isinstance(text, str) and isinstance(part, str):
@@ -98,7 +108,9 @@ def _combine(operator: ast.operator, left: int | float, right: int | float) -> i
     if isinstance(operator, ast.Mult):
         return left * right
     if isinstance(operator, ast.Div):
-        exact = isinstance(left, int) and isinstance(right, int) and right != 0 and left % right == 0
+        exact = (
+            isinstance(left, int) and isinstance(right, int) and right != 0 and left % right == 0
+        )
         return left // right if exact else left / right
     if isinstance(operator, ast.FloorDiv):
         return left // right
@@ -130,7 +142,9 @@ class CalculatorCalls:
         self._call: list[int] | None = None
 
     def push(self, token: int) -> list[int]:
-        """Take note of a sampled token; the tokens to force into the sequence after it, usually none."""
+        """Take note of a sampled token; the tokens to force into the sequence after it, usually
+        none.
+        """
         special = self._special
         if token == special.python_start:
             self._call = []

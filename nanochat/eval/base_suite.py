@@ -1,4 +1,6 @@
-"""Evaluation of a base model: CORE, bits per byte on training and validation text, and completions to read."""
+"""Evaluation of a base model: CORE, bits per byte on training and validation text, and completions
+to read.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class BaseEvalConfig:
         if self.max_per_task == 0 or self.max_per_task < -1:
             found.append(f"--max-per-task={self.max_per_task}: must be at least 1, or -1 for all")
         if self.max_tokens == 0 or self.max_tokens < -1:
-            found.append(f"--max-tokens={self.max_tokens}: must be at least 1, or -1 to pick by device")
+            found.append(
+                f"--max-tokens={self.max_tokens}: must be at least 1, or -1 to pick by device"
+            )
         return found
 
 
@@ -80,7 +84,9 @@ class BaseLossConfig:
         if self.device_batch_size < 1:
             found.append(f"--device-batch-size={self.device_batch_size}: must be at least 1")
         if self.split_tokens == 0 or self.split_tokens < -1:
-            found.append(f"--split-tokens={self.split_tokens}: must be at least 1, or -1 to pick by device")
+            found.append(
+                f"--split-tokens={self.split_tokens}: must be at least 1, or -1 to pick by device"
+            )
         return found
 
 
@@ -92,24 +98,37 @@ def base_eval(cfg: BaseEvalConfig, world: World) -> dict[str, Any]:
     model, tokenizer, meta = load_model(cfg.source, world.device, "eval", cfg.model_tag, cfg.step)
     max_tokens = cfg.max_tokens if cfg.max_tokens > 0 else None
     outcome = evaluate_core(model, tokenizer, world, cfg.max_per_task, bundle, labels, max_tokens)
-    settings = {**asdict(cfg), "compute_dtype": str(model.compute_dtype), "world_size": world.world_size}
+    settings = {
+        **asdict(cfg),
+        "compute_dtype": str(model.compute_dtype),
+        "world_size": world.world_size,
+    }
     tasks = {label: {**entry, "settings": settings} for label, entry in outcome["tasks"].items()}
-    metrics = {} if labels else {"CORE": outcome["core"]}  # a mean over some of the tasks is not CORE
+    metrics = (
+        {} if labels else {"CORE": outcome["core"]}
+    )  # a mean over some of the tasks is not CORE
     document: dict[str, Any] = {"tasks": tasks, "metrics": metrics}
     if world.is_main:
         means = {name: tuple(tasks) for name in metrics}
         path, document = save_results("base_eval", meta, tokenizer, tasks, means=means)
         print("\n" + table(tasks, tasks))
-        print(f"CORE {outcome['core']:.4f}" if not labels else f"CORE: not computed, only {len(labels)} tasks were run")
+        print(
+            f"CORE {outcome['core']:.4f}"
+            if not labels
+            else f"CORE: not computed, only {len(labels)} tasks were run"
+        )
         print(f"results: {path}")
         write_section("base_eval", document)
     world.barrier()
     return document
 
 
-def core_metric(model: GPT, tokenizer: Tokenizer, world: World, max_per_task: int = -1) -> float | None:
-    """CORE of a model in training, for its hook. A missing eval bundle is said and gives None: hours of training must
-    not end over it. Leaves the model in its own mode."""
+def core_metric(
+    model: GPT, tokenizer: Tokenizer, world: World, max_per_task: int = -1
+) -> float | None:
+    """CORE of a model in training, for its hook. A missing eval bundle is said and gives None:
+    hours of training must not end over it. Leaves the model in its own mode.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -124,9 +143,17 @@ def core_metric(model: GPT, tokenizer: Tokenizer, world: World, max_per_task: in
 
 
 def split_bpb(
-    model: GPT, tokenizer: Tokenizer, paths: Sequence[Any], world: World, tokens: int, rows: int, name: str
+    model: GPT,
+    tokenizer: Tokenizer,
+    paths: Sequence[Any],
+    world: World,
+    tokens: int,
+    rows: int,
+    name: str,
 ) -> float:
-    """Bits per byte over about `tokens` tokens from the start of some shards. The same on every rank."""
+    """Bits per byte over about `tokens` tokens from the start of some shards. The same on every
+    rank.
+    """
     seq_len = model.config.sequence_len
     rows = max(1, min(rows, tokens // (seq_len * world.world_size)))
     loader = PackedLoader.validation(
@@ -155,12 +182,14 @@ def split_bpb(
 
 def sample_completions(model: GPT, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """Greedy completions of a few prompts -> [{"prompt", "completion", "correct"}]."""
-    from nanochat.tasks.world import base_prompts, completes
+    from nanochat.tasks.world_exam import base_prompts, completes
 
     prompts = base_prompts()
     engine = Engine(model, tokenizer)
     bos = tokenizer.get_bos_token_id()
-    done = engine.complete([tokenizer.encode(p, prepend=bos) for p, _ in prompts], max_tokens=SAMPLE_TOKENS)
+    done = engine.complete(
+        [tokenizer.encode(p, prepend=bos) for p, _ in prompts], max_tokens=SAMPLE_TOKENS
+    )
     return [
         {"prompt": prompt, "completion": answer.text, "correct": completes(answer.text, accepted)}
         for (prompt, accepted), answer in zip(prompts, done, strict=True)
@@ -168,7 +197,9 @@ def sample_completions(model: GPT, tokenizer: Tokenizer) -> list[dict[str, Any]]
 
 
 def base_loss(cfg: BaseLossConfig, world: World) -> dict[str, Any]:
-    """`nanochat base-loss`: bits per byte of both splits and completions, printed, saved beside CORE."""
+    """`nanochat base-loss`: bits per byte of both splits and completions, printed, saved beside
+    CORE.
+    """
     train, validation = shard_paths(base_dir() / "base_data")
     model, tokenizer, meta = load_model(cfg.source, world.device, "eval", cfg.model_tag, cfg.step)
     default = 20 * 524288 if world.device.type == "cuda" else 2**18
@@ -177,11 +208,15 @@ def base_loss(cfg: BaseLossConfig, world: World) -> dict[str, Any]:
         name: split_bpb(model, tokenizer, paths, world, tokens, cfg.device_batch_size, name)
         for name, paths in (("train", train), ("val", [validation]))
     }
-    metrics = {f"{name}_bpb": value if math.isfinite(value) else None for name, value in bpb.items()}
+    metrics = {
+        f"{name}_bpb": value if math.isfinite(value) else None for name, value in bpb.items()
+    }
     document: dict[str, Any] = {"tasks": {}, "metrics": metrics}
     if world.is_main:
         completions = sample_completions(model, tokenizer)
-        path, document = save_results("base_eval", meta, tokenizer, {}, metrics, completions=completions)
+        path, document = save_results(
+            "base_eval", meta, tokenizer, {}, metrics, completions=completions
+        )
         for name, value in bpb.items():
             print(f"{name} bits per byte: {value:.4f} ({tokens:,} tokens)")
         for sample in completions:

@@ -1,6 +1,8 @@
-"""Bits per byte: how many bits the model needs for each byte of text. Comparable across tokenizers, unlike the loss.
+"""Bits per byte: how many bits the model needs for each byte of text. Comparable across tokenizers,
+unlike the loss.
 
-bpb = sum of target NLL (nats) / (ln 2 * UTF-8 bytes of the targets). Special tokens have no bytes and count in neither.
+bpb = sum of target NLL (nats) / (ln 2 * UTF-8 bytes of the targets). Special tokens have no bytes
+and count in neither.
 """
 
 from __future__ import annotations
@@ -12,20 +14,23 @@ import torch
 from torch import Tensor
 
 from nanochat.dataloader.loader import Batch
-from nanochat.eval.scoring import score_targets
+from nanochat.eval.loglikelihood import score_targets
 from nanochat.gpt import GPT
 from nanochat.runtime.world import World
 
 
 @torch.inference_mode()
 def nll_and_bytes(model: GPT, batch: Batch, token_bytes: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum of NLL in nats, bytes) over the batch's (B, T) targets that have bytes and a weight: float64, int64 scalars.
+    """(sum of NLL in nats, bytes) over the batch's (B, T) targets that have bytes and a weight:
+    float64, int64 scalars.
 
     `token_bytes`: (V,) bytes of each token, 0 for special tokens.
     """
     device = model.get_device()
     ids, targets = batch.input_ids.to(device), batch.targets.to(device)
-    safe = targets.clamp(min=0)  # a negative target marks "none" in public data; its weight need not be 0 there
+    safe = targets.clamp(
+        min=0
+    )  # a negative target marks "none" in public data; its weight need not be 0 there
     sizes = token_bytes.to(device)[safe].long()
     counted = (sizes > 0) & (targets >= 0) & (batch.weights.to(device) != 0)
     if not counted.any():
@@ -36,7 +41,9 @@ def nll_and_bytes(model: GPT, batch: Batch, token_bytes: Tensor) -> tuple[Tensor
 
 
 def bits_per_byte(model: GPT, batches: Iterable[Batch], token_bytes: Tensor, world: World) -> float:
-    """Bits per byte over all ranks' batches; NaN when no target has bytes. Leaves the model in its own mode."""
+    """Bits per byte over all ranks' batches; NaN when no target has bytes. Leaves the model in its
+    own mode.
+    """
     was_training = model.training
     model.eval()
     total, n_bytes = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)

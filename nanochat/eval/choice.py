@@ -1,7 +1,7 @@
 """Categorical tasks: which of the question's letters does the model find likeliest as its answer?
 
-Only the letters' logits at the answer position are compared, so a small model need not have learned to answer with a
-letter and nothing else, and one forward pass a question is enough.
+Only the letters' logits at the answer position are compared, so a small model need not have learned
+to answer with a letter and nothing else, and one forward pass a question is enough.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from nanochat.eval.scoring import default_max_tokens
+from nanochat.eval.loglikelihood import default_max_tokens
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.world import World
@@ -19,11 +19,16 @@ from nanochat.tokenizer import Tokenizer
 
 
 def letter_tokens(tokenizer: Tokenizer, letters: Sequence[str]) -> list[int]:
-    """The token of each letter. ValueError when one takes several tokens: then its logit says little."""
+    """The token of each letter. ValueError when one takes several tokens: then its logit says
+    little.
+    """
     ids = [tokenizer.encode(letter) for letter in letters]
     wrong = [letter for letter, tokens in zip(letters, ids, strict=True) if len(tokens) != 1]
     if wrong:
-        raise ValueError(f"letters: {', '.join(wrong)} are not single tokens of this tokenizer; relabel the choices")
+        raise ValueError(
+            f"letters: {', '.join(wrong)} are not single tokens of this tokenizer; relabel the "
+            "choices"
+        )
     return [tokens[0] for tokens in ids]
 
 
@@ -47,11 +52,15 @@ def predict_letters(
     max_tokens: int | None = None,
     on_done: Callable[[int], None] | None = None,
 ) -> list[int]:
-    """For each prompt the index of the likeliest of its candidate next tokens. Prompts are cropped from the left."""
+    """For each prompt the index of the likeliest of its candidate next tokens. Prompts are cropped
+    from the left.
+    """
     context, device = model.config.sequence_len, model.get_device()
     cropped = [list(prompt[-context:]) for prompt in prompts]
     chosen = [0] * len(cropped)
-    for batch in batches_by_length([len(p) for p in cropped], max_tokens or default_max_tokens(device)):
+    for batch in batches_by_length(
+        [len(p) for p in cropped], max_tokens or default_max_tokens(device)
+    ):
         width = len(cropped[batch[0]])
         rows = [cropped[i] + [0] * (width - len(cropped[i])) for i in batch]
         hidden = model.hidden(torch.tensor(rows, device=device))
@@ -72,7 +81,9 @@ def evaluate_choice(
     problems: Sequence[int],
     max_tokens: int | None = None,
 ) -> list[bool]:
-    """Right or wrong for each of the task's rows in `problems`, dealt out to the ranks, the same list on every rank."""
+    """Right or wrong for each of the task's rows in `problems`, dealt out to the ranks, the same
+    list on every rank.
+    """
     mine = problems[world.rank :: world.world_size]
     conversations = [task[index] for index in mine]
     prompts = [tokenizer.render_for_completion(conversation) for conversation in conversations]

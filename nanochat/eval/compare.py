@@ -1,8 +1,9 @@
 """Which differences between two evaluated models exceed noise: paired tests on the single verdicts.
 
-Both models answered the same questions, so what counts is where they disagree. Right-or-wrong verdicts are compared by
-McNemar's exact test, shares of several samples by a paired bootstrap; p-values are corrected (Holm) for the number of
-tasks looked at. Intervals of the difference are bootstrapped.
+Both models answered the same questions, so what counts is where they disagree. Right-or-wrong
+verdicts are compared by McNemar's exact test, shares of several samples by a paired bootstrap;
+p-values are corrected (Holm) for the number of tasks looked at. Intervals of the difference are
+bootstrapped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any
 import numpy as np
 import tyro
 
-from nanochat.eval.intervals import bootstrap_difference, bootstrap_means, bootstrap_p, holm, mcnemar_exact
+from nanochat.eval.intervals import (
+    bootstrap_difference,
+    bootstrap_means,
+    bootstrap_p,
+    holm,
+    mcnemar_exact,
+)
 from nanochat.eval.results import read_results
 
 KINDS = ("base_eval", "chat_eval")
@@ -33,12 +40,18 @@ class CompareConfig:
     """A difference counts when its corrected p-value is below this."""
 
     def problems(self) -> list[str]:
-        return [] if 0 < self.alpha < 1 else [f"--alpha={self.alpha}: must be between 0 and 1, for example 0.05"]
+        return (
+            []
+            if 0 < self.alpha < 1
+            else [f"--alpha={self.alpha}: must be between 0 and 1, for example 0.05"]
+        )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One task: scores of both on their `n` common examples, b - a with its 95% interval, and p-values."""
+    """One task: scores of both on their `n` common examples, b - a with its 95% interval, and
+    p-values.
+    """
 
     task: str
     n: int
@@ -67,8 +80,10 @@ def find_results(run: str) -> dict[str, Any]:
         files = [file for kind in KINDS for file in _newest(folder, kind, step)]
         if not files:
             raise ValueError(
-                f"{run}: no results in {folder} (looked for {' and '.join(f'{k}_*.json' for k in KINDS)}); "
-                "evaluate it first with `python -m scripts.chat_eval` or `python -m scripts.base_eval`"
+                f"{run}: no results in {folder} (looked for "
+                f"{' and '.join(f'{k}_*.json' for k in KINDS)}); "
+                "evaluate it first with `python -m scripts.chat_eval` or `python -m "
+                "scripts.base_eval`"
             )
     tasks: dict[str, Any] = {}
     for file in files:
@@ -82,12 +97,15 @@ def _checkpoint_folder(run: str) -> tuple[Path, int | None]:
     source, _, rest = run.partition("/")
     if source not in FOLDERS:
         raise ValueError(
-            f"{run}: no such file or folder, and no stage; name a results file, a checkpoint folder, or one of "
+            f"{run}: no such file or folder, and no stage; name a results file, a checkpoint "
+            "folder, or one of "
             f"{', '.join(FOLDERS)} with an optional /tag/step"
         )
     tag, _, step = rest.partition("/")
     if step and not step.isdigit():
-        raise ValueError(f"{run}: {step!r} is not a step; write it like {source}/{tag or 'd20'}/650")
+        raise ValueError(
+            f"{run}: {step!r} is not a step; write it like {source}/{tag or 'd20'}/650"
+        )
     folder, _, _ = find_checkpoint(source, tag or None, int(step) if step else None)
     return folder, int(step) if step else None
 
@@ -115,41 +133,57 @@ def compare_task(name: str, a: np.ndarray, b: np.ndarray) -> Difference:
 
 
 def compare_results(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
-    """Differences of the tasks that both have, p-values corrected together, and their mean when there are several.
+    """Differences of the tasks that both have, p-values corrected together, and their mean when
+    there are several.
 
     `a`, `b`: name -> entry with `correct` and, where a subset was evaluated, `problems`.
     """
     pairs = {name: paired(a[name], b[name]) for name in a if name in b}
     found = [compare_task(name, *values) for name, values in pairs.items() if len(values[0])]
     corrected = holm([d.p for d in found])
-    found = [Difference(**{**d.__dict__, "p_corrected": p}) for d, p in zip(found, corrected, strict=True)]
+    found = [
+        Difference(**{**d.__dict__, "p_corrected": p})
+        for d, p in zip(found, corrected, strict=True)
+    ]
     if len(found) < 2:
         return found
-    # The mean of the centred scores (CORE, ChatCORE) over what both have: examples are resampled within each task.
+    # The mean of the centred scores (CORE, ChatCORE) over what both have: examples are resampled
+    # within each task.
     scales = {name: 1 / (1 - a[name].get("baseline", 0.0)) for name in pairs}
     shifts = {name: a[name].get("baseline", 0.0) for name in pairs}
     kept = [d.task for d in found]
     means = np.mean(
-        [bootstrap_means(pairs[n][1] - pairs[n][0], 1337 + i) * scales[n] for i, n in enumerate(kept)], axis=0
+        [
+            bootstrap_means(pairs[n][1] - pairs[n][0], 1337 + i) * scales[n]
+            for i, n in enumerate(kept)
+        ],
+        axis=0,
     )
     low, high = np.quantile(means, [0.025, 0.975])
-    score_a, score_b = (float(np.mean([(pairs[n][k].mean() - shifts[n]) * scales[n] for n in kept])) for k in (0, 1))
+    score_a, score_b = (
+        float(np.mean([(pairs[n][k].mean() - shifts[n]) * scales[n] for n in kept])) for k in (0, 1)
+    )
     p = bootstrap_p(means)
-    total = Difference("mean, centred", sum(d.n for d in found), score_a, score_b, float(low), float(high), p, p)
+    total = Difference(
+        "mean, centred", sum(d.n for d in found), score_a, score_b, float(low), float(high), p, p
+    )
     return [*found, total]
 
 
 def render(differences: list[Difference], alpha: float) -> str:
     """Aligned lines for people, the verdict in words at the end of each."""
     width = max(len(d.task) for d in differences)
-    lines = [f"{'task':<{width}}       n       A       B   B - A   95% interval         p (corrected)"]
+    lines = [
+        f"{'task':<{width}}       n       A       B   B - A   95% interval         p (corrected)"
+    ]
     for d in differences:
         if d.p_corrected < alpha:
             verdict = "B is better" if d.difference > 0 else "A is better"
         else:
             verdict = "within noise"
         lines.append(
-            f"{d.task:<{width}}  {d.n:6d}  {d.a:6.4f}  {d.b:6.4f}  {d.difference:+.4f}  [{d.low:+.4f}, {d.high:+.4f}]"
+            f"{d.task:<{width}}  {d.n:6d}  {d.a:6.4f}  {d.b:6.4f}  {d.difference:+.4f}  "
+            f"[{d.low:+.4f}, {d.high:+.4f}]"
             f"  {d.p:7.2g} ({d.p_corrected:.2g})  {verdict}"
         )
     return "\n".join(lines)
@@ -161,7 +195,8 @@ def compare(cfg: CompareConfig) -> None:
     differences = compare_results(a["tasks"], b["tasks"])
     if not differences:
         raise ValueError(
-            f"nothing to compare: {a['name']} has {', '.join(a['tasks']) or 'no tasks'}, {b['name']} has "
+            f"nothing to compare: {a['name']} has {', '.join(a['tasks']) or 'no tasks'}, "
+            f"{b['name']} has "
             f"{', '.join(b['tasks']) or 'no tasks'}; evaluate both on the same tasks"
         )
     print(f"A: {a['name']}\nB: {b['name']}\n\n{render(differences, cfg.alpha)}")

@@ -1,4 +1,6 @@
-"""Generative tasks: the model writes answers, the task judges them. All problems are in flight at once."""
+"""Generative tasks: the model writes answers, the task judges them. All problems are in flight at
+once.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How answers are drawn. Temperature 0 is greedy; problem i is drawn with seed + i on any number of ranks."""
+class AnswerSampling:
+    """How answers are drawn. Temperature 0 is greedy; problem i is drawn with seed + i on any
+    number of ranks.
+    """
 
     max_new_tokens: int = 512
     temperature: float = 0.0
@@ -43,7 +47,9 @@ class Sampling:
 
 
 def fit_prompt(prompt: Sequence[int], context: int, max_new_tokens: int) -> list[int]:
-    """A prompt that leaves room for an answer: when too long, <|bos|> and as much of its end as fits."""
+    """A prompt that leaves room for an answer: when too long, <|bos|> and as much of its end as
+    fits.
+    """
     room = context - min(max_new_tokens, context // 4)
     return list(prompt) if len(prompt) <= room else [prompt[0], *prompt[len(prompt) - room + 1 :]]
 
@@ -52,11 +58,13 @@ def complete_all(
     engine: Engine,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
-    sampling: Sampling,
+    sampling: AnswerSampling,
     progress: Progress,
     tools: Sequence[bool] | None = None,
 ) -> list[list[Completion]]:
-    """All prompts through the engine together -> the completions of each, in order. `tools`: who may use one (all)."""
+    """All prompts through the engine together -> the completions of each, in order. `tools`: who
+    may use one (all).
+    """
     requests = []
     for prompt, seed, tool in zip(prompts, seeds, tools or [True] * len(prompts), strict=True):
         fitted = fit_prompt(prompt, engine.model.config.sequence_len, sampling.max_new_tokens)
@@ -81,27 +89,42 @@ def complete_all(
     return [request.completions(engine.special) for request in requests]
 
 
-def judge(task: Task, conversations: Sequence[Conversation], texts: Sequence[Sequence[str]]) -> list[Answered]:
-    jobs = [(conversation, text) for conversation, own in zip(conversations, texts, strict=True) for text in own]
+def judge(
+    task: Task, conversations: Sequence[Conversation], texts: Sequence[Sequence[str]]
+) -> list[Answered]:
+    jobs = [
+        (conversation, text)
+        for conversation, own in zip(conversations, texts, strict=True)
+        for text in own
+    ]
     with ThreadPoolExecutor(JUDGES) as pool:
         verdicts = iter(list(pool.map(lambda job: bool(task.evaluate(*job)), jobs)))
     return [Answered([next(verdicts) for _ in own], list(own)) for own in texts]
 
 
 def evaluate_generative(
-    engine: Engine, task: Task, world: World, problems: Sequence[int], sampling: Sampling | None = None
+    engine: Engine,
+    task: Task,
+    world: World,
+    problems: Sequence[int],
+    sampling: AnswerSampling | None = None,
 ) -> list[Answered]:
-    """Answers to the task's rows in `problems`, dealt out to the ranks, the same list on every rank.
+    """Answers to the task's rows in `problems`, dealt out to the ranks, the same list on every
+    rank.
 
     Raises ValueError where the task cannot judge (HumanEval without a sandbox).
     """
-    sampling = sampling or Sampling()
+    sampling = sampling or AnswerSampling()
     numbers = range(world.rank, len(problems), world.world_size)
     conversations = [task[problems[number]] for number in numbers]
-    prompts = [engine.tokenizer.render_for_completion(conversation) for conversation in conversations]
+    prompts = [
+        engine.tokenizer.render_for_completion(conversation) for conversation in conversations
+    ]
     seeds = [sampling.seed + number for number in numbers]
     with Progress(len(prompts), task.name, enabled=world.is_main) as progress:
         tools = [bool(conversation.get("tool", True)) for conversation in conversations]
         completions = complete_all(engine, prompts, seeds, sampling, progress, tools)
-    own = judge(task, conversations, [[completion.text for completion in row] for row in completions])
+    own = judge(
+        task, conversations, [[completion.text for completion in row] for row in completions]
+    )
     return in_order(world.gather_objects(own), len(problems))

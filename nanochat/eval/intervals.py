@@ -12,9 +12,11 @@ BOOTSTRAP_ROUNDS = 10_000
 
 
 def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927). Sensible at 0, at 1 and for small n, unlike +-1.96 sigma.
+    """Wilson score interval of a proportion (Wilson 1927). Sensible at 0, at 1 and for small n,
+    unlike +-1.96 sigma.
 
-    `correct` may be a fraction of `n` from several samples a problem. (0, 1) when nothing was counted.
+    `correct` may be a fraction of `n` from several samples a problem. (0, 1) when nothing was
+    counted.
     """
     if n == 0:
         return 0.0, 1.0
@@ -27,14 +29,17 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Unbiased estimate of "at least one of k samples is right" from n samples (arXiv 2107.03374). 1 <= k <= n."""
+    """Unbiased estimate of "at least one of k samples is right" from n samples (arXiv 2107.03374).
+    1 <= k <= n.
+    """
     if not 1 <= k <= n:
         raise ValueError(f"k: must be from 1 to the number of samples {n}, got {k}")
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
-    """Two-sided p-value for two systems on the same items, from the items that exactly one of them got right.
+    """Two-sided p-value for two systems on the same items, from the items that exactly one of them
+    got right.
 
     Exact binomial: under "no difference" each such item is a fair coin. 1 when there is none.
     """
@@ -46,9 +51,15 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 
 
 def bootstrap_difference(
-    a: Sequence[float], b: Sequence[float], level: float = 0.95, seed: int = 1337, rounds: int = BOOTSTRAP_ROUNDS
+    a: Sequence[float],
+    b: Sequence[float],
+    level: float = 0.95,
+    seed: int = 1337,
+    rounds: int = BOOTSTRAP_ROUNDS,
 ) -> tuple[float, float, float]:
-    """Paired bootstrap of mean(b) - mean(a) over items -> (low, high, two-sided p). Deterministic for a seed."""
+    """Paired bootstrap of mean(b) - mean(a) over items -> (low, high, two-sided p). Deterministic
+    for a seed.
+    """
     difference = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
     if len(difference) == 0:
         return 0.0, 0.0, 1.0
@@ -58,7 +69,9 @@ def bootstrap_difference(
 
 
 def bootstrap_means(values: np.ndarray, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> np.ndarray:
-    """Means of `rounds` resamples of `values` (n,), in blocks so that memory stays small: (rounds,)."""
+    """Means of `rounds` resamples of `values` (n,), in blocks so that memory stays small:
+    (rounds,).
+    """
     rng = np.random.default_rng(seed)
     block = max(1, 4_000_000 // len(values))
     parts = []
@@ -75,7 +88,9 @@ def bootstrap_p(means: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for looking at several differences at once (Holm 1979), in the order given."""
+    """p-values corrected for looking at several differences at once (Holm 1979), in the order
+    given.
+    """
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))

@@ -1,7 +1,9 @@
-"""Native checkpoints in lm-evaluation-harness: any of its tasks, through our scoring and our engine.
+"""Native checkpoints in lm-evaluation-harness: any of its tasks, through our scoring and our
+engine.
 
-`nanochat lm-eval --tasks arc_easy -i sft` needs `pip install lm_eval`, which is imported only then. Every rank is
-handed all requests, does its share and returns all answers, so the harness needs no launcher.
+`nanochat lm-eval --tasks arc_easy -i sft` needs `pip install lm_eval`, which is imported only then.
+Every rank is handed all requests, does its share and returns all answers, so the harness needs no
+launcher.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import tyro
 from nanochat.checkpoint_manager import load_model
 from nanochat.engine import Engine, SamplingParams
 from nanochat.eval.choice import in_order
-from nanochat.eval.scoring import Row, score_groups
+from nanochat.eval.loglikelihood import ScoredRow, score_groups
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.world import World
@@ -27,30 +29,45 @@ DEFAULT_NEW_TOKENS = 256
 
 
 class Harness:
-    """What lm_eval asks of a model, in its terms but without importing it (`as_lm` makes its class)."""
+    """What lm_eval asks of a model, in its terms but without importing it (`as_lm` makes its
+    class).
+    """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, world: World, max_tokens: int | None = None) -> None:
-        self.model, self.tokenizer, self.world, self.max_tokens = model, tokenizer, world, max_tokens
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, world: World, max_tokens: int | None = None
+    ) -> None:
+        self.model, self.tokenizer, self.world, self.max_tokens = (
+            model,
+            tokenizer,
+            world,
+            max_tokens,
+        )
         self.context = model.config.sequence_len
         self.bos = tokenizer.get_bos_token_id()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text` after <|bos|>. A text from `chat_text` brings its own, and its special tokens are read."""
+        """Ids of `text` after <|bos|>. A text from `chat_text` brings its own, and its special
+        tokens are read.
+        """
         if not text.startswith("<|bos|>"):
             return self.tokenizer.encode(text, prepend=self.bos)
         ids: list[int] = []
         for piece in re.split("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")", text):
             if piece:
                 ids += (
-                    [self.tokenizer.encode_special(piece)] if piece in SPECIAL_TOKENS else self.tokenizer.encode(piece)
+                    [self.tokenizer.encode_special(piece)]
+                    if piece in SPECIAL_TOKENS
+                    else self.tokenizer.encode(piece)
                 )
         return ids
 
-    def row(self, context: str, continuation: str) -> Row:
-        """The harness's own rule for the seam: trailing blanks of the context go to the continuation."""
+    def row(self, context: str, continuation: str) -> ScoredRow:
+        """The harness's own rule for the seam: trailing blanks of the context go to the
+        continuation.
+        """
         kept = context.rstrip() if not context.startswith("<|bos|>") else context
         whole = self.encode(context + continuation)
-        return Row(whole, min(len(self.encode(kept)), len(whole)), len(whole))
+        return ScoredRow(whole, min(len(self.encode(kept)), len(whole)), len(whole))
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, is the greedy continuation) of each (context, continuation)."""
@@ -58,7 +75,9 @@ class Harness:
         for number, (context, _) in enumerate(pairs):
             by_context.setdefault(context, []).append(number)
         groups = list(by_context.values())
-        scored = self._score([[self.row(*pairs[number]) for number in group] for group in groups], "log-likelihoods")
+        scored = self._score(
+            [[self.row(*pairs[number]) for number in group] for group in groups], "log-likelihoods"
+        )
         found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         for group, scores in zip(groups, scored, strict=True):
             for number, score in zip(group, scores, strict=True):
@@ -66,38 +85,59 @@ class Harness:
         return found
 
     def loglikelihood_rolling(self, texts: Sequence[str]) -> list[float]:
-        """Log-likelihood of whole texts, each in windows of the context length that overlap as far as possible."""
+        """Log-likelihood of whole texts, each in windows of the context length that overlap as far
+        as possible.
+        """
         groups = [self.windows(self.encode(text)) for text in texts]
-        return [sum(nll for nll, _ in scores) for scores in self._score(groups, "rolling log-likelihoods")]
+        return [
+            sum(nll for nll, _ in scores)
+            for scores in self._score(groups, "rolling log-likelihoods")
+        ]
 
-    def windows(self, tokens: Sequence[int]) -> list[Row]:
-        """Rows that score every token but the first once, each row up to one token longer than the context."""
+    def windows(self, tokens: Sequence[int]) -> list[ScoredRow]:
+        """Rows that score every token but the first once, each row up to one token longer than the
+        context.
+        """
         rows, done = [], 1
         while done < len(tokens):
             end = min(len(tokens), done + self.context)
             begin = max(0, end - self.context - 1)
-            rows.append(Row(tokens[begin:end], done - begin, end - begin))
+            rows.append(ScoredRow(tokens[begin:end], done - begin, end - begin))
             done = end
         return rows
 
-    def _score(self, groups: Sequence[Sequence[Row]], title: str) -> list[list[tuple[float, bool]]]:
+    def _score(
+        self, groups: Sequence[Sequence[ScoredRow]], title: str
+    ) -> list[list[tuple[float, bool]]]:
         mine = groups[self.world.rank :: self.world.world_size]
         with Progress(sum(map(len, mine)), title, enabled=self.world.is_main) as progress:
-            scores = score_groups(self.model, mine, self.max_tokens, on_done=progress.advance, context=self.context + 1)
+            scores = score_groups(
+                self.model,
+                mine,
+                self.max_tokens,
+                on_done=progress.advance,
+                context=self.context + 1,
+            )
         own = [[(-score.nll, score.greedy) for score in group] for group in scores]
         return in_order(self.world.gather_objects(own), len(groups))
 
     def generate_until(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-        """Continuations of each context up to one of its `until` strings. Greedy unless `do_sample` is set."""
+        """Continuations of each context up to one of its `until` strings. Greedy unless `do_sample`
+        is set.
+        """
         engine = Engine(self.model, self.tokenizer)
         mine = requests[self.world.rank :: self.world.world_size]
         running = []
         for number, (context, wanted) in enumerate(mine):
             until = wanted.get("until") or ()
-            new_tokens = int(wanted.get("max_gen_toks") or wanted.get("max_new_tokens") or DEFAULT_NEW_TOKENS)
+            new_tokens = int(
+                wanted.get("max_gen_toks") or wanted.get("max_new_tokens") or DEFAULT_NEW_TOKENS
+            )
             new_tokens = min(new_tokens, self.context // 2)
             params = SamplingParams(
-                temperature=float(wanted.get("temperature", 1.0)) if wanted.get("do_sample") else 0.0,
+                temperature=float(wanted.get("temperature", 1.0))
+                if wanted.get("do_sample")
+                else 0.0,
                 top_p=wanted.get("top_p"),
                 top_k=wanted.get("top_k"),
                 stop=(until,) if isinstance(until, str) else tuple(until),
@@ -105,7 +145,9 @@ class Harness:
                 seed=number,
                 tools="off",
             )
-            running.append(engine.submit(self.encode(context)[-(self.context - new_tokens) :], params))
+            running.append(
+                engine.submit(self.encode(context)[-(self.context - new_tokens) :], params)
+            )
         waiting = list(running)
         with Progress(len(waiting), "generation", enabled=self.world.is_main) as progress:
             while waiting:
@@ -118,8 +160,12 @@ class Harness:
         own = [request.completions(engine.special)[0].text for request in running]
         return in_order(self.world.gather_objects(own), len(requests))
 
-    def chat_text(self, history: Sequence[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as text with its special tokens spelled out, the way models are trained to see it."""
+    def chat_text(
+        self, history: Sequence[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as text with its special tokens spelled out, the way models are trained to
+        see it.
+        """
         system = "".join(m["content"] + "\n\n" for m in history if m["role"] == "system")
         text = "<|bos|>"
         for message in history:
@@ -138,7 +184,9 @@ def as_lm(harness: Harness) -> Any:
     try:
         from lm_eval.api.model import LM
     except ImportError as error:
-        raise ValueError(f"lm_eval cannot be imported ({error}); install it with `pip install lm_eval`") from None
+        raise ValueError(
+            f"lm_eval cannot be imported ({error}); install it with `pip install lm_eval`"
+        ) from None
 
     class NativeLM(LM):
         tokenizer_name = f"nanochat-{harness.tokenizer.identity()[:16]}"
@@ -186,13 +234,17 @@ class LMEvalConfig:
 
 
 def lm_eval(cfg: LMEvalConfig, world: World) -> dict[str, Any]:
-    """Evaluate and print the harness's table -> its results. ValueError when lm_eval is not installed."""
+    """Evaluate and print the harness's table -> its results. ValueError when lm_eval is not
+    installed.
+    """
     try:
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
         from lm_eval.utils import make_table
     except ImportError as error:
-        raise ValueError(f"lm_eval cannot be imported ({error}); install it with `pip install lm_eval`") from None
+        raise ValueError(
+            f"lm_eval cannot be imported ({error}); install it with `pip install lm_eval`"
+        ) from None
 
     model, tokenizer, _ = load_model(cfg.source, world.device, "eval", cfg.model_tag, cfg.step)
     results = simple_evaluate(

@@ -1,7 +1,8 @@
-"""What an evaluation leaves behind: scores with intervals, every single verdict, and what exactly was evaluated.
+"""What an evaluation leaves behind: scores with intervals, every single verdict, and what exactly
+was evaluated.
 
-`<checkpoint dir>/<kind>_<step>.json` holds everything, `<base>/report/<section>.json` the part that a report shows.
-Both are plain data; evaluating further tasks of the same weights adds to them.
+`<checkpoint dir>/<kind>_<step>.json` holds everything, `<base>/report/<section>.json` the part that
+a report shows. Both are plain data; evaluating further tasks of the same weights adds to them.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from nanochat.runtime.run_dir import atomic_write, base_dir, code_version, envir
 from nanochat.tokenizer import Tokenizer
 
 LIMITS = ("max_problems", "max_per_task")  # settings that leave problems out
-# Settings that change a verdict. The likeliest of some choices does not depend on how answers are drawn.
+# Settings that change a verdict. The likeliest of some choices does not depend on how answers are
+# drawn.
 DECIDING = ("compute_dtype", "eval_bundle")
 SAMPLING = ("temperature", "top_k", "max_new_tokens", "num_samples", "seed")
 PACKAGES = ("nanochat", "torch", "numpy", "tiktoken", "rustbpe", "pyarrow")
 
 
 def scored(verdicts: Sequence[float], baseline: float, **more: Any) -> dict[str, Any]:
-    """A task's entry: score in [0, 1] with its Wilson 95% interval, centred on the baseline, and each verdict."""
+    """A task's entry: score in [0, 1] with its Wilson 95% interval, centred on the baseline, and
+    each verdict.
+    """
     n, total = len(verdicts), float(sum(verdicts))
     low, high = wilson(total, n)
     score = total / n if n else 0.0
@@ -42,7 +46,9 @@ def scored(verdicts: Sequence[float], baseline: float, **more: Any) -> dict[str,
 
 
 def centered_mean(tasks: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> float | None:
-    """Mean of the centred scores, None unless every one of `names` was evaluated: a part is not comparable."""
+    """Mean of the centred scores, None unless every one of `names` was evaluated: a part is not
+    comparable.
+    """
     wanted = list(names)
     if not wanted or any(name not in tasks for name in wanted):
         return None
@@ -60,7 +66,9 @@ def package_versions() -> dict[str, str]:
 
 
 def identify(meta: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Which weights and tokenizer, and which code and machine looked at them. `meta` as `load_model` returns it."""
+    """Which weights and tokenizer, and which code and machine looked at them. `meta` as
+    `load_model` returns it.
+    """
     directory, step = Path(meta["directory"]), int(meta["step"])
     name = f"model_{step:06d}.pt"
     known = meta.get("files", {}).get(name, {}).get("sha256")  # loading has checked it
@@ -90,9 +98,9 @@ def save_results(
 ) -> tuple[Path, dict[str, Any]]:
     """Write (or add to) the results file of a checkpoint -> its path and whole content.
 
-    Tasks and metrics of earlier evaluations of the same weights stay unless evaluated anew; those of other weights go.
-    A look at some problems does not replace an earlier one at more of them; that is said. `means`: metric -> tasks
-    whose centred mean it is.
+    Tasks and metrics of earlier evaluations of the same weights stay unless evaluated anew; those
+    of other weights go. A look at some problems does not replace an earlier one at more of them;
+    that is said. `means`: metric -> tasks whose centred mean it is.
     """
     document: dict[str, Any] = {"kind": kind, **identify(meta, tokenizer)}
     path = Path(meta["directory"]) / f"{kind}_{document['step']:06d}.json"
@@ -101,9 +109,16 @@ def save_results(
     for name, value in earlier.items() if same else ():
         document.setdefault(name, value)
     known = earlier["tasks"] if same else {}
-    fuller = {name: known[name] for name in tasks if name in known and covers_more(known[name], tasks[name])}
+    fuller = {
+        name: known[name]
+        for name in tasks
+        if name in known and covers_more(known[name], tasks[name])
+    }
     for name, entry in fuller.items():
-        print(f"{name}: {path} keeps the result over {entry['n']} problems, not this one over {tasks[name]['n']}")
+        print(
+            f"{name}: {path} keeps the result over {entry['n']} problems, not this one over "
+            f"{tasks[name]['n']}"
+        )
     document["tasks"] = {**known, **tasks, **fuller}
     document["metrics"] = {**(earlier.get("metrics", {}) if same else {}), **(metrics or {})}
     for name, of in (means or {}).items():
@@ -121,7 +136,9 @@ def covers_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     then, now = old.get("settings", {}), new.get("settings", {})
     matter = DECIDING if new.get("eval_type") == "categorical" else DECIDING + SAMPLING
     limited = any((now.get(name) or 0) > 0 for name in LIMITS)
-    return limited and old["n"] > new["n"] and all(then.get(name) == now.get(name) for name in matter)
+    return (
+        limited and old["n"] > new["n"] and all(then.get(name) == now.get(name) for name in matter)
+    )
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -129,14 +146,22 @@ def read_results(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable results file ({error}); delete it and evaluate again") from None
+        raise ValueError(
+            f"{path}: not a readable results file ({error}); delete it and evaluate again"
+        ) from None
     if not isinstance(document, dict) or not isinstance(document.get("tasks"), dict):
-        raise ValueError(f"{path}: not a results file (it has no tasks); name one written by an evaluation")
+        raise ValueError(
+            f"{path}: not a results file (it has no tasks); name one written by an evaluation"
+        )
     return document
 
 
-def write_section(section: str, document: Mapping[str, Any], names: Iterable[str] | None = None) -> Path:
-    """Hand the report its part of a results document: the tasks in `names` (default: all), sums instead of verdicts."""
+def write_section(
+    section: str, document: Mapping[str, Any], names: Iterable[str] | None = None
+) -> Path:
+    """Hand the report its part of a results document: the tasks in `names` (default: all), sums
+    instead of verdicts.
+    """
     wanted = list(document["tasks"] if names is None else names)
     entries = {name: document["tasks"][name] for name in wanted if name in document["tasks"]}
     shown = ("score", "low", "high", "n", "baseline", "centered", "pass_at", "wall_s")
@@ -146,20 +171,31 @@ def write_section(section: str, document: Mapping[str, Any], names: Iterable[str
         "code_version": document["code_version"],
         "environment": document["environment"],
         "wall_s": sum(entry.get("wall_s", 0.0) for entry in entries.values()),
-        "checkpoint": {name: document[name] for name in ("source", "model_tag", "step", "checkpoint_sha256")},
+        "checkpoint": {
+            name: document[name] for name in ("source", "model_tag", "step", "checkpoint_sha256")
+        },
         "tokenizer": document["tokenizer"],
         "packages": document["packages"],
         "metrics": {name: value for name, value in document["metrics"].items() if names is None},
         "tasks": {
-            name: {**{key: entry[key] for key in shown if key in entry}, "correct": round(sum(entry["correct"]))}
+            name: {
+                **{key: entry[key] for key in shown if key in entry},
+                "correct": round(sum(entry["correct"])),
+            }
             for name, entry in entries.items()
         },
         "samples": [
-            *({"task": name, **sample} for name, entry in entries.items() for sample in entry.get("samples", ())),
+            *(
+                {"task": name, **sample}
+                for name, entry in entries.items()
+                for sample in entry.get("samples", ())
+            ),
             *(document.get("completions", ()) if names is None else ()),
         ],
         "not_found": document.get("not_found", {}) if names is None else {},
-        "config": next((entry["settings"] for entry in reversed(entries.values()) if "settings" in entry), {}),
+        "config": next(
+            (entry["settings"] for entry in reversed(entries.values()) if "settings" in entry), {}
+        ),
     }
     path = base_dir() / "report" / f"{section}.json"
     atomic_write(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -172,5 +208,7 @@ def table(tasks: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
     lines = [f"{'task':<{width}}   score   95% interval        n"]
     for name in names:
         t = tasks[name]
-        lines.append(f"{name:<{width}}  {t['score']:6.4f}   [{t['low']:.4f}, {t['high']:.4f}]  {t['n']:6d}")
+        lines.append(
+            f"{name:<{width}}  {t['score']:6.4f}   [{t['low']:.4f}, {t['high']:.4f}]  {t['n']:6d}"
+        )
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Chat evaluation: which tasks there are, what they need, and one run over some of them.
 
-ChatCORE is the mean over six tasks of (score - baseline) / (1 - baseline), like CORE for base models.
+ChatCORE is the mean over six tasks of (score - baseline) / (1 - baseline), like CORE for base
+models.
 """
 
 from __future__ import annotations
@@ -19,16 +20,22 @@ import tyro
 from nanochat.checkpoint_manager import load_model
 from nanochat.dataset.shards import read_manifest
 from nanochat.engine import Engine
-from nanochat.eval.base_suite import BaseEvalConfig, BaseLossConfig, base_eval, base_loss, core_metric
+from nanochat.eval.base_suite import (
+    BaseEvalConfig,
+    BaseLossConfig,
+    base_eval,
+    base_loss,
+    core_metric,
+)
 from nanochat.eval.choice import evaluate_choice
-from nanochat.eval.generative import Answered, Sampling, evaluate_generative
+from nanochat.eval.generative import Answered, AnswerSampling, evaluate_generative
 from nanochat.eval.results import centered_mean, save_results, scored, table, write_section
 from nanochat.gpt import GPT
 from nanochat.runtime.precision import NAMES as DTYPES
 from nanochat.runtime.run_dir import base_dir
 from nanochat.runtime.world import World
 from nanochat.tasks.base import Task
-from nanochat.tasks.sources import DataNotFound
+from nanochat.tasks.rows import DataNotFound
 from nanochat.tokenizer import Tokenizer
 
 __all__ = [
@@ -59,8 +66,12 @@ class ChatEvalConfig:
     source: Annotated[Literal["base", "mid", "sft", "rl"], tyro.conf.arg(aliases=["-i"])] = "sft"
     """Stage whose checkpoint is evaluated."""
     task_name: Annotated[str | None, tyro.conf.arg(aliases=["-a"])] = None
-    """Tasks separated by |, `world` for the exam, `chatcore` for its six; all that can be found when not given."""
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, tyro.conf.arg(aliases=["-d"])] = None
+    """Tasks separated by |, `world` for the exam, `chatcore` for its six; all that can be found
+    when not given.
+    """
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None, tyro.conf.arg(aliases=["-d"])
+    ] = None
     """Compute type; picked by the device when not given."""
     temperature: Annotated[float, tyro.conf.arg(aliases=["-t"])] = 0.0
     """0 is greedy."""
@@ -86,7 +97,14 @@ class ChatEvalConfig:
     """Seed of the sampled answers."""
 
     def problems(self) -> list[str]:
-        least = {"max_new_tokens": 1, "num_samples": 1, "top_k": 0, "batch_size": 1, "max_problems": 1, "seed": 0}
+        least = {
+            "max_new_tokens": 1,
+            "num_samples": 1,
+            "top_k": 0,
+            "batch_size": 1,
+            "max_problems": 1,
+            "seed": 0,
+        }
         found = [
             f"--{name.replace('_', '-')}={getattr(self, name)}: must be at least {low}"
             for name, low in least.items()
@@ -102,7 +120,9 @@ class ChatEvalConfig:
 
 
 def task_names(spelled: str | None) -> list[str] | None:
-    """`GSM8K|world` -> full names, groups expanded; None for None. Case does not matter. ValueError for an unknown."""
+    """`GSM8K|world` -> full names, groups expanded; None for None. Case does not matter. ValueError
+    for an unknown.
+    """
     if spelled is None:
         return None
     known = {name.lower(): [name] for name in (*CHATCORE, *WORLD, *UNAIDED)}
@@ -111,14 +131,17 @@ def task_names(spelled: str | None) -> list[str] | None:
     unknown = [word for word in words if word.lower() not in known]
     if unknown or not words:
         raise ValueError(
-            f"--task-name={spelled}: unknown task {', '.join(unknown) or '(none given)'}; use some of "
+            f"--task-name={spelled}: unknown task {', '.join(unknown) or '(none given)'}; use "
+            "some of "
             f"{', '.join((*CHATCORE, *WORLD))}, chatcore or world, separated by |"
         )
     return list(dict.fromkeys(name for word in words for name in known[word.lower()]))
 
 
 def make_task(name: str, unsafe_exec: bool = False) -> Task:
-    """The evaluation task of that name. Raises DataNotFound, or CageUnavailable where HumanEval cannot be judged."""
+    """The evaluation task of that name. Raises DataNotFound, or CageUnavailable where HumanEval
+    cannot be judged.
+    """
     if name == "MMLU":
         from nanochat.tasks.mmlu import MMLU
 
@@ -139,7 +162,7 @@ def make_task(name: str, unsafe_exec: bool = False) -> Task:
 
         return SpellingBee(SPELLING_BEE_SIZE, "test")
     if name in (*WORLD, *UNAIDED):
-        from nanochat.tasks.world import WorldTask
+        from nanochat.tasks.world_exam import WorldTask
 
         part = name.removeprefix("World-").removesuffix(WITHOUT_TOOL)
         task = WorldTask(part, "exam", tool=name in WORLD)
@@ -151,7 +174,9 @@ def make_task(name: str, unsafe_exec: bool = False) -> Task:
 
 
 def open_tasks(cfg: ChatEvalConfig) -> tuple[dict[str, Task], dict[str, str]]:
-    """(tasks that can be run, name -> why not). With tasks asked for by name, one that cannot be run is an error."""
+    """(tasks that can be run, name -> why not). With tasks asked for by name, one that cannot be
+    run is an error.
+    """
     asked = task_names(cfg.task_name)
     names: Sequence[str] = asked or CHATCORE
     if asked is None and read_manifest(base_dir() / "base_data").get("kind") == "embedded":
@@ -170,7 +195,9 @@ def open_tasks(cfg: ChatEvalConfig) -> tuple[dict[str, Task], dict[str, str]]:
 
 
 def choose_problems(n: int, max_problems: int | None) -> list[int]:
-    """Indices of the problems: all in order, or a fixed random subset (data sets are often sorted by subject)."""
+    """Indices of the problems: all in order, or a fixed random subset (data sets are often sorted
+    by subject).
+    """
     if max_problems is None or max_problems >= n:
         return list(range(n))
     order = list(range(n))
@@ -183,15 +210,19 @@ def run_chat_eval(
     tokenizer: Tokenizer,
     tasks: dict[str, Task],
     world: World,
-    sampling: Sampling | None = None,
+    sampling: AnswerSampling | None = None,
     batch_size: int = 32,
     max_problems: int | None = None,
     on_result: Callable[[str, dict[str, Any]], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Evaluate `tasks` -> name -> entry (see results.scored), the same on every rank. Also for hooks in training."""
-    sampling = sampling or Sampling()
+    """Evaluate `tasks` -> name -> entry (see results.scored), the same on every rank. Also for
+    hooks in training.
+    """
+    sampling = sampling or AnswerSampling()
     step_tokens = 8192 if model.get_device().type == "cuda" else 512
-    engine = Engine(model, tokenizer, max_running=batch_size, max_step_tokens=max(step_tokens, batch_size))
+    engine = Engine(
+        model, tokenizer, max_running=batch_size, max_step_tokens=max(step_tokens, batch_size)
+    )
     results = {}
     for name, task in tasks.items():
         started = time.monotonic()
@@ -209,16 +240,25 @@ def run_chat_eval(
     return results
 
 
-def _details(task: Task, problems: list[int], answers: list[Answered], sampling: Sampling) -> dict[str, Any]:
+def _details(
+    task: Task, problems: list[int], answers: list[Answered], sampling: AnswerSampling
+) -> dict[str, Any]:
     """pass@k for k = 1, 2, 4 ... n, and a few right and wrong answers to read."""
-    ks, samples = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < sampling.num_samples] + [sampling.num_samples], []
+    ks, samples = (
+        [k for k in (1, 2, 4, 8, 16, 32, 64) if k < sampling.num_samples] + [sampling.num_samples],
+        [],
+    )
     for verdict in (True, False):
         with_verdict = [i for i, answer in enumerate(answers) if answer.correct[0] == verdict]
         for i in with_verdict[:SHOWN_SAMPLES]:
             question = task[problems[i]]["messages"][-2]["content"]
-            samples.append({"prompt": question, "completion": answers[i].texts[0], "correct": verdict})
+            samples.append(
+                {"prompt": question, "completion": answers[i].texts[0], "correct": verdict}
+            )
     return {
-        "pass_at": {str(k): sum(a.pass_at(k) for a in answers) / len(answers) for k in ks} if answers else {},
+        "pass_at": {str(k): sum(a.pass_at(k) for a in answers) / len(answers) for k in ks}
+        if answers
+        else {},
         "samples": samples,
     }
 
@@ -236,9 +276,11 @@ def load_for_eval(
 
 
 def chat_eval(cfg: ChatEvalConfig, world: World) -> dict[str, Any]:
-    """`nanochat chat-eval`: evaluate, print the table, write the results file and the report's sections.
+    """`nanochat chat-eval`: evaluate, print the table, write the results file and the report's
+    sections.
 
-    Raises ValueError for a missing checkpoint, an unknown task, or a task asked for by name whose data is absent.
+    Raises ValueError for a missing checkpoint, an unknown task, or a task asked for by name whose
+    data is absent.
     """
     tasks, absent = open_tasks(cfg)
     model, tokenizer, meta = load_for_eval(cfg.source, world, cfg.model_tag, cfg.step, cfg.dtype)
@@ -246,16 +288,30 @@ def chat_eval(cfg: ChatEvalConfig, world: World) -> dict[str, Any]:
         for reason in absent.values():
             print(f"warning: left out: {reason}", file=sys.stderr)
         if cfg.num_samples > 1 and cfg.temperature == 0:
-            print("warning: --temperature=0 makes all samples of a problem the same", file=sys.stderr)
+            print(
+                "warning: --temperature=0 makes all samples of a problem the same", file=sys.stderr
+            )
 
     def show(name: str, entry: dict[str, Any]) -> None:
         if world.is_main:
-            print(f"{name}: {entry['score']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}] of {entry['n']}", flush=True)
+            print(
+                f"{name}: {entry['score']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}] of "
+                f"{entry['n']}",
+                flush=True,
+            )
 
-    sampling = Sampling(cfg.max_new_tokens, cfg.temperature, cfg.top_k or None, cfg.num_samples, cfg.seed)
+    sampling = AnswerSampling(
+        cfg.max_new_tokens, cfg.temperature, cfg.top_k or None, cfg.num_samples, cfg.seed
+    )
     torch.manual_seed(cfg.seed)
-    results = run_chat_eval(model, tokenizer, tasks, world, sampling, cfg.batch_size, cfg.max_problems, show)
-    settings = {**asdict(cfg), "compute_dtype": str(model.compute_dtype), "world_size": world.world_size}
+    results = run_chat_eval(
+        model, tokenizer, tasks, world, sampling, cfg.batch_size, cfg.max_problems, show
+    )
+    settings = {
+        **asdict(cfg),
+        "compute_dtype": str(model.compute_dtype),
+        "world_size": world.world_size,
+    }
     for entry in results.values():
         entry["settings"] = settings
     document: dict[str, Any] = {"tasks": results, "not_found": absent}
@@ -274,7 +330,10 @@ def report(path: Path, document: dict[str, Any], source: str) -> None:
         print(f"{name}: NOT FOUND, not in the table")
     core = centered_mean(done, CHATCORE)
     if core is None:
-        print(f"ChatCORE: not computed, without {', '.join(name for name in CHATCORE if name not in done)}")
+        print(
+            "ChatCORE: not computed, without "
+            f"{', '.join(name for name in CHATCORE if name not in done)}"
+        )
     else:
         print(f"ChatCORE {core:.4f}")
         document = {**document, "metrics": {**document["metrics"], "ChatCORE": core}}

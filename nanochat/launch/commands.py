@@ -12,7 +12,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Command:
-    """What a command runs: `function(config)`, `function(config, world)`, or with no config class `function(words)`."""
+    """What a command runs: `function(config)`, `function(config, world)`, or with no config class
+    `function(words)`.
+    """
 
     about: str
     function: str
@@ -21,37 +23,65 @@ class Command:
 
 COMMANDS = {
     "dataset": Command(
-        "download or make text shards", "nanochat.dataset.__main__:run", "nanochat.dataset.__main__:DatasetConfig"
+        "download or make text shards",
+        "nanochat.dataset.__main__:run",
+        "nanochat.dataset.__main__:DatasetConfig",
     ),
     "data": Command("check FILE | fetch: conversations files; data for offline machines", ""),
     "tok-train": Command(
-        "train the tokenizer", "nanochat.tokenizer.train:tok_train", "nanochat.tokenizer.train:TokTrainConfig"
+        "train the tokenizer",
+        "nanochat.tokenizer.train:tok_train",
+        "nanochat.tokenizer.train:TokTrainConfig",
     ),
     "tok-eval": Command(
         "compare the tokenizer with GPT-2 and GPT-4",
         "nanochat.tokenizer.evaluate:tok_eval",
         "nanochat.tokenizer.evaluate:TokEvalConfig",
     ),
-    "plan": Command("memory, hours and cost of a run", "nanochat.train.plan:plan", "nanochat.train.plan:PlanConfig"),
-    "base-train": Command("pretrain", "nanochat.train.stages:base", "nanochat.train.configs:BaseConfig"),
+    "plan": Command(
+        "memory, hours and cost of a run",
+        "nanochat.train.plan:plan",
+        "nanochat.train.plan:PlanConfig",
+    ),
+    "base-train": Command(
+        "pretrain", "nanochat.train.stages:base", "nanochat.train.configs:BaseConfig"
+    ),
     "base-loss": Command(
-        "bits per byte and samples", "nanochat.eval.suite:base_loss", "nanochat.eval.suite:BaseLossConfig"
+        "bits per byte and samples",
+        "nanochat.eval.suite:base_loss",
+        "nanochat.eval.suite:BaseLossConfig",
     ),
-    "base-eval": Command("CORE", "nanochat.eval.suite:base_eval", "nanochat.eval.suite:BaseEvalConfig"),
+    "base-eval": Command(
+        "CORE", "nanochat.eval.suite:base_eval", "nanochat.eval.suite:BaseEvalConfig"
+    ),
     "mid-train": Command(
-        "midtrain on conversations and tools", "nanochat.train.stages:mid", "nanochat.train.configs:MidConfig"
+        "midtrain on conversations and tools",
+        "nanochat.train.stages:mid",
+        "nanochat.train.configs:MidConfig",
     ),
-    "chat-sft": Command("finetune on conversations", "nanochat.train.stages:sft", "nanochat.train.configs:SFTConfig"),
-    "chat-rl": Command("reinforcement learning", "nanochat.train.rl:rl", "nanochat.train.rl_configs:RLConfig"),
+    "chat-sft": Command(
+        "finetune on conversations", "nanochat.train.stages:sft", "nanochat.train.configs:SFTConfig"
+    ),
+    "chat-rl": Command(
+        "reinforcement learning", "nanochat.train.rl:rl", "nanochat.train.rl_configs:RLConfig"
+    ),
     "chat-eval": Command(
-        "chat benchmarks and the exam", "nanochat.eval.suite:chat_eval", "nanochat.eval.suite:ChatEvalConfig"
+        "chat benchmarks and the exam",
+        "nanochat.eval.suite:chat_eval",
+        "nanochat.eval.suite:ChatEvalConfig",
     ),
     "chat-cli": Command(
-        "chat in the terminal", "nanochat.serve.chat_cli:chat_cli", "nanochat.serve.chat_cli:ChatCLIConfig"
+        "chat in the terminal",
+        "nanochat.serve.chat_cli:chat_cli",
+        "nanochat.serve.chat_cli:ChatCLIConfig",
     ),
-    "chat-web": Command("chat in the browser", "nanochat.serve.app:chat_web", "nanochat.serve.app:ChatWebConfig"),
+    "chat-web": Command(
+        "chat in the browser", "nanochat.serve.app:chat_web", "nanochat.serve.app:ChatWebConfig"
+    ),
     "lm-eval": Command(
-        "tasks of lm-evaluation-harness", "nanochat.eval.lm_harness:lm_eval", "nanochat.eval.lm_harness:LMEvalConfig"
+        "tasks of lm-evaluation-harness",
+        "nanochat.eval.lm_harness:lm_eval",
+        "nanochat.eval.lm_harness:LMEvalConfig",
     ),
     "bench": Command("serve | decode: latency and throughput of the server and of the engine", ""),
     "compare": Command(
@@ -61,7 +91,9 @@ COMMANDS = {
     ),
     "report": Command("generate | reset: the report of a run", "nanochat.report.__main__:main"),
     "recipe": Command(
-        "run | show | list: a whole pipeline", "nanochat.launch.local:recipe", "nanochat.launch.recipes:RecipeConfig"
+        "run | show | list: a whole pipeline",
+        "nanochat.launch.local:recipe",
+        "nanochat.launch.recipes:RecipeConfig",
     ),
 }
 GROUPS = {
@@ -99,7 +131,9 @@ def load(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ModuleNotFoundError, AttributeError) as error:
         if getattr(error, "name", None) in (module, name):
-            raise ValueError(f"{module} has no {name}: this version of nanochat does not have the command") from None
+            raise ValueError(
+                f"{module} has no {name}: this version of nanochat does not have the command"
+            ) from None
         raise
 
 
@@ -142,7 +176,9 @@ def call(name: str, command: Command, words: list[str]) -> Any:
 
 
 def finish(result: Any) -> int:
-    """What a command's result means to a shell: an exit code as it is; text is shown; all else is success."""
+    """What a command's result means to a shell: an exit code as it is; text is shown; all else is
+    success.
+    """
     if isinstance(result, str):
         print(result)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0

@@ -1,4 +1,6 @@
-"""`nanochat data fetch`: what training and evaluation read besides text shards, for machines about to go offline."""
+"""`nanochat data fetch`: what training and evaluation read besides text shards, for machines about
+to go offline.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,16 @@ import tyro
 
 @dataclass
 class FetchConfig:
-    """Download what is not here yet: `extras` (eval bundle, identity, words), `tasks` (conversations, benchmarks)."""
+    """Download what is not here yet: `extras` (eval bundle, identity, words), `tasks`
+    (conversations, benchmarks).
+    """
 
     what: tyro.conf.Positional[tuple[Literal["extras", "tasks"], ...]] = ("extras", "tasks")
     """What to fetch."""
     mirror: str | None = None
-    """Folder or address that has the extras under their own names (the task data honours HF_ENDPOINT)."""
+    """Folder or address that has the extras under their own names (the task data honours
+    HF_ENDPOINT).
+    """
 
 
 def fetch(cfg: FetchConfig) -> str:

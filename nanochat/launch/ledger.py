@@ -1,6 +1,8 @@
-"""What recipes have made under a base directory: which steps are complete, and moving earlier results out of the way.
+"""What recipes have made under a base directory: which steps are complete, and moving earlier
+results out of the way.
 
-Kept in `<base>/recipes.json`. Nothing is ever deleted that a recipe did not make: it moves to `<base>/previous/<time>`.
+Kept in `<base>/recipes.json`. Nothing is ever deleted that a recipe did not make: it moves to
+`<base>/previous/<time>`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanochat.launch.recipes import Step
+from nanochat.launch.recipes import RecipeStep
 from nanochat.runtime.run_dir import atomic_write
 
 
@@ -29,7 +31,9 @@ class Ledger:
         return self.base / "recipes.json"
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """`steps`: recipe/step -> its last run; `places`: path -> who made it. Empty when absent or damaged."""
+        """`steps`: recipe/step -> its last run; `places`: path -> who made it. Empty when absent or
+        damaged.
+        """
         try:
             data = json.loads(self.file.read_text(encoding="utf-8"))
             return {"steps": dict(data["steps"]), "places": dict(data["places"])}
@@ -39,18 +43,22 @@ class Ledger:
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         atomic_write(self.file, json.dumps(data, indent=2) + "\n")
 
-    def key(self, step: Step) -> str:
+    def key(self, step: RecipeStep) -> str:
         return f"{self.recipe}/{step.name}"
 
-    def note(self, step: Step, fingerprint: str, state: str, **more: Any) -> None:
+    def note(self, step: RecipeStep, fingerprint: str, state: str, **more: Any) -> None:
         """Remember that a step was started or completed."""
         data = self.read()
         data["steps"][self.key(step)] = {"state": state, "fingerprint": fingerprint, **more}
         for place in step.makes:
-            data["places"][place] = {"recipe": self.recipe, "fingerprint": fingerprint, "download": step.download}
+            data["places"][place] = {
+                "recipe": self.recipe,
+                "fingerprint": fingerprint,
+                "download": step.download,
+            }
         self.write(data)
 
-    def complete(self, step: Step, fingerprint: str) -> bool:
+    def complete(self, step: RecipeStep, fingerprint: str) -> bool:
         """True when the step finished with these settings and nobody has replaced what it made."""
         data = self.read()
         known = data["steps"].get(self.key(step), {})
@@ -58,27 +66,39 @@ class Ledger:
             return False
         for place in step.makes:
             owner = data["places"].get(place, {})
-            same = owner.get("download") if step.download else owner.get("fingerprint") == fingerprint
+            same = (
+                owner.get("download") if step.download else owner.get("fingerprint") == fingerprint
+            )
             if not same or not (self.base / place).exists():
                 return False
         return True
 
-    def unfinished(self, step: Step, fingerprint: str) -> bool:
-        """True when the step was started with these settings and did not finish: a training may go on from there."""
+    def unfinished(self, step: RecipeStep, fingerprint: str) -> bool:
+        """True when the step was started with these settings and did not finish: a training may go
+        on from there.
+        """
         known = self.read()["steps"].get(self.key(step), {})
         return known.get("state") == "started" and known.get("fingerprint") == fingerprint
 
-    def forget(self, step: Step) -> list[str]:
-        """Make a step not complete and move what it made away (downloads stay). Returns lines to show."""
+    def forget(self, step: RecipeStep) -> list[str]:
+        """Make a step not complete and move what it made away (downloads stay). Returns lines to
+        show.
+        """
         data = self.read()
         data["steps"].pop(self.key(step), None)
         self.write(data)
-        return [] if step.download else [line for place in step.makes for line in self.set_aside(place)]
+        return (
+            []
+            if step.download
+            else [line for place in step.makes for line in self.set_aside(place)]
+        )
 
-    def clear_way(self, step: Step, fingerprint: str) -> list[str]:
-        """Move what others left where this step writes: a longer old run must not be taken for the newest one.
+    def clear_way(self, step: RecipeStep, fingerprint: str) -> list[str]:
+        """Move what others left where this step writes: a longer old run must not be taken for the
+        newest one.
 
-        An interrupted run of the same step with the same settings stays, and downloads add to downloads.
+        An interrupted run of the same step with the same settings stays, and downloads add to
+        downloads.
         """
         moved, places = [], self.read()["places"]
         for place in step.makes:
@@ -91,7 +111,9 @@ class Ledger:
         return moved
 
     def set_aside(self, place: str) -> list[str]:
-        """Move a file or folder below `previous/`: over the last one if this recipe made it, else to a dated folder."""
+        """Move a file or folder below `previous/`: over the last one if this recipe made it, else
+        to a dated folder.
+        """
         source, data = self.base / place, self.read()
         owner = data["places"].pop(place, {})
         if not source.exists():

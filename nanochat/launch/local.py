@@ -1,4 +1,6 @@
-"""Running a recipe on this machine: which steps are complete, one after the other, stop at the first failure."""
+"""Running a recipe on this machine: which steps are complete, one after the other, stop at the
+first failure.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from types import FrameType
 
 from nanochat.launch.commands import call, find, finish, load
 from nanochat.launch.ledger import Ledger
-from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, Step, build
+from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, RecipeStep, build
 from nanochat.runtime.errors import lines
 from nanochat.runtime.progress import clock
 from nanochat.runtime.run_dir import base_dir
@@ -38,7 +40,7 @@ def recipe(cfg: RecipeConfig) -> int:
     check(chosen, cfg)
     if cfg.smoke:  # a trial must not take the place of a trained model
         os.environ["NANOCHAT_BASE_DIR"] = str(base_dir() / "smoke")
-    return Runner(chosen, cfg, Ledger(base_dir(), chosen.name)).run()
+    return RecipeRunner(chosen, cfg, Ledger(base_dir(), chosen.name)).run()
 
 
 def pick() -> str:
@@ -58,9 +60,15 @@ def check(chosen: Recipe, cfg: RecipeConfig) -> None:
     from nanochat.config import collect
 
     names = [step.name for step in chosen.steps]
-    wrong = [f"--only={n}: recipe {chosen.name} has {', '.join(names)}" for n in cfg.only if n not in names]
+    wrong = [
+        f"--only={n}: recipe {chosen.name} has {', '.join(names)}"
+        for n in cfg.only
+        if n not in names
+    ]
     if chosen.device == "cuda" and gpu_count() == 0:
-        wrong.append(f"recipe {chosen.name}: needs a GPU and torch sees none; use `nanochat recipe run cpu`")
+        wrong.append(
+            f"recipe {chosen.name}: needs a GPU and torch sees none; use `nanochat recipe run cpu`"
+        )
     for step in chosen.steps:
         _, command, words = find([step.command, *step.argv(cfg.run)])
         if command.config is not None:
@@ -71,7 +79,7 @@ def check(chosen: Recipe, cfg: RecipeConfig) -> None:
 
 
 @dataclass
-class Runner:
+class RecipeRunner:
     """Runs the steps of one recipe under one base directory."""
 
     recipe: Recipe
@@ -79,7 +87,9 @@ class Runner:
     ledger: Ledger
 
     def run(self) -> int:
-        """All steps in order, complete ones skipped. Returns 0, or the exit code of the step that failed."""
+        """All steps in order, complete ones skipped. Returns 0, or the exit code of the step that
+        failed.
+        """
         prints, began, took = self.recipe.fingerprints(), time.monotonic(), {}
         steps = [s for s in self.recipe.steps if not self.cfg.only or s.name in self.cfg.only]
         self.prepare(steps, prints)
@@ -90,8 +100,13 @@ class Runner:
                 continue
             argv = step.argv(self.cfg.run)
             if step.resumes and self.ledger.unfinished(step, fingerprint):
-                argv.append("--resume")  # hours of training; a fresh start would set its checkpoints aside
-            say(f"\n{header} ({clock(time.monotonic() - began)} so far): nanochat {shown(step, argv)}")
+                argv.append(
+                    "--resume"
+                )  # hours of training; a fresh start would set its checkpoints aside
+            say(
+                f"\n{header} ({clock(time.monotonic() - began)} so far): nanochat "
+                f"{shown(step, argv)}"
+            )
             if not step.always:
                 say(*self.ledger.clear_way(step, fingerprint))
             self.ledger.note(step, fingerprint, "started", argv=argv)
@@ -100,33 +115,44 @@ class Runner:
                 say(f"\n{verdict(step, code)}")
                 return code
             took[step.name] = time.monotonic() - started
-            self.ledger.note(step, fingerprint, "complete", argv=argv, seconds=round(took[step.name], 1))
+            self.ledger.note(
+                step, fingerprint, "complete", argv=argv, seconds=round(took[step.name], 1)
+            )
         say(summary(self.recipe, took, time.monotonic() - began))
         return 0
 
-    def prepare(self, steps: list[Step], prints: dict[str, str]) -> None:
+    def prepare(self, steps: list[RecipeStep], prints: dict[str, str]) -> None:
         """Start over if asked to; a report begins empty when no step is complete."""
         if self.cfg.fresh:
             say(*[line for step in steps for line in self.ledger.forget(step)])
-        if not self.cfg.only and not any(self.ledger.complete(s, prints[s.name]) for s in steps if not s.download):
+        if not self.cfg.only and not any(
+            self.ledger.complete(s, prints[s.name]) for s in steps if not s.download
+        ):
             say(*self.ledger.set_aside("report"))
 
-    def execute(self, step: Step, argv: list[str]) -> int:
-        """Run one step; returns its exit code. On a CPU in this process, which saves importing torch again."""
+    def execute(self, step: RecipeStep, argv: list[str]) -> int:
+        """Run one step; returns its exit code. On a CPU in this process, which saves importing
+        torch again.
+        """
         if self.recipe.device == "cpu":
             return in_process([step.command, *argv])
         launcher = [sys.executable]
         if step.every_gpu and gpu_count() > 1 and self.recipe.name != "gpu1":
-            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpu_count()}"]
+            launcher += [
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc_per_node={gpu_count()}",
+            ]
         return run_child([*launcher, "-m", "nanochat", step.command, *argv])
 
 
 def run_child(words: list[str]) -> int:
     """Run a process to its end and return its exit code.
 
-    A signal that asks this one to stop is passed on, so that a training saves; Ctrl+C reaches the child by itself, as
-    the terminal sends it to both. A child that fails after such a signal counts as stopped: torchrun ends with 1
-    whatever its workers end with.
+    A signal that asks this one to stop is passed on, so that a training saves; Ctrl+C reaches the
+    child by itself, as the terminal sends it to both. A child that fails after such a signal counts
+    as stopped: torchrun ends with 1 whatever its workers end with.
     """
     asked: list[int] = []
     with subprocess.Popen(words) as child:
@@ -146,22 +172,27 @@ def run_child(words: list[str]) -> int:
                 signal.signal(number, handler)
 
 
-def verdict(step: Step, code: int) -> str:
+def verdict(step: RecipeStep, code: int) -> str:
     """What to do after a step that did not finish."""
     if code in (STOPPED, 76):  # train/interrupt.py: saved and stopped, or another rank was lost
-        return f"step {step.name} was stopped: run the same command again and it goes on from its last checkpoint"
+        return (
+            f"step {step.name} was stopped: run the same command again and it goes on from "
+            "its last checkpoint"
+        )
     kept = "complete steps are kept"
     if step.resumes:  # torchrun ends with 1 also when its workers have saved and stopped
         kept += ", and this one goes on from its last checkpoint, if it has one"
     return f"step {step.name} failed: put it right and run the same command again; {kept}"
 
 
-def shown(step: Step, argv: list[str]) -> str:
+def shown(step: RecipeStep, argv: list[str]) -> str:
     return shlex.join([step.command, *argv])
 
 
 def in_process(words: list[str]) -> int:
-    """One command in this process: its exit code, with errors that people can put right said in a line each."""
+    """One command in this process: its exit code, with errors that people can put right said in a
+    line each.
+    """
     try:
         result = call(*find(words))
     except (ValueError, OSError) as error:
@@ -178,8 +209,10 @@ def summary(chosen: Recipe, took: dict[str, float], total_s: float) -> str:
     """What ran, how long it took, how much memory, and what to do next."""
     rows = "".join(f"  {name:16}{clock(seconds):>8}\n" for name, seconds in took.items())
     return (
-        f"\nrecipe {chosen.name}: {len(took)} of {len(chosen.steps)} steps run in {clock(total_s)}{peak_memory()}\n"
-        f"{rows}\nTalk to the model: nanochat chat-cli -i sft     in the browser: nanochat chat-web -i sft\n"
+        f"\nrecipe {chosen.name}: {len(took)} of {len(chosen.steps)} steps run in "
+        f"{clock(total_s)}{peak_memory()}\n"
+        f"{rows}\nTalk to the model: nanochat chat-cli -i sft     in the browser: nanochat "
+        "chat-web -i sft\n"
         f"The report:        {base_dir() / 'report' / 'report.md'}"
     )
 

@@ -1,6 +1,8 @@
-"""Recipes: whole pipelines as data. A recipe is a list of steps, a step one `nanochat` command and what it makes.
+"""Recipes: whole pipelines as data. A recipe is a list of steps, a step one `nanochat` command and
+what it makes.
 
-To change a recipe, edit its table here; to try a value once, `nanochat recipe run cpu --override base.depth=6`.
+To change a recipe, edit its table here; to try a value once, `nanochat recipe run cpu --override
+base.depth=6`.
 """
 
 from __future__ import annotations
@@ -63,15 +65,18 @@ CPU_SMOKE: dict[str, Settings] = {
     "exam": {"max_problems": 4, "max_new_tokens": 32},
 }
 
-# The real thing on GPUs: depth -> shards to download, of about 250M characters (100 MB) each. d20 at 20 tokens a
-# parameter and 4.8 characters a token reads 54 billion characters: 216 shards, and some to spare.
+# The real thing on GPUs: depth -> shards to download, of about 250M characters (100 MB) each. d20
+# at 20 tokens a parameter and 4.8 characters a token reads 54 billion characters: 216 shards, and
+# some to spare.
 GPU_SHARDS: dict[int, int] = {20: 240, 32: 800}
 # ---------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Step:
-    """One command of a recipe. `makes`: what it leaves under the base directory, to check and to set aside."""
+class RecipeStep:
+    """One command of a recipe. `makes`: what it leaves under the base directory, to check and to
+    set aside.
+    """
 
     name: str
     command: str
@@ -103,37 +108,65 @@ class Recipe:
     name: str
     about: str
     device: Literal["cpu", "cuda"]
-    steps: tuple[Step, ...]
+    steps: tuple[RecipeStep, ...]
 
     def fingerprints(self) -> dict[str, str]:
-        """Step -> hash of its command and settings and of the steps it builds on. A run's name is not part of it."""
+        """RecipeStep -> hash of its command and settings and of the steps it builds on. A run's
+        name is not part of it.
+        """
         found: dict[str, str] = {}
         for step in self.steps:
-            told = [step.command, list(step.words), dict(step.settings), [found[name] for name in step.needs]]
+            told = [
+                step.command,
+                list(step.words),
+                dict(step.settings),
+                [found[name] for name in step.needs],
+            ]
             text = json.dumps(told, sort_keys=True, default=str)
             found[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
         return found
 
 
-TAG = {"model_tag": "{tag}"}  # filled in from the base model's depth, so that no other model is picked up
+TAG = {
+    "model_tag": "{tag}"
+}  # filled in from the base model's depth, so that no other model is picked up
 
 
 def cpu(smoke: bool = False) -> Recipe:
     """The embedded world on an ordinary computer: a small model that can really do a few things."""
-    table = {name: {**settings, **(CPU_SMOKE.get(name, {}) if smoke else {})} for name, settings in CPU.items()}
+    table = {
+        name: {**settings, **(CPU_SMOKE.get(name, {}) if smoke else {})}
+        for name, settings in CPU.items()
+    }
     here = {"device_type": "cpu"}
     return Recipe(
         "cpu",
         "ten minutes on two cores, no network: the embedded world, a small model and its exam",
         "cpu",
         (
-            Step("data", "dataset", table["data"], ("base_data",)),
-            Step("tokenizer", "tok-train", table["tokenizer"], ("tokenizer",), ("data",)),
-            train("base", "base-train", {**table["base"], **TAG, **here}, "base", "data", "tokenizer"),
+            RecipeStep("data", "dataset", table["data"], ("base_data",)),
+            RecipeStep("tokenizer", "tok-train", table["tokenizer"], ("tokenizer",), ("data",)),
+            train(
+                "base", "base-train", {**table["base"], **TAG, **here}, "base", "data", "tokenizer"
+            ),
             train("mid", "mid-train", {**table["mid"], **TAG, **here}, "mid", "base"),
             train("sft", "chat-sft", {**table["sft"], **TAG, **here}, "chatsft", "mid"),
-            Step("exam", "chat-eval", {**table["exam"], **TAG, **here}, ("report/exam.json",), ("sft",)),
-            Step("report", "report", {}, ("report/report.md",), ("exam",), words=("generate",), always=True),
+            RecipeStep(
+                "exam",
+                "chat-eval",
+                {**table["exam"], **TAG, **here},
+                ("report/exam.json",),
+                ("sft",),
+            ),
+            RecipeStep(
+                "report",
+                "report",
+                {},
+                ("report/report.md",),
+                ("exam",),
+                words=("generate",),
+                always=True,
+            ),
         ),
     )
 
@@ -145,47 +178,91 @@ def gpu(name: str, about: str, depth: int) -> Recipe:
         about,
         "cuda",
         (
-            Step("first-shards", "dataset", {"num_files": 8}, ("base_data",), download=True),
-            Step("tokenizer", "tok-train", {"max_chars": 2_000_000_000}, ("tokenizer",), ("first-shards",)),
-            Step("tokenizer-eval", "tok-eval", {}, (), ("tokenizer",)),
-            Step(
-                "shards", "dataset", {"num_files": GPU_SHARDS[depth]}, ("base_data",), ("first-shards",), download=True
+            RecipeStep("first-shards", "dataset", {"num_files": 8}, ("base_data",), download=True),
+            RecipeStep(
+                "tokenizer",
+                "tok-train",
+                {"max_chars": 2_000_000_000},
+                ("tokenizer",),
+                ("first-shards",),
             ),
-            Step("other-data", "data", {}, ("eval_bundle",), words=("fetch", "extras", "tasks"), download=True),
+            RecipeStep("tokenizer-eval", "tok-eval", {}, (), ("tokenizer",)),
+            RecipeStep(
+                "shards",
+                "dataset",
+                {"num_files": GPU_SHARDS[depth]},
+                ("base_data",),
+                ("first-shards",),
+                download=True,
+            ),
+            RecipeStep(
+                "other-data",
+                "data",
+                {},
+                ("eval_bundle",),
+                words=("fetch", "extras", "tasks"),
+                download=True,
+            ),
             train("base", "base-train", {"depth": depth, **TAG}, "base", "shards", "tokenizer"),
             evaluate("base-loss", "base-loss", {}, (), "base"),
             evaluate("base-eval", "base-eval", {}, ("report/base_eval.json",), "base"),
             train("mid", "mid-train", TAG, "mid", "base"),
-            evaluate("mid-eval", "chat-eval", {"source": "mid"}, ("report/chat_eval_mid.json",), "mid"),
+            evaluate(
+                "mid-eval", "chat-eval", {"source": "mid"}, ("report/chat_eval_mid.json",), "mid"
+            ),
             train("sft", "chat-sft", TAG, "chatsft", "mid"),
-            evaluate("sft-eval", "chat-eval", {"source": "sft"}, ("report/chat_eval_sft.json",), "sft"),
-            Step("report", "report", {}, ("report/report.md",), ("sft-eval",), words=("generate",), always=True),
+            evaluate(
+                "sft-eval", "chat-eval", {"source": "sft"}, ("report/chat_eval_sft.json",), "sft"
+            ),
+            RecipeStep(
+                "report",
+                "report",
+                {},
+                ("report/report.md",),
+                ("sft-eval",),
+                words=("generate",),
+                always=True,
+            ),
         ),
     )
 
 
-def train(name: str, command: str, settings: Settings, stage: str, *needs: str) -> Step:
+def train(name: str, command: str, settings: Settings, stage: str, *needs: str) -> RecipeStep:
     """A step that trains: on every GPU, under the run's name, into its stage's checkpoint folder."""
     places = (f"{stage}_checkpoints/{{tag}}",)
-    return Step(name, command, settings, places, needs, every_gpu=True, named_run=True, resumes=True)
+    return RecipeStep(
+        name, command, settings, places, needs, every_gpu=True, named_run=True, resumes=True
+    )
 
 
-def evaluate(name: str, command: str, settings: Settings, makes: tuple[str, ...], *needs: str) -> Step:
-    return Step(name, command, {**settings, **TAG}, makes, needs, every_gpu=True)
+def evaluate(
+    name: str, command: str, settings: Settings, makes: tuple[str, ...], *needs: str
+) -> RecipeStep:
+    return RecipeStep(name, command, {**settings, **TAG}, makes, needs, every_gpu=True)
 
 
 RECIPES: dict[str, Callable[[bool], Recipe]] = {
     "cpu": cpu,
-    "gpu1": lambda smoke: gpu("gpu1", "depth 20 on real text, on one GPU: about a day on an 80 GB card", 20),
-    "node8": lambda smoke: gpu("node8", "depth 20 on real text, on a node of GPUs: hours on eight of 80 GB", 20),
-    "d32": lambda smoke: gpu("d32", "depth 32 on real text, on a node of GPUs: a day or two on eight of 80 GB", 32),
+    "gpu1": lambda smoke: gpu(
+        "gpu1", "depth 20 on real text, on one GPU: about a day on an 80 GB card", 20
+    ),
+    "node8": lambda smoke: gpu(
+        "node8", "depth 20 on real text, on a node of GPUs: hours on eight of 80 GB", 20
+    ),
+    "d32": lambda smoke: gpu(
+        "d32", "depth 32 on real text, on a node of GPUs: a day or two on eight of 80 GB", 32
+    ),
 }
 
 
 def build(name: str, smoke: bool = False, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name with `step.setting=value` changes. Raises ValueError with everything wrong."""
+    """The recipe of that name with `step.setting=value` changes. Raises ValueError with everything
+    wrong.
+    """
     if name not in RECIPES:
-        raise ValueError(f"recipe {name}: unknown; use one of {', '.join(RECIPES)}, or auto to pick by hardware")
+        raise ValueError(
+            f"recipe {name}: unknown; use one of {', '.join(RECIPES)}, or auto to pick by hardware"
+        )
     if smoke and name != "cpu":
         raise ValueError(f"--smoke: only the cpu recipe has a short form; leave it out for {name}")
     recipe = RECIPES[name](smoke)
@@ -196,7 +273,9 @@ def build(name: str, smoke: bool = False, overrides: Sequence[str] = ()) -> Reci
         if not (equals and dot and setting):
             wrong.append(f"--override={text}: write step.setting=value, for example base.depth=6")
         elif step not in steps:
-            wrong.append(f"--override={text}: recipe {name} has no step {step}; it has {', '.join(steps)}")
+            wrong.append(
+                f"--override={text}: recipe {name} has no step {step}; it has {', '.join(steps)}"
+            )
         else:
             changed = {**steps[step].settings, setting.replace("-", "_"): value}
             steps[step] = dataclasses.replace(steps[step], settings=changed)
@@ -207,10 +286,14 @@ def build(name: str, smoke: bool = False, overrides: Sequence[str] = ()) -> Reci
     return dataclasses.replace(recipe, steps=tuple(tagged(step, tag) for step in steps.values()))
 
 
-def tagged(step: Step, tag: str) -> Step:
+def tagged(step: RecipeStep, tag: str) -> RecipeStep:
     """The step with {tag} filled in."""
-    settings = {k: v.replace("{tag}", tag) if isinstance(v, str) else v for k, v in step.settings.items()}
-    return dataclasses.replace(step, settings=settings, makes=tuple(p.replace("{tag}", tag) for p in step.makes))
+    settings = {
+        k: v.replace("{tag}", tag) if isinstance(v, str) else v for k, v in step.settings.items()
+    }
+    return dataclasses.replace(
+        step, settings=settings, makes=tuple(p.replace("{tag}", tag) for p in step.makes)
+    )
 
 
 @dataclass
@@ -222,11 +305,15 @@ class RecipeConfig:
     name: tyro.conf.Positional[str] = "auto"
     """cpu, gpu1, node8, d32, or auto to pick by hardware."""
     fresh: bool = False
-    """Start over: earlier results move to <base>/previous (replacing what is there), downloads stay."""
+    """Start over: earlier results move to <base>/previous (replacing what is there), downloads
+    stay.
+    """
     only: tuple[str, ...] = ()
     """Run only these steps."""
     smoke: bool = False
-    """The cpu recipe cut to about a minute, to see that everything works; its results go to <base>/smoke."""
+    """The cpu recipe cut to about a minute, to see that everything works; its results go to
+    <base>/smoke.
+    """
     override: tuple[str, ...] = ()
     """Change a setting of a step: base.depth=6. May be given several times."""
     run: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: $WANDB_RUN or dummy)")] = field(

@@ -17,7 +17,9 @@ def adamw_update(
     eps: float,
     weight_decay: float,
 ) -> None:
-    """One step on `parameter`, in place. `state` holds exp_avg and exp_avg_sq; `step` counts from 1."""
+    """One step on `parameter`, in place. `state` holds exp_avg and exp_avg_sq; `step` counts from
+    1.
+    """
     beta1, beta2 = betas
     exp_avg = state.setdefault("exp_avg", torch.zeros_like(parameter))
     exp_avg_sq = state.setdefault("exp_avg_sq", torch.zeros_like(parameter))

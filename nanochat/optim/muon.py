@@ -1,8 +1,8 @@
 """Muon: momentum, orthogonalised, for stacks of equally shaped matrices.
 
-Shape legend: K matrices of a stack, R rows, C columns.
-Sources: Muon (Jordan et al. 2024), Polar Express (arXiv 2505.16932), NorMuon (arXiv 2510.05491), row equilibration
-(arXiv 2603.28254), cautious weight decay (arXiv 2510.12402).
+Shape legend: K matrices of a stack, R rows, C columns. Sources: Muon (Jordan et al. 2024), Polar
+Express (arXiv 2505.16932), NorMuon (arXiv 2510.05491), row equilibration (arXiv 2603.28254),
+cautious weight decay (arXiv 2510.12402).
 """
 
 from __future__ import annotations
@@ -35,9 +35,12 @@ class MuonOptions:
 
 @torch.no_grad()
 def orthogonalize(
-    stack: Tensor, coefficients: tuple[tuple[float, float, float], ...], dtype: torch.dtype = torch.bfloat16
+    stack: Tensor,
+    coefficients: tuple[tuple[float, float, float], ...],
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
-    """(K, R, C) -> about the nearest semi-orthogonal matrices, by odd polynomials computed in `dtype`.
+    """(K, R, C) -> about the nearest semi-orthogonal matrices, by odd polynomials computed in
+    `dtype`.
 
     Scaled before the conversion: in fp16 a small gradient would vanish and a large one overflow.
     """
@@ -61,7 +64,9 @@ def muon_update(
     weight_decay: float,
     options: MuonOptions,
 ) -> None:
-    """One step on a stack of parameters (K, R, C), in place. `state` holds `momentum` and, for NorMuon, `second`."""
+    """One step on a stack of parameters (K, R, C), in place. `state` holds `momentum` and, for
+    NorMuon, `second`.
+    """
     buffer = state.setdefault("momentum", torch.zeros_like(grads))
     buffer.lerp_(grads, 1 - momentum)
     update = grads.lerp(buffer, momentum)  # Nesterov
@@ -78,10 +83,15 @@ def muon_update(
 
 
 def _normalize_neurons(update: Tensor, state: dict[str, Tensor], beta2: float) -> Tensor:
-    """Divide each neuron's update by the root of its running mean square, keeping the norm of the whole matrix."""
+    """Divide each neuron's update by the root of its running mean square, keeping the norm of the
+    whole matrix.
+    """
     axis = -1 if update.size(-2) >= update.size(-1) else -2
     square = update.square().mean(dim=axis, keepdim=True)
     second = state.setdefault("second", torch.zeros_like(square))
     second.lerp_(square, 1 - beta2)
     scaled = update * second.clamp_min(1e-10).rsqrt()
-    return scaled * (update.norm(dim=(-2, -1), keepdim=True) / scaled.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-10))
+    return scaled * (
+        update.norm(dim=(-2, -1), keepdim=True)
+        / scaled.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-10)
+    )

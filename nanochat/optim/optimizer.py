@@ -1,8 +1,9 @@
-"""One optimizer object over mixed groups: AdamW for tables and scalars, Muon for the matrices of the blocks.
+"""One optimizer object over mixed groups: AdamW for tables and scalars, Muon for the matrices of
+the blocks.
 
-On several ranks each owns a part of every stack and table (shards.py; pieces.py where the model itself is in pieces):
-reduce-scatter, update, all-gather. A step is `grads = reduce_gradients()`, then whatever looks at or scales them
-(`grad_norm`, clipping), then `step`.
+On several ranks each owns a part of every stack and table (shards.py; pieces.py where the model
+itself is in pieces): reduce-scatter, update, all-gather. A step is `grads = reduce_gradients()`,
+then whatever looks at or scales them (`grad_norm`, clipping), then `step`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from nanochat.optim.adamw import adamw_update
 from nanochat.optim.groups import Group
 from nanochat.optim.muon import muon_update
 from nanochat.optim.overlap import Overlap
+from nanochat.optim.ownership import Shard
 from nanochat.optim.pieces import StackPieces, TablePiece, in_pieces
-from nanochat.optim.shards import Shard
 from nanochat.runtime.world import World
 
-# Matrices updated at once: Muon's temporaries are several times the stack it works on (d20 on a 24 GB card).
+# Matrices updated at once: Muon's temporaries are several times the stack it works on (d20 on a 24
+# GB card).
 MUON_ELEMENTS = 2**26
 
 
 class Optimizer:
-    """Holds the state of every group. Learning rates are the group's times the schedule's multiplier of the step."""
+    """Holds the state of every group. Learning rates are the group's times the schedule's
+    multiplier of the step.
+    """
 
     def __init__(self, groups: list[Group], world: World) -> None:
         self.groups = groups
@@ -34,13 +38,17 @@ class Optimizer:
         self.shards: dict[str, list[Shard]] = {}
         for group in groups:
             stacked = group.kind == "muon"
-            parts = [group.parameters] if stacked else [[parameter] for parameter in group.parameters]
+            parts = (
+                [group.parameters] if stacked else [[parameter] for parameter in group.parameters]
+            )
             kind = Shard
             if in_pieces(group.parameters[0]):
                 kind = StackPieces if stacked else TablePiece
             self.shards[group.name] = [kind(part, self.world, stacked) for part in parts]
         tables = [*self.shards.get("head", []), *reversed(self.shards.get("value_embeds", []))]
-        self.overlap = Overlap([shard for shard in tables if type(shard) is Shard and not shard.replicated])
+        self.overlap = Overlap(
+            [shard for shard in tables if type(shard) is Shard and not shard.replicated]
+        )
 
     @property
     def state(self) -> dict[str, list[dict[str, Tensor]]]:
@@ -49,17 +57,21 @@ class Optimizer:
 
     @torch.no_grad()
     def reduce_gradients(self) -> list[Tensor]:
-        """Sum the parameters' gradients over ranks, take them away from the parameters and return this rank's parts.
+        """Sum the parameters' gradients over ranks, take them away from the parameters and return
+        this rank's parts.
 
-        Collective; all transfers are in flight together, those of `overlap` since the backward pass. The tensors
-        returned are those that `step` will use, so scaling them in place scales the update.
+        Collective; all transfers are in flight together, those of `overlap` since the backward
+        pass. The tensors returned are those that `step` will use, so scaling them in place scales
+        the update.
         """
         shards = self._all_shards()
         self.overlap.finish()
         for shard in shards:
             if shard not in self.overlap.shards:
                 shard.reduce()
-        self._sum_replicated([shard.grad for shard in shards if shard.replicated and shard.grad is not None])
+        self._sum_replicated(
+            [shard.grad for shard in shards if shard.replicated and shard.grad is not None]
+        )
         for shard in shards:
             shard.finish_reduce()
         return [shard.grad for shard in shards]  # type: ignore[misc]
@@ -73,9 +85,15 @@ class Optimizer:
             grad.copy_(summed.view_as(grad))
 
     def grad_norm(self) -> float:
-        """L2 norm of the reduced gradient over all parameters, the same number on every rank. Collective."""
+        """L2 norm of the reduced gradient over all parameters, the same number on every rank.
+        Collective.
+        """
         if self.world.world_size == 1:
-            return float(torch.nn.utils.get_total_norm([s.grad for s in self._all_shards() if s.grad is not None]))
+            return float(
+                torch.nn.utils.get_total_norm(
+                    [s.grad for s in self._all_shards() if s.grad is not None]
+                )
+            )
         square = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for shard in self._all_shards():
             if not shard.replicated or self.world.is_main:  # what all ranks hold counts once
@@ -83,8 +101,12 @@ class Optimizer:
         return float(self.world.all_reduce_sum(square).sqrt())
 
     @torch.no_grad()
-    def step(self, lr_multiplier: float, momentum: float, weight_decay_multiplier: float = 1.0) -> None:
-        """Update every parameter from the gradients that `reduce_gradients` left (called here if it was not)."""
+    def step(
+        self, lr_multiplier: float, momentum: float, weight_decay_multiplier: float = 1.0
+    ) -> None:
+        """Update every parameter from the gradients that `reduce_gradients` left (called here if it
+        was not).
+        """
         if any(shard.grad is None for shard in self._all_shards()):
             self.reduce_gradients()
         self.n_updates += 1
@@ -104,13 +126,17 @@ class Optimizer:
         for shard in self._all_shards():
             shard.finish_publish()
 
-    def _muon(self, group: Group, shard: Shard, own: Tensor, lr: float, momentum: float, decay: float) -> None:
+    def _muon(
+        self, group: Group, shard: Shard, own: Tensor, lr: float, momentum: float, decay: float
+    ) -> None:
         assert shard.grad is not None
         size = max(1, MUON_ELEMENTS // own[0].numel())
         states = []
         for start in range(0, own.size(0), size):
             rows = slice(start, start + size)
-            states.append({name: tensor[rows] for name, tensor in shard.state.items()})  # views: updated in place
+            states.append(
+                {name: tensor[rows] for name, tensor in shard.state.items()}
+            )  # views: updated in place
             muon_update(own[rows], shard.grad[rows], states[-1], lr, momentum, decay, group.muon)
         if not shard.state:  # the first step made them
             shard.state = {name: torch.cat([state[name] for state in states]) for name in states[0]}
@@ -126,27 +152,37 @@ class Optimizer:
         return [shard for shards in self.shards.values() for shard in shards]
 
     def state_dict(self) -> dict[str, Any]:
-        """All states, in a form that does not depend on the number of ranks. Collective: call it on every rank.
+        """All states, in a form that does not depend on the number of ranks. Collective: call it on
+        every rank.
 
-        On one process these are the live tensors; on several rank 0 gets copies in main memory, the others empty ones.
+        On one process these are the live tensors; on several rank 0 gets copies in main memory, the
+        others empty ones.
         """
-        state = {name: [shard.full_state() for shard in shards] for name, shards in self.shards.items()}
+        state = {
+            name: [shard.full_state() for shard in shards] for name, shards in self.shards.items()
+        }
         return {"n_updates": self.n_updates, "state": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take this rank's part of states saved on any number of ranks; every rank is given the full ones.
+        """Take this rank's part of states saved on any number of ranks; every rank is given the
+        full ones.
 
         Raises ValueError when the saved groups are not this model's.
         """
         if set(state["state"]) != set(self.shards):
-            missing, extra = set(self.shards) - set(state["state"]), set(state["state"]) - set(self.shards)
+            missing, extra = (
+                set(self.shards) - set(state["state"]),
+                set(state["state"]) - set(self.shards),
+            )
             raise ValueError(
-                f"optimizer state does not fit the model: missing groups {missing}, unknown groups {extra}"
+                f"optimizer state does not fit the model: missing groups {missing}, unknown "
+                f"groups {extra}"
             )
         for name, shards in self.shards.items():
             if len(shards) != len(state["state"][name]):
                 raise ValueError(
-                    f"optimizer state of {name} is of {len(state['state'][name])} tensors where this model has "
+                    f"optimizer state of {name} is of {len(state['state'][name])} tensors where "
+                    "this model has "
                     f"{len(shards)}; resume with the settings of the run that saved it"
                 )
             for shard, full in zip(shards, state["state"][name], strict=True):

@@ -1,11 +1,13 @@
-"""Shards of a model that is itself kept in pieces (PyTorch FSDP2): of every parameter each rank holds some rows.
+"""Shards of a model that is itself kept in pieces (PyTorch FSDP2): of every parameter each rank
+holds some rows.
 
-FSDP has summed the gradients by then and cuts rows as `Shard` does, so a rank updates its rows of a table where they
-lie. Muon needs whole matrices: a rank gathers those of a stack that it owns, updates them and hands the rows back.
-States are those of `Shard`, so checkpoints do not tell whether the model was in pieces.
+FSDP has summed the gradients by then and cuts rows as `Shard` does, so a rank updates its rows of a
+table where they lie. Muon needs whole matrices: a rank gathers those of a stack that it owns,
+updates them and hands the rows back. States are those of `Shard`, so checkpoints do not tell
+whether the model was in pieces.
 
-Shape legend: K matrices of a stack, R rows, C columns, W ranks, n = ceil(K / W) matrices owned by a rank,
-r = ceil(R / W) rows held by a rank, zeros where there are fewer.
+Shape legend: K matrices of a stack, R rows, C columns, W ranks, n = ceil(K / W) matrices owned by a
+rank, r = ceil(R / W) rows held by a rank, zeros where there are fewer.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.optim.shards import Shard, with_rows
+from nanochat.optim.ownership import Shard, with_rows
 
 
 def in_pieces(parameter: Tensor) -> bool:
@@ -43,12 +45,16 @@ class TablePiece(Shard):
 
 
 class StackPieces(Shard):
-    """A stack (K, R, C) of matrices, of each of which this rank holds rows. It updates n whole ones."""
+    """A stack (K, R, C) of matrices, of each of which this rank holds rows. It updates n whole
+    ones.
+    """
 
     replicated_below = 0
 
     def reduce(self) -> None:
-        self._pending = self.world.all_to_all(self._packed([_gradient_rows(p) for p in self.parameters]))
+        self._pending = self.world.all_to_all(
+            self._packed([_gradient_rows(p) for p in self.parameters])
+        )
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -57,7 +63,9 @@ class StackPieces(Shard):
             self.grad, self._pending = self._matrices(self._pending.wait()), None
 
     def own_parameters(self) -> Tensor:
-        return self._matrices(self.world.all_to_all(self._packed([_rows(p) for p in self.parameters])).wait())
+        return self._matrices(
+            self.world.all_to_all(self._packed([_rows(p) for p in self.parameters])).wait()
+        )
 
     def publish(self, updated: Tensor) -> None:
         rows = self._rows_each()
@@ -70,7 +78,9 @@ class StackPieces(Shard):
         if self._pending is None:
             return
         received, self._pending = self._pending.wait(), None
-        for parameter, rows in zip(self.parameters, received, strict=False):  # below them is padding
+        for parameter, rows in zip(
+            self.parameters, received, strict=False
+        ):  # below them is padding
             own = _rows(parameter)
             own.copy_(rows[: len(own)])
 

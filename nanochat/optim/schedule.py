@@ -10,8 +10,9 @@ from dataclasses import dataclass
 class Schedule:
     """Multipliers for a run of `n_steps`: linear warmup, flat, linear warmdown to `final_lr_frac`.
 
-    Momentum climbs linearly from `momentum[0]` to `momentum[1]` over `momentum_warmup` steps and falls to
-    `momentum[2]` during the warmdown. Weight decay falls along a cosine from 1 to 0, or stays 1.
+    Momentum climbs linearly from `momentum[0]` to `momentum[1]` over `momentum_warmup` steps and
+    falls to `momentum[2]` during the warmdown. Weight decay falls along a cosine from 1 to 0, or
+    stays 1.
     """
 
     n_steps: int
@@ -33,10 +34,18 @@ class Schedule:
     def muon_momentum(self, step: int) -> float:
         start, plateau, end = self.momentum
         left = self.n_steps - step
-        climbed = start + (plateau - start) * min(step / self.momentum_warmup, 1.0) if self.momentum_warmup else plateau
+        climbed = (
+            start + (plateau - start) * min(step / self.momentum_warmup, 1.0)
+            if self.momentum_warmup
+            else plateau
+        )
         if left >= self.warmdown_steps:
             return climbed
         return end + (climbed - end) * max(left, 0) / self.warmdown_steps
 
     def weight_decay(self, step: int) -> float:
-        return 0.5 * (1 + math.cos(math.pi * min(step / self.n_steps, 1.0))) if self.decay_weight_decay else 1.0
+        return (
+            0.5 * (1 + math.cos(math.pi * min(step / self.n_steps, 1.0)))
+            if self.decay_weight_decay
+            else 1.0
+        )

@@ -25,14 +25,20 @@ class ReportConfig:
     """Write report.md and report.html from what the stages have left behind."""
 
     hourly_rate: float | None = None
-    """US dollars for an hour of the whole machine; without it, rough prices of common GPUs, and nothing for a CPU."""
+    """US dollars for an hour of the whole machine; without it, rough prices of common GPUs, and
+    nothing for a CPU.
+    """
     out: str = "."
     """Folder for the copies; the originals are in the base directory's report folder."""
 
     def problems(self) -> list[str]:
         found = []
-        if self.hourly_rate is not None and not (math.isfinite(self.hourly_rate) and self.hourly_rate >= 0):
-            found.append(f"--hourly-rate={self.hourly_rate}: give US dollars for an hour, 0 or more")
+        if self.hourly_rate is not None and not (
+            math.isfinite(self.hourly_rate) and self.hourly_rate >= 0
+        ):
+            found.append(
+                f"--hourly-rate={self.hourly_rate}: give US dollars for an hour, 0 or more"
+            )
         if not Path(self.out).is_dir():
             found.append(f"--out={self.out}: is not a folder; make it first or name another")
         return found
@@ -51,7 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif action == "reset":
         raise ValueError(f"report reset: takes no further words, got {' '.join(rest)!r}")
     else:
-        raise ValueError(f"report {action}: use `report generate` or `report reset`".replace("report :", "report:"))
+        raise ValueError(
+            f"report {action}: use `report generate` or `report reset`".replace(
+                "report :", "report:"
+            )
+        )
 
 
 def _generate(config: ReportConfig) -> None:
@@ -62,10 +72,13 @@ def _generate(config: ReportConfig) -> None:
 
 
 def _reset() -> None:
-    from nanochat.report.records import clear_records, report_dir
+    from nanochat.report.stage_records import clear_records, report_dir
 
     gone = clear_records()
-    print(f"removed {len(gone)} file{'' if len(gone) == 1 else 's'} of earlier reports from {report_dir()}")
+    print(
+        f"removed {len(gone)} file{'' if len(gone) == 1 else 's'} of earlier reports from "
+        f"{report_dir()}"
+    )
 
 
 if __name__ == "__main__":

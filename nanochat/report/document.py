@@ -1,6 +1,7 @@
 """A report as a list of blocks, and its Markdown. `html.py` writes the same blocks as a page.
 
-Everything that reaches a block may be model output: nothing is trusted to be harmless in Markdown or HTML.
+Everything that reaches a block may be model output: nothing is trusted to be harmless in Markdown
+or HTML.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleBlock:
     """What was asked and what the model wrote; `note` holds a verdict or a reward."""
 
     prompt: str
@@ -57,7 +58,7 @@ class Details:
     blocks: list[Block] = field(default_factory=list)
 
 
-Block = Union[Heading, Text, Table, Image, Sample, Details]  # noqa: UP007  (a forward reference at run time)
+Block = Union[Heading, Text, Table, Image, SampleBlock, Details]  # noqa: UP007  (a forward reference at run time)
 
 
 def number(value: Any) -> str:
@@ -117,7 +118,7 @@ def _markdown(block: Block, pictures: str) -> str:
         return escape(block.text)
     if isinstance(block, Image):
         return f"![{escape(block.alt)}]({pictures}/{block.path.name})"
-    if isinstance(block, Sample):
+    if isinstance(block, SampleBlock):
         note = f"*{escape(block.note)}*\n\n" if block.note else ""
         return f"{note}Prompt:\n\n{fence(block.prompt)}\n\nAnswer:\n\n{fence(block.completion)}"
     if isinstance(block, Details):
@@ -125,18 +126,30 @@ def _markdown(block: Block, pictures: str) -> str:
         return f"<details><summary>{escape(block.summary)}</summary>\n\n{inner}\n\n</details>"
     align = "---:" if block.numeric else "---"
     lines = [block.header, ["---"] + [align] * (len(block.header) - 1)]
-    cells = [[cell if i == 1 else escape(cell) for cell in line] for i, line in enumerate([*lines, *block.rows])]
+    cells = [
+        [cell if i == 1 else escape(cell) for cell in line]
+        for i, line in enumerate([*lines, *block.rows])
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is: no tags, links, pictures, emphasis or table borders of its own."""
-    text = re.sub(r"[\r\n]+", " ", str(text)).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
+    """Text that Markdown shows as it is: no tags, links, pictures, emphasis or table borders of its
+    own.
+    """
+    text = (
+        re.sub(r"[\r\n]+", " ", str(text))
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace("\\", "\\\\")
+    )
     return re.sub(r"([`|*\[\]])|(?<!\w)_|_(?!\w)", lambda m: "\\" + m.group(0), text)
 
 
 def fence(text: str) -> str:
-    """A code block that its content cannot end: the fence is longer than any run of backticks inside."""
+    """A code block that its content cannot end: the fence is longer than any run of backticks
+    inside.
+    """
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     marks = "`" * max(3, longest + 1)
     return f"{marks}text\n{text}\n{marks}"

@@ -10,17 +10,20 @@ from typing import Any
 
 from nanochat.report import html, sections
 from nanochat.report.document import Block, Heading, Text, markdown
-from nanochat.report.records import PICTURES, clear_pictures, read_records, report_dir
+from nanochat.report.stage_records import PICTURES, clear_pictures, read_records, report_dir
 from nanochat.runtime.run_dir import atomic_write, base_dir, code_version
 
 TITLE = "nanochat report"
 NO_RECORDS = (
-    "report: {folder} holds no records yet, so there is nothing to report; run `bash speedrun.sh` for the whole "
+    "report: {folder} holds no records yet, so there is nothing to report; run `bash "
+    "speedrun.sh` for the whole "
     "pipeline, or any stage (`python -m scripts.base_train --depth=4 ...`), then generate again"
 )
 
 
-def build(records: Mapping[str, Mapping[str, Any]], pictures: Path, hourly_rate: float | None = None) -> list[Block]:
+def build(
+    records: Mapping[str, Mapping[str, Any]], pictures: Path, hourly_rate: float | None = None
+) -> list[Block]:
     """The whole report as blocks; pictures are written into the folder `pictures`."""
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     blocks: list[Block] = [Heading(1, TITLE), Text(f"Made {made} by nanochat {code_version()}.")]
@@ -30,16 +33,24 @@ def build(records: Mapping[str, Mapping[str, Any]], pictures: Path, hourly_rate:
         sections.cost(records, hourly_rate),
         sections.environment(records),
     ]
-    parts += [sections.section(name, record, pictures) for name, record in records.items() if name != "exam"]
+    parts += [
+        sections.section(name, record, pictures)
+        for name, record in records.items()
+        if name != "exam"
+    ]
     for part in parts:
         blocks += part
     return blocks
 
 
-def generate(hourly_rate: float | None = None, copy_to: Path | None = None, base: Path | None = None) -> Path:
-    """Write `report.md`, `report.html` and their pictures to `<base>/report`, and copies to `copy_to`.
+def generate(
+    hourly_rate: float | None = None, copy_to: Path | None = None, base: Path | None = None
+) -> Path:
+    """Write `report.md`, `report.html` and their pictures to `<base>/report`, and copies to
+    `copy_to`.
 
-    Returns the path of report.md. Raises ValueError where there are no records, or one that cannot be read.
+    Returns the path of report.md. Raises ValueError where there are no records, or one that cannot
+    be read.
     """
     folder = report_dir(base)
     records = read_records(base)
@@ -67,8 +78,12 @@ def _copy(folder: Path, to: Path) -> None:
         shutil.copyfile(path, to / PICTURES / path.name)
 
 
-def _with_metrics_paths(records: dict[str, dict[str, Any]], base: Path | None) -> dict[str, dict[str, Any]]:
-    """Records whose `metrics_jsonl` is found even when the base directory was moved or copied to another machine."""
+def _with_metrics_paths(
+    records: dict[str, dict[str, Any]], base: Path | None
+) -> dict[str, dict[str, Any]]:
+    """Records whose `metrics_jsonl` is found even when the base directory was moved or copied to
+    another machine.
+    """
     root = base if base is not None else base_dir()
     for record in records.values():
         path = record.get("metrics_jsonl")

@@ -1,4 +1,6 @@
-"""The report as one HTML file that needs nothing else: pictures inside, no script, no address on a network."""
+"""The report as one HTML file that needs nothing else: pictures inside, no script, no address on a
+network.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from nanochat.report.document import Block, Details, Heading, Image, Sample, Table, Text
+from nanochat.report.document import Block, Details, Heading, Image, SampleBlock, Table, Text
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --strong: #2a6fb0; }
@@ -28,11 +30,16 @@ figure { margin: 1rem 0; }
 .sample pre { margin: 0; padding: .5rem .75rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--strong); }
 """
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a second lock, should an escape be missed
+POLICY = (
+    "default-src 'none'; img-src data:; style-src "
+    "'unsafe-inline'"
+)  # a second lock, should an escape be missed
 
 
 def page(title: str, blocks: Sequence[Block]) -> str:
-    """A complete HTML document of the blocks, with a table of contents over the second-level headings."""
+    """A complete HTML document of the blocks, with a table of contents over the second-level
+    headings.
+    """
     names: dict[str, int] = {}
     body, contents = [], []
     for block in blocks:
@@ -51,7 +58,8 @@ def page(title: str, blocks: Sequence[Block]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{main}\n</main>\n</body>\n</html>\n"
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"{main}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -77,7 +85,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Image):
         data = base64.b64encode(block.path.read_bytes()).decode("ascii")
         return f'<figure><img alt="{_text(block.alt)}" src="data:image/png;base64,{data}"></figure>'
-    if isinstance(block, Sample):
+    if isinstance(block, SampleBlock):
         note = f" · {_text(block.note)}" if block.note else ""
         return (
             f'<div class="sample"><p>Prompt{note}</p><pre>{_text(block.prompt)}</pre>'
@@ -90,7 +98,9 @@ def _block(block: Block) -> str:
 
 def _table(block: Table) -> str:
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in block.header)
-    rows = "\n".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in block.rows)
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in block.rows
+    )
     head = f"<thead><tr>{head}</tr></thead>\n" if any(block.header) else ""
     kind = ' class="num"' if block.numeric else ""
     return f'<div class="wide"><table{kind}>{head}<tbody>\n{rows}\n</tbody></table></div>'

@@ -1,4 +1,6 @@
-"""What each part of the report says, as blocks: summary, exam, cost, environment, one section per record."""
+"""What each part of the report says, as blocks: summary, exam, cost, environment, one section per
+record.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.report import plots
-from nanochat.report.cost import stage_cost, wall_seconds
 from nanochat.report.document import Block, Details, Heading, Table, Text, duration, number, size
-from nanochat.report.records import read_metrics
-from nanochat.report.samples import samples
-from nanochat.report.scores import METRICS, Score, core_of, exam_parts, same_name, scores, shared_scores
+from nanochat.report.machine_hours import stage_cost, wall_seconds
+from nanochat.report.sample_blocks import samples
+from nanochat.report.scores import (
+    METRICS,
+    ReportedScore,
+    core_of,
+    exam_parts,
+    same_name,
+    scores,
+    shared_scores,
+)
 from nanochat.report.scores import summary as summary_scores
+from nanochat.report.stage_records import read_metrics
 
 TITLES = {
     "dataset": "Data",
@@ -30,41 +40,82 @@ TITLES = {
     "exam": "Exam",
 }
 # Keys that have their own place, or none, in a section.
-HANDLED = {"section", "stage", "written", "environment", "code_version", "config", "metrics", "samples", "started"}
-HANDLED |= {"finished", "wall_s", "device", "world_size", "checkpoint", "metrics_jsonl", "settings", "examples"}
+HANDLED = {
+    "section",
+    "stage",
+    "written",
+    "environment",
+    "code_version",
+    "config",
+    "metrics",
+    "samples",
+    "started",
+}
+HANDLED |= {
+    "finished",
+    "wall_s",
+    "device",
+    "world_size",
+    "checkpoint",
+    "metrics_jsonl",
+    "settings",
+    "examples",
+}
 Records = Mapping[str, Mapping[str, Any]]
 
 
 def summary(records: Records, pictures: Path) -> list[Block]:
     """The table over the stages, its intervals, and the picture of before and after."""
     table = summary_scores(records)
-    rows = [[m, *(f"{table[c][m].value:.4f}" if m in table[c] else "-" for c in table)] for m in METRICS]
-    blocks: list[Block] = [Heading(2, "Summary"), Table(["Metric", *table], rows), Text(_dashes(table))]
-    known = [m for m in METRICS if any(m in table[c] and table[c][m].low is not None for c in table)]
+    rows = [
+        [m, *(f"{table[c][m].value:.4f}" if m in table[c] else "-" for c in table)] for m in METRICS
+    ]
+    blocks: list[Block] = [
+        Heading(2, "Summary"),
+        Table(["Metric", *table], rows),
+        Text(_dashes(table)),
+    ]
+    known = [
+        m for m in METRICS if any(m in table[c] and table[c][m].low is not None for c in table)
+    ]
     if known:
-        rows = [[m, *(table[c][m].interval if m in table[c] else "-" for c in table)] for m in known]
-        blocks += [Text("95% Wilson intervals of the same scores:"), Table(["Metric", *table], rows)]
+        rows = [
+            [m, *(table[c][m].interval if m in table[c] else "-" for c in table)] for m in known
+        ]
+        blocks += [
+            Text("95% Wilson intervals of the same scores:"),
+            Table(["Metric", *table], rows),
+        ]
     others = shared_scores(records)
     if names := list(dict.fromkeys(name for column in others.values() for name in column)):
         rows = [[n, *(_with_interval(others[c].get(n)) for c in table)] for n in names]
-        blocks += [Text("Other tasks that several stages were given:"), Table(["Task", *table], rows)]
+        blocks += [
+            Text("Other tasks that several stages were given:"),
+            Table(["Task", *table], rows),
+        ]
     shown = [m for m in METRICS if m not in ("CORE", "ChatCORE")] + names
     everything = {column: {**table[column], **others[column]} for column in table}
-    picture = plots.stages("Before and after each stage", everything, shown, pictures / "plot_stages.png")
+    picture = plots.stages(
+        "Before and after each stage", everything, shown, pictures / "plot_stages.png"
+    )
     return [*blocks, picture] if picture else blocks
 
 
-def _dashes(table: Mapping[str, Mapping[str, Score]]) -> str:
+def _dashes(table: Mapping[str, Mapping[str, ReportedScore]]) -> str:
     """What the empty cells mean, and how to fill them."""
     known = any(table.values())
     return (
-        ("A dash: not measured. " if known else "A dash: not measured; none of these benchmarks was run. ")
-        + "python -m scripts.base_eval measures CORE, python -m scripts.chat_eval -i STAGE the others; ChatCORE needs "
-        + "all of them and SpellingBee."
+        (
+            "A dash: not measured. "
+            if known
+            else "A dash: not measured; none of these benchmarks was run. "
+        )
+        + "python -m scripts.base_eval measures CORE, python -m scripts.chat_eval -i STAGE the "
+        "others; ChatCORE needs " + "all of them and SpellingBee."
     )
 
 
-def _with_interval(score: Score | None) -> str:
+def _with_interval(score: ReportedScore | None) -> str:
     return "-" if score is None else f"{score.value:.3f} ({score.interval})"
 
 
@@ -75,25 +126,40 @@ def exam(records: Records, pictures: Path) -> list[Block]:
         return []
     parts = exam_parts(record)
     rows = [
-        [s.name, f"{s.value:.4f}", s.interval, *("-" if n is None else str(n) for n in (s.correct, s.total))]
+        [
+            s.name,
+            f"{s.value:.4f}",
+            s.interval,
+            *("-" if n is None else str(n) for n in (s.correct, s.total)),
+        ]
         for s in parts
     ]
     blocks: list[Block] = [Heading(2, "Exam"), Text(_examined(record))]
     if rows:
         blocks.append(Table(["Part", "Score", "95% Wilson interval", "Right", "Questions"], rows))
-    picture = plots.bars("Exam", parts, "Share right (line: 95% interval)", pictures / "plot_exam.png")
+    picture = plots.bars(
+        "Exam", parts, "Share right (line: 95% interval)", pictures / "plot_exam.png"
+    )
     more = _other(record)
     details = [Details("More about this evaluation", more)] if more else []
     return [*blocks, *([picture] if picture else []), *details, *samples(record)]
 
 
 def _examined(record: Mapping[str, Any]) -> str:
-    """Whose answers these are, and how they were drawn: the last evaluation counts, whatever it was of."""
+    """Whose answers these are, and how they were drawn: the last evaluation counts, whatever it was
+    of.
+    """
     checkpoint, config = record.get("checkpoint"), record.get("config") or {}
     warm = isinstance(config, Mapping) and config.get("temperature")
-    told = f"Held-out questions, {f'sampled at temperature {number(warm)}' if warm else 'greedy decoding'}."
+    told = (
+        "Held-out questions, "
+        f"{f'sampled at temperature {number(warm)}' if warm else 'greedy decoding'}."
+    )
     if isinstance(checkpoint, Mapping) and checkpoint.get("source"):
-        told += f" Model: {checkpoint['source']} {checkpoint.get('model_tag', '')}, step {checkpoint.get('step')}."
+        told += (
+            f" Model: {checkpoint['source']} {checkpoint.get('model_tag', '')}, step "
+            f"{checkpoint.get('step')}."
+        )
     return told
 
 
@@ -108,10 +174,20 @@ def cost(records: Records, hourly_rate: float | None) -> list[Block]:
     if hourly_rate is not None:
         basis = f"At ${hourly_rate:g} for an hour of the machine (--hourly-rate)."
     elif any(c.gpus for c in costs):
-        basis = "At rough public prices of these GPUs (--hourly-rate takes the real price of an hour of the machine)."
+        basis = (
+            "At rough public prices of these GPUs (--hourly-rate takes the real price of an "
+            "hour of the machine)."
+        )
     else:
-        basis = "A machine without GPUs counts as free (--hourly-rate takes the price of an hour of it)."
-    return [Heading(2, "Time and cost"), Table(["Stage", "Hardware", "Time", "Cost"], rows), Text(basis)]
+        basis = (
+            "A machine without GPUs counts as free (--hourly-rate takes the price of an hour "
+            "of it)."
+        )
+    return [
+        Heading(2, "Time and cost"),
+        Table(["Stage", "Hardware", "Time", "Cost"], rows),
+        Text(basis),
+    ]
 
 
 def _usd(value: float | None) -> str:
@@ -119,8 +195,12 @@ def _usd(value: float | None) -> str:
 
 
 def environment(records: Records) -> list[Block]:
-    """The machine and versions of the newest record; how many others there were, if the records differ."""
-    known = sorted((r for r in records.values() if r.get("environment")), key=lambda r: r.get("written") or 0)
+    """The machine and versions of the newest record; how many others there were, if the records
+    differ.
+    """
+    known = sorted(
+        (r for r in records.values() if r.get("environment")), key=lambda r: r.get("written") or 0
+    )
     if not known:
         return []
     newest = dict(known[-1]["environment"])
@@ -129,7 +209,9 @@ def environment(records: Records) -> list[Block]:
     compared = ("hostname", "torch", "python", "cpu", "gpus", "git_commit")
     kinds = {str([r["environment"].get(k) for k in compared]) for r in known}
     if len(kinds) > 1:
-        blocks.append(Text(f"The stages ran in {len(kinds)} different environments; this is the newest."))
+        blocks.append(
+            Text(f"The stages ran in {len(kinds)} different environments; this is the newest.")
+        )
     return blocks
 
 
@@ -154,7 +236,12 @@ def section(name: str, record: Mapping[str, Any], pictures: Path) -> list[Block]
     for key, title in (("config", "Settings"), ("settings", "What followed from the settings")):
         settings = [[k, number(v)] for k, v in _flat(record.get(key)) if v not in (None, [])]
         if settings:
-            blocks.append(Details(f"{title} ({len(settings)})", [Table(["Setting", "Value"], settings, numeric=False)]))
+            blocks.append(
+                Details(
+                    f"{title} ({len(settings)})",
+                    [Table(["Setting", "Value"], settings, numeric=False)],
+                )
+            )
     return blocks
 
 
@@ -166,7 +253,9 @@ def _results(metrics: Any) -> list[Block]:
     rows = [_row(name, value) for name, value in flat.items() if name not in told]
     blocks: list[Block] = [Table(["Result", "Value"], rows)] if rows else []
     if pairs:
-        compared = [[_words(name), number(flat[f"{name} before"]), number(flat[name])] for name in pairs]
+        compared = [
+            [_words(name), number(flat[f"{name} before"]), number(flat[name])] for name in pairs
+        ]
         blocks.append(Table(["On held-out questions", "Before", "After"], compared))
     return blocks
 
@@ -181,11 +270,17 @@ def _facts(record: Mapping[str, Any]) -> list[list[str]]:
         rows.append(["Started", started.strftime("%Y-%m-%d %H:%M UTC")])
     if record.get("device"):
         ranks = int(record.get("world_size") or 1)
-        rows.append(["Device", f"{record['device']}" + (f", {ranks} processes" if ranks > 1 else "")])
+        rows.append(
+            ["Device", f"{record['device']}" + (f", {ranks} processes" if ranks > 1 else "")]
+        )
     checkpoint = record.get("checkpoint")
     if isinstance(checkpoint, Mapping):
         names = {"checkpoint_sha256": "sha256", "model_tag": "tag"}
-        rows += [[f"Checkpoint {names.get(k, k)}", number(v)] for k, v in checkpoint.items() if v is not None]
+        rows += [
+            [f"Checkpoint {names.get(k, k)}", number(v)]
+            for k, v in checkpoint.items()
+            if v is not None
+        ]
     elif checkpoint:
         rows.append(["Checkpoint", str(checkpoint)])
     if record.get("code_version"):
@@ -199,10 +294,14 @@ def _evaluation(name: str, record: Mapping[str, Any], pictures: Path) -> list[Bl
     if not found:
         return _other(record)
     core = core_of({same_name(s.name): s for s in found})
-    tasks = [s for s in found if s is not core and same_name(s.name) != "chatcore" and s.low is not None]
+    tasks = [
+        s for s in found if s is not core and same_name(s.name) != "chatcore" and s.low is not None
+    ]
     plain = [s for s in found if s not in tasks]
     blocks: list[Block] = (
-        [Table(["Result", "Value"], [[_words(s.name), number(s.value)] for s in plain])] if plain else []
+        [Table(["Result", "Value"], [[_words(s.name), number(s.value)] for s in plain])]
+        if plain
+        else []
     )
     if tasks:
         blocks.append(_score_table(tasks))
@@ -214,12 +313,18 @@ def _evaluation(name: str, record: Mapping[str, Any], pictures: Path) -> list[Bl
         label = "Share right (line: 95% interval; orange: guessing)"
         picture = plots.bars(TITLES[name], tasks, label, path)
     more = _other(record)
-    return [*blocks, *([picture] if picture else []), *([Details("More about this evaluation", more)] if more else [])]
+    return [
+        *blocks,
+        *([picture] if picture else []),
+        *([Details("More about this evaluation", more)] if more else []),
+    ]
 
 
-def _score_table(tasks: Sequence[Score]) -> Table:
+def _score_table(tasks: Sequence[ReportedScore]) -> Table:
     centered = any(s.centered is not None for s in tasks)
-    header = ["Task", "Score", "95% Wilson interval", "Right", "Questions"] + (["Centred"] if centered else [])
+    header = ["Task", "Score", "95% Wilson interval", "Right", "Questions"] + (
+        ["Centred"] if centered else []
+    )
     rows = []
     for s in tasks:
         row = [s.name, f"{s.value:.4f}", s.interval, number(s.correct), number(s.total)]

@@ -1,4 +1,6 @@
-"""What is publicly known of common GPUs: memory, dense peak, a rough price. First guesses for plans and reports."""
+"""What is publicly known of common GPUs: memory, dense peak, a rough price. First guesses for plans
+and reports.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chip:
-    """One GPU. `tflops`: dense 16-bit peak with fp32 sums (None: not in the table); `usd`: of an hour."""
+    """One GPU. `tflops`: dense 16-bit peak with fp32 sums (None: not in the table); `usd`: of an
+    hour.
+    """
 
     name: str
     usd: float
@@ -17,7 +21,8 @@ class Chip:
     mfu: float = 0.4  # share of the peak that training reaches: a guess until measured
 
 
-# Dollars for one GPU-hour are rounded from public on-demand prices of several clouds in 2025: a first idea only,
+# Dollars for one GPU-hour are rounded from public on-demand prices of several clouds in 2025: a
+# first idea only,
 # --hourly-rate gives the real one. The first name that a GPU's name contains counts, so longer ones come first.
 CHIPS = (
     Chip("RTX PRO 6000", 1.9, 96),

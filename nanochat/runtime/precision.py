@@ -13,14 +13,16 @@ NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 def pick_dtype(device: torch.device | str) -> torch.dtype:
     """The compute type for `device`; `NANOCHAT_DTYPE` wins over the automatic choice.
 
-    CUDA: bfloat16 from compute capability 8.0 on, float16 before. CPU: bfloat16 only where matrix products in it are
-    native (AMX or AVX512-BF16: about four times float32 there, slower than float32 without). MPS: float32.
-    Raises ValueError for an unknown `NANOCHAT_DTYPE`.
+    CUDA: bfloat16 from compute capability 8.0 on, float16 before. CPU: bfloat16 only where matrix
+    products in it are native (AMX or AVX512-BF16: about four times float32 there, slower than
+    float32 without). MPS: float32. Raises ValueError for an unknown `NANOCHAT_DTYPE`.
     """
     wanted = os.environ.get("NANOCHAT_DTYPE", "")
     if wanted:
         if wanted not in NAMES:
-            raise ValueError(f"NANOCHAT_DTYPE={wanted}: unknown type; use one of {', '.join(NAMES)}")
+            raise ValueError(
+                f"NANOCHAT_DTYPE={wanted}: unknown type; use one of {', '.join(NAMES)}"
+            )
         return NAMES[wanted]
     device = torch.device(device)
     if device.type == "cuda":

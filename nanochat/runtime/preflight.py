@@ -1,6 +1,8 @@
-"""Before a run on several processes: can they all reach each other, and how fast? Names the slow or missing rank.
+"""Before a run on several processes: can they all reach each other, and how fast? Names the slow or
+missing rank.
 
-A rank that never comes would otherwise show as a hang in the first step's collective, ten minutes long and nameless.
+A rank that never comes would otherwise show as a hang in the first step's collective, ten minutes
+long and nameless.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Link:
 
 
 def preflight(world: World, timeout_s: float = 120.0) -> list[Link]:
-    """Measure every rank's bandwidth, print it once and warn of slow ranks. [] for a single process.
+    """Measure every rank's bandwidth, print it once and warn of slow ranks. [] for a single
+    process.
 
     Raises ValueError on every rank that is there, naming those that are not, after `timeout_s`.
     """
@@ -41,7 +44,8 @@ def preflight(world: World, timeout_s: float = 120.0) -> list[Link]:
     missing = absent_ranks(world, timeout_s)
     if missing:
         raise ValueError(
-            f"rank(s) {', '.join(map(str, missing))} of {world.world_size} did not answer within {timeout_s:.0f} s; "
+            f"rank(s) {', '.join(map(str, missing))} of {world.world_size} did not answer within "
+            f"{timeout_s:.0f} s; "
             "look at their logs and at the network between the nodes, then start again"
         )
     together = all_reduce_speed(world)
@@ -53,13 +57,17 @@ def preflight(world: World, timeout_s: float = 120.0) -> list[Link]:
 
 
 def absent_ranks(world: World, timeout_s: float) -> list[int]:
-    """Ranks that do not sign in at the rendezvous in time. Uses its key-value store: no collective that could hang."""
+    """Ranks that do not sign in at the rendezvous in time. Uses its key-value store: no collective
+    that could hang.
+    """
     store = dist.distributed_c10d._get_default_store()
     store.set(f"preflight/{world.rank}", socket.gethostname())
     deadline, missing = time.monotonic() + timeout_s, []
     for rank in range(world.world_size):
         try:
-            store.wait([f"preflight/{rank}"], timedelta(seconds=max(0.1, deadline - time.monotonic())))
+            store.wait(
+                [f"preflight/{rank}"], timedelta(seconds=max(0.1, deadline - time.monotonic()))
+            )
         except (RuntimeError, ValueError):  # DistStoreError is a RuntimeError
             missing.append(rank)
     return missing
@@ -67,7 +75,9 @@ def absent_ranks(world: World, timeout_s: float) -> list[int]:
 
 def all_reduce_speed(world: World) -> float:
     """GB/s that every rank sends while all add up a tensor together."""
-    tensor = torch.ones(SIZE_BYTES.get(world.device.type, SIZE_BYTES["cpu"]) // 4, device=world.device)
+    tensor = torch.ones(
+        SIZE_BYTES.get(world.device.type, SIZE_BYTES["cpu"]) // 4, device=world.device
+    )
     best = float("inf")
     for _ in range(REPEATS):
         best = min(best, timed(world, lambda: world.all_reduce_sum(tensor)))
@@ -76,8 +86,12 @@ def all_reduce_speed(world: World) -> float:
 
 
 def neighbour_speed(world: World) -> float:
-    """GB/s that this rank sends when it alone sends, to the next rank: a slow one is not hidden by the others."""
-    tensor = torch.ones(SIZE_BYTES.get(world.device.type, SIZE_BYTES["cpu"]) // 4, device=world.device)
+    """GB/s that this rank sends when it alone sends, to the next rank: a slow one is not hidden by
+    the others.
+    """
+    tensor = torch.ones(
+        SIZE_BYTES.get(world.device.type, SIZE_BYTES["cpu"]) // 4, device=world.device
+    )
     mine = float("inf")
     for sender in range(world.world_size):
         receiver = (sender + 1) % world.world_size
@@ -114,10 +128,14 @@ def report(links: list[Link], together: float) -> None:
     speeds = sorted(link.gb_per_s for link in links)
     middle = speeds[len(speeds) // 2]
     each = ", ".join(f"{link.rank}: {link.gb_per_s:.2f}" for link in links)
-    print(f"preflight: all-reduce {together:.2f} GB/s a rank; to the next rank, GB/s: {each}", flush=True)
+    print(
+        f"preflight: all-reduce {together:.2f} GB/s a rank; to the next rank, GB/s: {each}",
+        flush=True,
+    )
     for link in slow_links(links):
         print(
-            f"WARNING: rank {link.rank} on {link.host} sends {link.gb_per_s:.2f} GB/s, the median is {middle:.2f}; "
+            f"WARNING: rank {link.rank} on {link.host} sends {link.gb_per_s:.2f} GB/s, the "
+            f"median is {middle:.2f}; "
             "every step waits for it: look at its network card, its cable and what else runs there",
             file=sys.stderr,
             flush=True,
@@ -127,4 +145,6 @@ def report(links: list[Link], together: float) -> None:
 def slow_links(links: list[Link]) -> list[Link]:
     """Ranks below half the median bandwidth; of two ranks neither can be told from the other."""
     speeds = sorted(link.gb_per_s for link in links)
-    return [link for link in links if len(links) > 2 and link.gb_per_s < SLOW * speeds[len(speeds) // 2]]
+    return [
+        link for link in links if len(links) > 2 and link.gb_per_s < SLOW * speeds[len(speeds) // 2]
+    ]

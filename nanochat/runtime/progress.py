@@ -1,4 +1,6 @@
-"""Progress of a long loop on stderr: a bar with time left on a terminal, a plain line every few seconds otherwise."""
+"""Progress of a long loop on stderr: a bar with time left on a terminal, a plain line every few
+seconds otherwise.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,33 @@ from typing import Any, TextIO
 
 
 class Progress:
-    """Use as a context manager; `advance` after each unit of work, with values to show beside the bar.
+    """Use as a context manager; `advance` after each unit of work, with values to show beside the
+    bar.
 
-    total: units of work. every_s: least time between plain lines. enabled False shows nothing (ranks other than 0).
+    total: units of work. every_s: least time between plain lines. enabled False shows nothing
+    (ranks other than 0).
     """
 
     def __init__(
-        self, total: int, description: str, every_s: float = 5.0, enabled: bool = True, stream: TextIO | None = None
+        self,
+        total: int,
+        description: str,
+        every_s: float = 5.0,
+        enabled: bool = True,
+        stream: TextIO | None = None,
     ):
-        self.total, self.description, self.every_s, self.enabled = total, description, every_s, enabled
+        self.total, self.description, self.every_s, self.enabled = (
+            total,
+            description,
+            every_s,
+            enabled,
+        )
         self.stream = stream if stream is not None else sys.stderr
         self.done = self._told = 0
         self._started = self._last = time.monotonic()
-        self._first: tuple[float, int] | None = None  # when the first unit was done, and how many that were
+        self._first: tuple[float, int] | None = (
+            None  # when the first unit was done, and how many that were
+        )
         self._bar: Any = None
         self._shown: dict[str, Any] = {}
 
@@ -54,15 +70,25 @@ class Progress:
         """`base: 120/240 (50%), 0:41 left, loss 3.21`"""
         self._last, self._told = time.monotonic(), self.done
         share = f" ({100 * self.done / self.total:.0f}%)" if self.total else ""
-        told = [f"{self.description}: {self.done}/{self.total}{share}", self._when(), _values(self._shown)]
+        told = [
+            f"{self.description}: {self.done}/{self.total}{share}",
+            self._when(),
+            _values(self._shown),
+        ]
         print(", ".join(filter(None, told)), file=self.stream, flush=True)
 
     def _when(self) -> str:
-        """Time left, or taken. The first unit is not counted: what is compiled in it is compiled once."""
+        """Time left, or taken. The first unit is not counted: what is compiled in it is compiled
+        once.
+        """
         if self.done >= self.total:
             return f"took {clock(self._last - self._started)}"
         at, n = self._first or (self._last, self.done)
-        return f"{clock((self._last - at) / (self.done - n) * (self.total - self.done))} left" if self.done > n else ""
+        return (
+            f"{clock((self._last - at) / (self.done - n) * (self.total - self.done))} left"
+            if self.done > n
+            else ""
+        )
 
 
 def clock(seconds: float) -> str:
@@ -73,12 +99,20 @@ def clock(seconds: float) -> str:
 
 
 def _values(shown: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
+    return ", ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+    )
 
 
 def _rich_bar(stream: TextIO) -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as RichProgress
 
     return RichProgress(

@@ -1,7 +1,9 @@
-"""Run records: one small JSON file per section of the report, written by whoever finished that piece of work.
+"""Run records: one small JSON file per section of the report, written by whoever finished that
+piece of work.
 
-The stages write and the report, far above them, reads (`report/records.py`); neither imports the other's code. A record
-is plain data, so a report can be made on another machine from a copied `report/` folder.
+The stages write and the report, far above them, reads (`report/records.py`); neither imports the
+other's code. A record is plain data, so a report can be made on another machine from a copied
+`report/` folder.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ def report_dir(base: Path | None = None) -> Path:
 def plain(value: Any) -> Any:
     """Turn a value into what JSON can hold.
 
-    Non-finite floats become None (JSON has no NaN, and a reader in another language would refuse the file), dataclasses
-    become dicts, paths and other objects become text, one-element tensors and numpy scalars become numbers.
+    Non-finite floats become None (JSON has no NaN, and a reader in another language would refuse
+    the file), dataclasses become dicts, paths and other objects become text, one-element tensors
+    and numpy scalars become numbers.
     """
     if isinstance(value, str):  # half a character, as a model may write it, has no UTF-8 form
         return value.encode("utf-8", "replace").decode("utf-8")
@@ -58,7 +61,9 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in sorted(value, key=repr)]
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    if hasattr(value, "tolist"):  # numpy arrays and scalars, tensors: without importing either library
+    if hasattr(
+        value, "tolist"
+    ):  # numpy arrays and scalars, tensors: without importing either library
         return plain(value.tolist())
     return str(value)
 
@@ -66,11 +71,13 @@ def plain(value: Any) -> Any:
 def write_record(section: str, data: dict[str, Any], base: Path | None = None) -> Path:
     """Write `<base>/report/<section>.json`, replacing an earlier one in a single step.
 
-    Adds `section`, `written` (Unix time, s), `environment` and `code_version` unless `data` has them. Call it on the
-    main rank only. Raises ValueError for an unknown section.
+    Adds `section`, `written` (Unix time, s), `environment` and `code_version` unless `data` has
+    them. Call it on the main rank only. Raises ValueError for an unknown section.
     """
     if section not in SECTIONS:
-        raise ValueError(f"report section {section!r} is unknown; use one of: {', '.join(SECTIONS)}")
+        raise ValueError(
+            f"report section {section!r} is unknown; use one of: {', '.join(SECTIONS)}"
+        )
     record = {
         "section": section,
         "written": time.time(),
@@ -80,5 +87,7 @@ def write_record(section: str, data: dict[str, Any], base: Path | None = None) -
     }
     path = report_dir(base) / f"{section}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write(
+        path, json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     return path

@@ -1,4 +1,6 @@
-"""The process's random states as plain JSON values, so that a resumed run draws what the first would have drawn."""
+"""The process's random states as plain JSON values, so that a resumed run draws what the first
+would have drawn.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put back what `rng_state` returned. A run that moves to another kind of device keeps that device's own state."""
+    """Put back what `rng_state` returned. A run that moves to another kind of device keeps that
+    device's own state.
+    """
     torch.set_rng_state(torch.from_numpy(_array(state["torch"], np.uint8)))
     keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state(("MT19937", _array(keys, np.uint32), position, has_gauss, cached))

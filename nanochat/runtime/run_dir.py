@@ -19,22 +19,28 @@ ROOT = Path(__file__).resolve().parents[2]  # the checkout, when there is one
 
 
 def base_dir() -> Path:
-    """Root of every artefact: `$NANOCHAT_BASE_DIR`, else `~/.cache/nanochat`. Made when first asked for.
+    """Root of every artefact: `$NANOCHAT_BASE_DIR`, else `~/.cache/nanochat`. Made when first asked
+    for.
 
     Raises ValueError when the place cannot be made.
     """
-    path = Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat").expanduser()
+    path = Path(
+        os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat"
+    ).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"NANOCHAT_BASE_DIR={path}: cannot be made ({error.strerror}); name a folder you can write"
+            f"NANOCHAT_BASE_DIR={path}: cannot be made ({error.strerror}); name a folder you can "
+            "write"
         ) from None
     return path
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Write a whole file or nothing: a temporary file beside it, flushed to disk, then renamed. Makes parents."""
+    """Write a whole file or nothing: a temporary file beside it, flushed to disk, then renamed.
+    Makes parents.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -43,7 +49,9 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
             file.write(data.encode("utf-8") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; these are ordinary ones
+        os.chmod(
+            temporary, 0o666 & ~_umask()
+        )  # mkstemp makes private files; these are ordinary ones
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -58,10 +66,12 @@ def _umask() -> int:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time fills `folder`; the others wait (ranks of one run, a command started twice).
+    """One process at a time fills `folder`; the others wait (ranks of one run, a command started
+    twice).
 
-    The lock is a file beside the folder. Its holder removes it, so one that waited may find itself with a removed file
-    while others lock the next one of that name: it looks whether its file still has the name, and else starts again.
+    The lock is a file beside the folder. Its holder removes it, so one that waited may find itself
+    with a removed file while others lock the next one of that name: it looks whether its file still
+    has the name, and else starts again.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -76,13 +86,18 @@ def locked(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 held = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ESTALE):  # what a network disk says of a removed file
+                if error.errno not in (
+                    errno.ENOENT,
+                    errno.ESTALE,
+                ):  # what a network disk says of a removed file
                     raise
             if held:
                 try:
                     yield
                 finally:
-                    path.unlink(missing_ok=True)  # before the lock is given up: afterwards it may be another's
+                    path.unlink(
+                        missing_ok=True
+                    )  # before the lock is given up: afterwards it may be another's
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -99,7 +114,9 @@ def _git(*args: str) -> str | None:
     if not (ROOT / ".git").exists():
         return None
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -118,7 +135,9 @@ def code_version() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What a report says about the machine and the code: versions, processor, memory (bytes), GPUs, git state."""
+    """What a report says about the machine and the code: versions, processor, memory (bytes), GPUs,
+    git state.
+    """
     import torch
 
     dirty = _git("status", "--porcelain")
@@ -137,7 +156,8 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "gpu_memory_bytes": [
-            torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())
+            torch.cuda.get_device_properties(i).total_memory
+            for i in range(torch.cuda.device_count())
         ],
     }
 
@@ -145,7 +165,9 @@ def environment() -> dict[str, Any]:
 def cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 

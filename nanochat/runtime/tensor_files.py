@@ -13,7 +13,9 @@ from nanochat.runtime.run_dir import sha256_file
 
 
 class _Hashing:
-    """A file that hashes what passes through it, so that a gigabyte is not read back for its checksum."""
+    """A file that hashes what passes through it, so that a gigabyte is not read back for its
+    checksum.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest, self.n_bytes = file, hashlib.sha256(), 0
@@ -28,7 +30,8 @@ class _Hashing:
 
 
 def write_tensors(path: Path, state: Any) -> dict[str, Any]:
-    """torch.save under a temporary name, flushed to disk, then renamed -> {"sha256", "bytes"} of the file.
+    """torch.save under a temporary name, flushed to disk, then renamed -> {"sha256", "bytes"} of
+    the file.
 
     Raises OSError when the disk is full; nothing is left behind then.
     """
@@ -51,7 +54,9 @@ def write_tensors(path: Path, state: Any) -> dict[str, Any]:
 
 
 def sync_directory(directory: Path) -> None:
-    """Flush a folder's entries, so that a rename outlives a power cut. Does nothing where folders cannot be opened."""
+    """Flush a folder's entries, so that a rename outlives a power cut. Does nothing where folders
+    cannot be opened.
+    """
     try:
         handle = os.open(directory, os.O_RDONLY)
     except OSError:
@@ -65,7 +70,8 @@ def sync_directory(directory: Path) -> None:
 
 
 def read_tensors(path: Path, facts: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """The state in `path` on `device`, checked against `facts[path.name]["sha256"]` where that is given.
+    """The state in `path` on `device`, checked against `facts[path.name]["sha256"]` where that is
+    given.
 
     Raises ValueError naming the file when it is missing, damaged or not a checkpoint.
     """
@@ -73,11 +79,15 @@ def read_tensors(path: Path, facts: dict[str, Any], device: torch.device | str) 
     if not path.is_file():
         raise ValueError(f"{path}: missing; {fix}")
     if path.name in facts and sha256_file(path) != facts[path.name]["sha256"]:
-        raise ValueError(f"{path}: damaged (its SHA-256 is not the one recorded when it was saved); {fix}")
+        raise ValueError(
+            f"{path}: damaged (its SHA-256 is not the one recorded when it was saved); {fix}"
+        )
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not one of its own
-        raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); {fix}") from None
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); {fix}"
+        ) from None
     if not isinstance(state, dict):
         raise ValueError(f"{path}: holds a {type(state).__name__} instead of named tensors; {fix}")
     return state

@@ -1,7 +1,7 @@
 """The processes of a run: one, several started by torchrun, or several started by SLURM's srun.
 
-Code written against `World` is the same on one CPU as on eight GPUs: with one process every collective returns at
-once. Nothing here is global; `World` is passed to whoever needs it.
+Code written against `World` is the same on one CPU as on eight GPUs: with one process every
+collective returns at once. Nothing here is global; `World` is passed to whoever needs it.
 """
 
 from __future__ import annotations
@@ -60,20 +60,29 @@ class World:
         return tensor
 
     def reduce_scatter_sum(self, tensor: torch.Tensor) -> Pending:
-        """(world_size * n, ...) -> this rank's n rows of the sum over ranks. `tensor` may be overwritten."""
+        """(world_size * n, ...) -> this rank's n rows of the sum over ranks. `tensor` may be
+        overwritten.
+        """
         if self.world_size == 1:
             return Pending(tensor)
         n_rows = tensor.size(0) // self.world_size
         own = torch.empty_like(tensor[:n_rows])
-        scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor  # renamed in torch 2.13
+        scatter = (
+            getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+        )  # renamed in torch 2.13
         try:
             return Pending(own, scatter(own, tensor, async_op=True), tensor)
-        except (RuntimeError, NotImplementedError):  # back ends without it: twice the traffic, the same numbers
+        except (
+            RuntimeError,
+            NotImplementedError,
+        ):  # back ends without it: twice the traffic, the same numbers
             work = dist.all_reduce(tensor, async_op=True)
             return Pending(tensor[self.rank * n_rows : (self.rank + 1) * n_rows], work)
 
     def all_gather(self, own: torch.Tensor, into: torch.Tensor | None = None) -> Pending:
-        """Every rank's (n, ...) -> (world_size * n, ...) in rank order, written to `into` when given."""
+        """Every rank's (n, ...) -> (world_size * n, ...) in rank order, written to `into` when
+        given.
+        """
         if self.world_size == 1:
             return Pending(own if into is None else into.copy_(own))
         if into is None:
@@ -82,7 +91,9 @@ class World:
         return Pending(into, gather(into, own, async_op=True), own)
 
     def all_to_all(self, tensor: torch.Tensor) -> Pending:
-        """(world_size * n, ...), n rows for each rank -> (world_size * n, ...), the n rows from each rank."""
+        """(world_size * n, ...), n rows for each rank -> (world_size * n, ...), the n rows from
+        each rank.
+        """
         if self.world_size == 1:
             return Pending(tensor)
         into = torch.empty_like(tensor)
@@ -93,7 +104,9 @@ class World:
         if self.world_size == 1:
             return obj
         box = [obj if self.is_main else None]
-        dist.broadcast_object_list(box, src=0, device=self.device if self.backend == "nccl" else None)
+        dist.broadcast_object_list(
+            box, src=0, device=self.device if self.backend == "nccl" else None
+        )
         return box[0]
 
     def gather_objects(self, obj: Any) -> list[Any]:
@@ -122,10 +135,11 @@ class Launch:
 
 
 def init_world(device_type: str | None = None) -> World:
-    """Join the run this process was started for, on `cuda`, `cpu` or `mps` (None or "": the best there is).
+    """Join the run this process was started for, on `cuda`, `cpu` or `mps` (None or "": the best
+    there is).
 
-    Raises ValueError when the device is absent, the launcher's variables are incomplete or the peers cannot be
-    reached within `NANOCHAT_DIST_TIMEOUT_S` (default 600 seconds).
+    Raises ValueError when the device is absent, the launcher's variables are incomplete or the
+    peers cannot be reached within `NANOCHAT_DIST_TIMEOUT_S` (default 600 seconds).
     """
     launch = read_launch(os.environ)
     device = pick_device(device_type, launch)
@@ -156,26 +170,39 @@ def join_process_group(launch: Launch, backend: str, device: torch.device) -> No
         )
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"rank {launch.rank} of {launch.world_size} ({launch.by}) could not join {address} within "
-            f"{timeout_s:.0f} s ({str(error).splitlines()[0]}); check that all {launch.world_size} processes "
+            f"rank {launch.rank} of {launch.world_size} ({launch.by}) could not join {address} "
+            "within "
+            f"{timeout_s:.0f} s ({str(error).splitlines()[0]}); check that all "
+            f"{launch.world_size} processes "
             "were started and that MASTER_ADDR and MASTER_PORT can be reached"
         ) from error
 
 
 def read_launch(env: Mapping[str, str]) -> Launch:
-    """torchrun's or SLURM's variables; for SLURM fills in MASTER_ADDR and MASTER_PORT in `os.environ` when unset."""
+    """torchrun's or SLURM's variables; for SLURM fills in MASTER_ADDR and MASTER_PORT in
+    `os.environ` when unset.
+    """
     if "RANK" in env and "WORLD_SIZE" in env:
-        launch = Launch(int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]), by="torchrun")
+        launch = Launch(
+            int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]), by="torchrun"
+        )
         launch.local_world_size = int(env.get("LOCAL_WORLD_SIZE", launch.world_size))
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in env]
         if launch.world_size > 1 and missing:
-            raise ValueError(f"{' and '.join(missing)} not set though WORLD_SIZE={launch.world_size}; use torchrun")
+            raise ValueError(
+                f"{' and '.join(missing)} not set though WORLD_SIZE={launch.world_size}; use "
+                "torchrun"
+            )
         return launch
     tasks = int(env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS") or 1)
     if tasks > 1 and "SLURM_PROCID" in env:
         if "SLURM_JOB_ID" in env and "SLURM_STEP_ID" not in env:
-            # The batch script itself also carries SLURM_PROCID=0: waiting for peers there would hang until the timeout.
-            print("warning: inside a SLURM job but not under srun: running as a single process", file=sys.stderr)
+            # The batch script itself also carries SLURM_PROCID=0: waiting for peers there would
+            # hang until the timeout.
+            print(
+                "warning: inside a SLURM job but not under srun: running as a single process",
+                file=sys.stderr,
+            )
             return Launch()
         return slurm_launch(env, tasks)
     return Launch()
@@ -183,17 +210,28 @@ def read_launch(env: Mapping[str, str]) -> Launch:
 
 def slurm_launch(env: Mapping[str, str], tasks: int) -> Launch:
     hosts = expand_nodelist(
-        env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or env.get("SLURM_NODELIST", "")
+        env.get("SLURM_STEP_NODELIST")
+        or env.get("SLURM_JOB_NODELIST")
+        or env.get("SLURM_NODELIST", "")
     )
     if "MASTER_ADDR" not in env and not hosts:
-        raise ValueError("SLURM_JOB_NODELIST is not set, so rank 0 cannot be found; set MASTER_ADDR to its host name")
-    # On one node no name is needed, and SLURM's name of a node need not be one that the network knows.
+        raise ValueError(
+            "SLURM_JOB_NODELIST is not set, so rank 0 cannot be found; set MASTER_ADDR to its "
+            "host name"
+        )
+    # On one node no name is needed, and SLURM's name of a node need not be one that the network
+    # knows.
     os.environ.setdefault("MASTER_ADDR", hosts[0] if len(hosts) > 1 else "127.0.0.1")
     # Jobs that share a node must not share a port; the job number tells them apart.
     os.environ.setdefault("MASTER_PORT", str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 20000))
-    local = re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_NTASKS_PER_NODE") or str(tasks))
+    local = re.match(
+        r"\d+",
+        env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_NTASKS_PER_NODE") or str(tasks),
+    )
     here = int(local.group()) if local else tasks
-    return Launch(int(env["SLURM_PROCID"]), int(env.get("SLURM_LOCALID", 0)), tasks, here, by="SLURM")
+    return Launch(
+        int(env["SLURM_PROCID"]), int(env.get("SLURM_LOCALID", 0)), tasks, here, by="SLURM"
+    )
 
 
 def expand_nodelist(nodelist: str) -> list[str]:
@@ -216,7 +254,13 @@ def pick_device(device_type: str | None, launch: Launch) -> torch.device:
     """The torch device of this process. Raises ValueError when the named kind is not there."""
     has_mps = torch.backends.mps.is_available()
     if not device_type:
-        device_type = "cuda" if torch.cuda.is_available() else "mps" if has_mps and launch.world_size == 1 else "cpu"
+        device_type = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if has_mps and launch.world_size == 1
+            else "cpu"
+        )
     if device_type not in ("cuda", "cpu", "mps"):
         raise ValueError(f"--device-type={device_type}: unknown device; use cuda, cpu or mps")
     if device_type == "mps" and not has_mps:
@@ -224,8 +268,12 @@ def pick_device(device_type: str | None, launch: Launch) -> torch.device:
     if device_type != "cuda":
         return torch.device(device_type)
     if not torch.cuda.is_available():
-        why = "this torch has no CUDA support" if torch.version.cuda is None else "torch sees no GPU"
-        raise ValueError(f"--device-type=cuda: {why}; use --device-type=cpu or install a CUDA build of torch")
+        why = (
+            "this torch has no CUDA support" if torch.version.cuda is None else "torch sees no GPU"
+        )
+        raise ValueError(
+            f"--device-type=cuda: {why}; use --device-type=cpu or install a CUDA build of torch"
+        )
     if launch.local_rank >= torch.cuda.device_count():
         raise ValueError(
             f"local rank {launch.local_rank} has no GPU: {torch.cuda.device_count()} here for "
@@ -235,12 +283,15 @@ def pick_device(device_type: str | None, launch: Launch) -> torch.device:
 
 
 def set_cpu_threads(launch: Launch) -> None:
-    """All cores for a CPU run, shared out between local ranks; `OMP_NUM_THREADS` is honoured, and 1 on many is said."""
+    """All cores for a CPU run, shared out between local ranks; `OMP_NUM_THREADS` is honoured, and 1
+    on many is said.
+    """
     wanted, cores = os.environ.get("OMP_NUM_THREADS", ""), core_count()
     if not wanted:
         torch.set_num_threads(max(1, cores // launch.local_world_size))
     elif wanted == "1" and cores > 1 and launch.local_world_size == 1:
         print(
-            f"warning: OMP_NUM_THREADS=1 holds this CPU run to one of {cores} cores; unset it to use them all",
+            f"warning: OMP_NUM_THREADS=1 holds this CPU run to one of {cores} cores; unset it to "
+            "use them all",
             file=sys.stderr,
         )

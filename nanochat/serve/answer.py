@@ -12,7 +12,9 @@ from nanochat.tokenizer import Tokenizer
 
 @dataclass
 class TokenScore:
-    """A token of the answer's text with its log-probability (nats) and the likeliest ones at its place."""
+    """A token of the answer's text with its log-probability (nats) and the likeliest ones at its
+    place.
+    """
 
     token: int
     logprob: float
@@ -38,8 +40,9 @@ class Delta:
 class Answer:
     """Collects the updates of one sample.
 
-    `parts` are the pieces in order, as a message's content lists them, so that a client that sends them back next turn
-    gives the model exactly what it wrote. `used_tool`: there is more in them than text.
+    `parts` are the pieces in order, as a message's content lists them, so that a client that sends
+    them back next turn gives the model exactly what it wrote. `used_tool`: there is more in them
+    than text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -86,17 +89,28 @@ def chat_logprobs(tokenizer: Tokenizer, scores: Iterable[TokenScore]) -> dict[st
     """Scores in the form of chat completions."""
 
     def entry(token: int, logprob: float) -> dict[str, Any]:
-        return {"token": tokenizer.decode([token]), "logprob": logprob, "bytes": list(tokenizer.decode_bytes([token]))}
+        return {
+            "token": tokenizer.decode([token]),
+            "logprob": logprob,
+            "bytes": list(tokenizer.decode_bytes([token])),
+        }
 
     content = [
-        {**entry(s.token, s.logprob), "top_logprobs": [entry(token, logprob) for token, logprob in s.top]}
+        {
+            **entry(s.token, s.logprob),
+            "top_logprobs": [entry(token, logprob) for token, logprob in s.top],
+        }
         for s in scores
     ]
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(tokenizer: Tokenizer, scores: Iterable[TokenScore], offset: int) -> dict[str, Any]:
-    """Scores in the form of completions. `offset`: characters of the answer before the first of them."""
+def completion_logprobs(
+    tokenizer: Tokenizer, scores: Iterable[TokenScore], offset: int
+) -> dict[str, Any]:
+    """Scores in the form of completions. `offset`: characters of the answer before the first of
+    them.
+    """
     tokens, values, tops, offsets = [], [], [], []
     for score in scores:
         tokens.append(tokenizer.decode([score.token]))
@@ -104,4 +118,9 @@ def completion_logprobs(tokenizer: Tokenizer, scores: Iterable[TokenScore], offs
         tops.append({tokenizer.decode([token]): logprob for token, logprob in score.top})
         offsets.append(offset)
         offset += len(tokens[-1])
-    return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
+    return {
+        "tokens": tokens,
+        "token_logprobs": values,
+        "top_logprobs": tops,
+        "text_offset": offsets,
+    }

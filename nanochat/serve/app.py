@@ -9,7 +9,9 @@ __all__ = ["ChatWebConfig", "chat_web"]
 
 
 def chat_web(config: ChatWebConfig, world: World) -> int:
-    """Serve what `config` names; returns after SIGTERM or Ctrl+C. ValueError before anything is served."""
+    """Serve what `config` names; returns after SIGTERM or Ctrl+C. ValueError before anything is
+    served.
+    """
     from nanochat.serve.loading import load_service
     from nanochat.serve.server import Server, listen
     from nanochat.serve.web import build_app
@@ -18,7 +20,9 @@ def chat_web(config: ChatWebConfig, world: World) -> int:
     with listen(config.host, config.port) as bound:
         service = load_service(config, world)
         shown = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
-        said = f"{', '.join(service.lanes)} at http://{shown}:{bound.getsockname()[1]} (Ctrl+C stops)"
+        said = (
+            f"{', '.join(service.lanes)} at http://{shown}:{bound.getsockname()[1]} (Ctrl+C stops)"
+        )
         server = Server(build_app(service, keys), service, lambda: print(said, flush=True))
         server.run(sockets=[bound])
     print("stopped", flush=True)

@@ -1,7 +1,7 @@
 """Latency and throughput of a real server over the number of clients (`nanochat bench serve`).
 
-Each client asks, reads the answer as it is written, and asks again, with a prompt that nobody has sent before. A level
-is one number of clients for some seconds; what arrives within them counts.
+Each client asks, reads the answer as it is written, and asks again, with a prompt that nobody has
+sent before. A level is one number of clients for some seconds; what arrives within them counts.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ import tyro
 from nanochat.checkpoint_manager import FOLDERS, save_checkpoint
 from nanochat.config import as_dict
 from nanochat.runtime.run_dir import atomic_write, environment
-from nanochat.serve.load import Reply, ask, chat_body, percentiles
+from nanochat.serve.load import TimedReply, ask, chat_body, percentiles
 from nanochat.serve.settings import is_loopback, read_keys
 
-WORDS = "sea house bird moon river stone song garden winter lamp bread paper window morning letter cloud".split()
+WORDS = (
+    "sea house bird moon river stone song garden winter lamp bread paper window morning "
+    "letter cloud"
+).split()
 START_S, STOP_S = 300.0, 60.0
 LEAST_SLOTS = 32
 
@@ -78,11 +81,16 @@ class ServeBenchConfig:
             problems.append("--clients: at least one number, each 1 or more")
         for name in ("seconds", "prompt_characters", "max_tokens"):
             if getattr(self, name) <= 0:
-                problems.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be above 0")
+                problems.append(
+                    f"--{name.replace('_', '-')}={getattr(self, name)}: must be above 0"
+                )
         if self.url is not None:
             parts = urlsplit(self.url)
             if parts.scheme != "http" or not is_loopback(parts.hostname or ""):
-                problems.append(f"--url={self.url}: must be http:// and this machine, e.g. http://127.0.0.1:8000")
+                problems.append(
+                    f"--url={self.url}: must be http:// and this machine, e.g. "
+                    "http://127.0.0.1:8000"
+                )
             if self.depth is not None:
                 problems.append("--depth: not together with --url")
         return problems
@@ -101,9 +109,13 @@ def bench_serve(config: ServeBenchConfig) -> int:
     """Measure every level, printing as it goes -> exit code: 1 when a request was not answered."""
     levels = []
     with target(config) as place:
-        asyncio.run(run_level(place, 1, 0.5, config, seed=-1))  # caches of the first request fill here
+        asyncio.run(
+            run_level(place, 1, 0.5, config, seed=-1)
+        )  # caches of the first request fill here
         for n_clients in config.clients:
-            levels.append(asyncio.run(run_level(place, n_clients, config.seconds, config, seed=n_clients)))
+            levels.append(
+                asyncio.run(run_level(place, n_clients, config.seconds, config, seed=n_clients))
+            )
             print(line(levels[-1]), flush=True)
     report = {"settings": as_dict(config), "levels": levels, "environment": environment()}
     if config.json:
@@ -115,7 +127,9 @@ def bench_serve(config: ServeBenchConfig) -> int:
 
 @contextlib.contextmanager
 def target(config: ServeBenchConfig) -> Iterator[Target]:
-    """The server to measure; one started for it is stopped afterwards. ValueError when it does not start."""
+    """The server to measure; one started for it is stopped afterwards. ValueError when it does not
+    start.
+    """
     if config.url is not None:
         parts = urlsplit(config.url)
         key = None if config.api_key_file is None else read_keys(config.api_key_file)[0]
@@ -150,7 +164,9 @@ def started(words: list[str], env: dict[str, str]) -> Iterator[int]:
             if found:
                 break
         if found is None:
-            raise ValueError(f"the server did not start (exit code {process.wait(timeout=STOP_S)}); see above")
+            raise ValueError(
+                f"the server did not start (exit code {process.wait(timeout=STOP_S)}); see above"
+            )
         yield int(found.group(1))
     finally:
         process.terminate()
@@ -168,7 +184,10 @@ def save_random(base: Path, config: ServeBenchConfig) -> None:
 
     assert config.depth is not None
     model = spell_letters(random_model(config.depth, config.vocab_size, config.generation))
-    tokenizer, directory = wide_tokenizer(config.vocab_size), base / FOLDERS["sft"] / f"d{config.depth}"
+    tokenizer, directory = (
+        wide_tokenizer(config.vocab_size),
+        base / FOLDERS["sft"] / f"d{config.depth}",
+    )
     meta = {"model_config": asdict(model.config), "tokenizer": tokenizer.identity()}
     save_checkpoint(directory, 0, model.to(torch.bfloat16).state_dict(), None, meta)
     tokenizer.save(directory / "tokenizer")
@@ -177,9 +196,11 @@ def save_random(base: Path, config: ServeBenchConfig) -> None:
 async def run_level(
     place: Target, n_clients: int, seconds: float, config: ServeBenchConfig, seed: int
 ) -> dict[str, Any]:
-    """`n_clients` for `seconds` -> tokens/s, percentiles of the time to the first token and between tokens."""
+    """`n_clients` for `seconds` -> tokens/s, percentiles of the time to the first token and between
+    tokens.
+    """
     draw, numbers = random.Random(seed), itertools.count()
-    replies: list[Reply] = []
+    replies: list[TimedReply] = []
     start_s = time.monotonic()
     end_s = start_s + seconds
 
@@ -195,16 +216,23 @@ async def run_level(
     return summary(replies, n_clients, seconds, end_s)
 
 
-def summary(replies: list[Reply], n_clients: int, seconds: float, end_s: float) -> dict[str, Any]:
+def summary(
+    replies: list[TimedReply], n_clients: int, seconds: float, end_s: float
+) -> dict[str, Any]:
     """The numbers of one level; tokens count that came before `end_s`."""
     answered = [reply for reply in replies if reply.status == 200]
-    tokens = sum(reply.tokens_a_piece * sum(at < end_s for at in reply.piece_times_s) for reply in answered)
+    tokens = sum(
+        reply.tokens_a_piece * sum(at < end_s for at in reply.piece_times_s) for reply in answered
+    )
     prompts = [reply.prompt_tokens for reply in answered if reply.prompt_tokens]
     first = [reply.first_token_s for reply in answered if reply.first_token_s is not None]
     return {
         "clients": n_clients,
         "requests": len(replies),
-        "statuses": {str(status): count for status, count in sorted(Counter(r.status for r in replies).items())},
+        "statuses": {
+            str(status): count
+            for status, count in sorted(Counter(r.status for r in replies).items())
+        },
         "prompt_tokens": sum(prompts) / len(prompts) if prompts else None,
         "tokens_per_s": tokens / seconds,
         "first_token_s": percentiles(first),
@@ -216,11 +244,14 @@ def line(level: dict[str, Any]) -> str:
     """A level as one line of text."""
 
     def shown(values: dict[str, float | None]) -> str:
-        return " / ".join("-" if value is None else f"{value * 1e3:.0f}" for value in values.values())
+        return " / ".join(
+            "-" if value is None else f"{value * 1e3:.0f}" for value in values.values()
+        )
 
     refused = {status: count for status, count in level["statuses"].items() if status != "200"}
     return (
-        f"{level['clients']:4d} clients: {level['tokens_per_s']:7.1f} tokens/s, ms to first token (p50/p90/p99) "
+        f"{level['clients']:4d} clients: {level['tokens_per_s']:7.1f} tokens/s, ms to first "
+        "token (p50/p90/p99) "
         f"{shown(level['first_token_s'])}, between tokens {shown(level['between_tokens_s'])}"
         + (f", not answered: {refused}" if refused else "")
     )
@@ -243,7 +274,10 @@ def plot(levels: list[dict[str, Any]], path: str | Path) -> None:
     ):
         for share in ("p50", "p99"):
             axis.plot(
-                clients, [1e3 * (level[name][share] or float("nan")) for level in levels], marker="o", label=share
+                clients,
+                [1e3 * (level[name][share] or float("nan")) for level in levels],
+                marker="o",
+                label=share,
             )
         axis.set(ylabel=f"ms {label}", ylim=(0, None))
         axis.legend()

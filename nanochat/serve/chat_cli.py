@@ -55,25 +55,35 @@ class ChatCLIConfig:
         try:
             self.sampling()
         except ValueError as error:
-            problems += [f"--{reason}" for reason in str(error).split("; ") if not reason.startswith("max_tokens")]
+            problems += [
+                f"--{reason}"
+                for reason in str(error).split("; ")
+                if not reason.startswith("max_tokens")
+            ]
         return problems
 
     def sampling(self) -> SamplingParams:
         """What the flags mean for the engine. ValueError when they do not fit."""
-        return SamplingParams(self.temperature, self.top_k, seed=self.seed, max_tokens=self.max_tokens)
+        return SamplingParams(
+            self.temperature, self.top_k, seed=self.seed, max_tokens=self.max_tokens
+        )
 
 
 def chat_cli(config: ChatCLIConfig, world: World) -> None:
     """Load the model that `config` names and talk to it until the person leaves."""
     tag, step = config.model_tag, config.step
-    model, tokenizer, _ = load_model(config.source, world.device, phase="eval", model_tag=tag, step=step)
+    model, tokenizer, _ = load_model(
+        config.source, world.device, phase="eval", model_tag=tag, step=step
+    )
     if config.int8:
         quantize_int8(model)
     TerminalChat(Engine(model, tokenizer), config).run()
 
 
 class TerminalChat:
-    """The conversation loop. `read` asks for a line and raises EOFError at the end; `write` shows text at once."""
+    """The conversation loop. `read` asks for a line and raises EOFError at the end; `write` shows
+    text at once.
+    """
 
     def __init__(
         self,
@@ -174,7 +184,9 @@ def write_now(text: str) -> None:
 
 
 class noticing_interrupt:
-    """Within the block Ctrl+C sets an event instead of breaking into the middle of a step; a second one breaks."""
+    """Within the block Ctrl+C sets an event instead of breaking into the middle of a step; a second
+    one breaks.
+    """
 
     def __enter__(self) -> threading.Event:
         self._event, self._old = threading.Event(), None

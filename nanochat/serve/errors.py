@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 class ApiError(Exception):
-    """An answer other than 200: HTTP status, what is wrong, the field it is about, a short machine-readable code."""
+    """An answer other than 200: HTTP status, what is wrong, the field it is about, a short
+    machine-readable code.
+    """
 
     def __init__(
         self,
@@ -26,8 +33,12 @@ class ApiError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """`{"error": {"message", "type", "param", "code"}}`."""
-        kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        kind = TYPES.get(
+            self.status, "server_error" if self.status >= 500 else "invalid_request_error"
+        )
+        return {
+            "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        }
 
     @property
     def headers(self) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""A bounded queue that is fair between clients: whoever sends much waits behind themselves, not before others."""
+"""A bounded queue that is fair between clients: whoever sends much waits behind themselves, not
+before others.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ class Full(Exception):
 class FairQueue(Generic[T]):
     """First in, first out for each client; clients take turns.
 
-    When it is full, the client with most waiting gives up its newest item to one who has less waiting (longest-queue
-    drop, as in fair queueing of packets), so that nobody can lock the others out by filling it.
+    When it is full, the client with most waiting gives up its newest item to one who has less
+    waiting (longest-queue drop, as in fair queueing of packets), so that nobody can lock the others
+    out by filling it.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,7 +32,9 @@ class FairQueue(Generic[T]):
         return self._length
 
     def put(self, client: str, item: T) -> T | None:
-        """Add an item at the end of its client's line; the item that had to go for it, if any. Raises Full."""
+        """Add an item at the end of its client's line; the item that had to go for it, if any.
+        Raises Full.
+        """
         displaced = None
         if self._length >= self.limit:
             longest = max(self._queues, key=lambda name: len(self._queues[name]))

@@ -16,10 +16,19 @@ from nanochat.serve.metrics import Metrics
 from nanochat.serve.settings import is_loopback
 
 OPEN = ("/", "/health", "/health/live", "/health/ready", "/openapi.json")
-COUNTED = (*OPEN, "/chat/completions", "/v1/chat/completions", "/v1/completions", "/v1/models", "/stats", "/metrics")
+COUNTED = (
+    *OPEN,
+    "/chat/completions",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/models",
+    "/stats",
+    "/metrics",
+)
 SECURITY = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -30,8 +39,10 @@ SECURITY = {
 
 
 class Gate:
-    """ASGI middleware. With keys a request needs one. Without, only this machine's own pages and programs are served:
-    a page from elsewhere that is open in the browser here must not get at the models (DNS rebinding)."""
+    """ASGI middleware. With keys a request needs one. Without, only this machine's own pages and
+    programs are served: a page from elsewhere that is open in the browser here must not get at the
+    models (DNS rebinding).
+    """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -65,13 +76,18 @@ class Gate:
             raise
 
     def client(self, scope: Scope) -> str:
-        """Whose turn the request takes: its key, or its address. ApiError 401 or 403 when it may not pass."""
+        """Whose turn the request takes: its key, or its address. ApiError 401 or 403 when it may
+        not pass.
+        """
         headers = Headers(scope=scope)
         if self.keys:
             if scope["path"] in OPEN or scope["path"].startswith("/pages/"):
                 return "open"
             return self._key_owner(headers.get("authorization", ""))
-        for name, value in (("Host", headers.get("host", "")), ("Origin", headers.get("origin", ""))):
+        for name, value in (
+            ("Host", headers.get("host", "")),
+            ("Origin", headers.get("origin", "")),
+        ):
             if value and not names_this_machine(value):
                 raise ApiError(
                     403,
@@ -84,7 +100,11 @@ class Gate:
     def _key_owner(self, authorization: str) -> str:
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer" or not key:
-            raise ApiError(401, "an API key is needed: send the header `Authorization: Bearer KEY`", code="no_api_key")
+            raise ApiError(
+                401,
+                "an API key is needed: send the header `Authorization: Bearer KEY`",
+                code="no_api_key",
+            )
         digest = hashlib.sha256(key.strip().encode("utf-8", "replace")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self.keys]
         if not any(matches):
@@ -93,7 +113,9 @@ class Gate:
 
 
 def names_this_machine(value: str) -> bool:
-    """Whether a Host (`localhost:8000`) or Origin (`http://localhost:8000`) header names this machine itself."""
+    """Whether a Host (`localhost:8000`) or Origin (`http://localhost:8000`) header names this
+    machine itself.
+    """
     try:
         host = urlsplit(value if "//" in value else f"//{value}").hostname or ""
         return is_loopback(host) or host.endswith(".localhost")

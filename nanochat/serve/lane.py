@@ -1,4 +1,6 @@
-"""One served model: its queue, its workers, and the requests on their way through both. Lives in one event loop."""
+"""One served model: its queue, its workers, and the requests on their way through both. Lives in
+one event loop.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from nanochat.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the server knows of a checkpoint without holding its weights. `context` in tokens, `created` Unix time."""
+    """What the server knows of a checkpoint without holding its weights. `context` in tokens,
+    `created` Unix time.
+    """
 
     name: str
     tokenizer: Tokenizer
@@ -30,13 +34,17 @@ class ModelInfo:
 
     @cached_property
     def most_bytes(self) -> int:
-        """No text of more bytes than this fits the context: an early answer to texts that would take long to encode."""
+        """No text of more bytes than this fits the context: an early answer to texts that would
+        take long to encode.
+        """
         return int(self.tokenizer.token_bytes().max()) * self.context
 
 
 @dataclass(eq=False)
 class Job:
-    """A request for `n` samples of each prompt. Samples are numbered through: those of the first prompt first."""
+    """A request for `n` samples of each prompt. Samples are numbered through: those of the first
+    prompt first.
+    """
 
     client: str
     prompts: list[list[int]]
@@ -46,7 +54,9 @@ class Job:
     created_s: float = field(default_factory=time.monotonic)
     worker: Worker | None = None
     handed_s: float = 0.0
-    keys: dict[int, int] = field(default_factory=dict)  # what the worker knows a prompt by -> which prompt
+    keys: dict[int, int] = field(
+        default_factory=dict
+    )  # what the worker knows a prompt by -> which prompt
     running: int = 0  # samples that are being written
     cut_because: str = ""
     abandoned: bool = False
@@ -68,7 +78,8 @@ class Job:
 class Lane:
     """Admits jobs, hands them to workers in fair order, and passes on what the workers write.
 
-    A worker is given as many samples as it runs at once and no more, so that the order of the rest is decided here.
+    A worker is given as many samples as it runs at once and no more, so that the order of the rest
+    is decided here.
     """
 
     def __init__(
@@ -122,21 +133,33 @@ class Lane:
     # --- a job's life
 
     async def admit(self, job: Job) -> None:
-        """Wait for the job's turn; its updates follow. ApiError when there is no place or no time for it."""
+        """Wait for the job's turn; its updates follow. ApiError when there is no place or no time
+        for it.
+        """
         assert self._loop is not None, "start() comes first"
         if self.draining:
-            raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after_s=10)
+            raise ApiError(
+                503, "the server is shutting down", code="shutting_down", retry_after_s=10
+            )
         if job.cost > self.slots:
-            reason = f"n times the number of prompts is {job.cost}; this server writes at most {self.slots} at a time"
+            reason = (
+                f"n times the number of prompts is {job.cost}; this server writes at most "
+                f"{self.slots} at a time"
+            )
             raise ApiError(400, reason, "n")
         try:
             displaced = self.queue.put(job.client, job)
         except Full:
-            raise busy(f"{len(self.queue)} requests are waiting; try again later", self.wait_estimate_s()) from None
+            raise busy(
+                f"{len(self.queue)} requests are waiting; try again later", self.wait_estimate_s()
+            ) from None
         self._timers[job] = self._loop.call_later(self.time_limit_s, self._expire, job)
         self._started[job] = self._loop.create_future()
         if displaced is not None:
-            self._refuse(displaced, busy("too many of your requests are waiting; try again later", self._answer_s))
+            self._refuse(
+                displaced,
+                busy("too many of your requests are waiting; try again later", self._answer_s),
+            )
         self._pump()
         try:
             await self._started[job]
@@ -150,7 +173,9 @@ class Lane:
                 self._timers.pop(job).cancel()
 
     def abandon(self, job: Job) -> None:
-        """Nobody reads the job's answer any more: free its slots. Nothing happens to a finished one."""
+        """Nobody reads the job's answer any more: free its slots. Nothing happens to a finished
+        one.
+        """
         job.abandoned = True
         self._cut(job, "the client went away")
 
@@ -158,7 +183,9 @@ class Lane:
         """Take no more jobs and refuse the waiting ones; the running ones go on."""
         self.draining = True
         while len(self.queue):
-            self._refuse(self.queue.pop(), ApiError(503, "the server is shutting down", code="shutting_down"))
+            self._refuse(
+                self.queue.pop(), ApiError(503, "the server is shutting down", code="shutting_down")
+            )
 
     def cut_all(self, why: str) -> None:
         for job in set(self._jobs.values()):
@@ -184,12 +211,16 @@ class Lane:
         limit = f"the time limit of {self.time_limit_s:g} s"
         if job.worker is None:
             self.queue.remove(job.client, job)
-            self._refuse(job, busy(f"{limit} passed while the request was waiting", self.wait_estimate_s()))
+            self._refuse(
+                job, busy(f"{limit} passed while the request was waiting", self.wait_estimate_s())
+            )
         else:
             self._cut(job, f"{limit} is reached")
 
     def _pump(self) -> None:
-        """Hand out waiting jobs while a worker has room. A job that needs much room is not overtaken."""
+        """Hand out waiting jobs while a worker has room. A job that needs much room is not
+        overtaken.
+        """
         while (job := self.queue.peek()) is not None:
             alive = [worker for worker in self.workers if worker.alive]
             worker = min(alive, key=lambda w: self._load[w.index], default=None)
@@ -208,7 +239,11 @@ class Lane:
             key = next(self._ids)
             job.keys[key], self._jobs[key] = number, job
             seed = job.params.seed
-            params = job.params if seed is None or not number else replace(job.params, seed=(seed + number) % 2**63)
+            params = (
+                job.params
+                if seed is None or not number
+                else replace(job.params, seed=(seed + number) % 2**63)
+            )
             worker.submit(key, prompt, params, job.n)
         self.metrics.prompt_tokens.add(sum(map(len, job.prompts)), self.info.name)
 

@@ -1,4 +1,6 @@
-"""A client for measuring the server: sends a chat over loopback, reads the stream, notes when each piece came."""
+"""A client for measuring the server: sends a chat over loopback, reads the stream, notes when each
+piece came.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,10 @@ PATH = "/v1/chat/completions"
 
 
 @dataclass
-class Reply:
-    """What one client saw. Times are seconds of `time.monotonic`; `piece_times_s` one for each piece of text."""
+class TimedReply:
+    """What one client saw. Times are seconds of `time.monotonic`; `piece_times_s` one for each
+    piece of text.
+    """
 
     asked_s: float
     status: int = 0
@@ -49,14 +53,23 @@ def chat_body(text: str, max_tokens: int, **more: Any) -> dict[str, Any]:
     return {"messages": messages, "max_tokens": max_tokens, **stream, **more}
 
 
-async def ask(host: str, port: int, body: dict[str, Any], key: str | None = None, leave_after: int = 0) -> Reply:
-    """Send `body` and read the answer; with `leave_after` hang up after so many pieces. OSError when nobody listens."""
+async def ask(
+    host: str, port: int, body: dict[str, Any], key: str | None = None, leave_after: int = 0
+) -> TimedReply:
+    """Send `body` and read the answer; with `leave_after` hang up after so many pieces. OSError
+    when nobody listens.
+    """
     payload = json.dumps(body).encode()
-    reply = Reply(time.monotonic())
+    reply = TimedReply(time.monotonic())
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\nConnection: close\r\n"
-        head += "Content-Type: application/json\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n"
+            "Connection: close\r\n"
+        )
+        head += "Content-Type: application/json\r\n" + (
+            f"Authorization: Bearer {key}\r\n" if key else ""
+        )
         writer.write(head.encode() + b"\r\n" + payload)
         status_line = (await reader.readline()).split()
         reply.status = int(status_line[1]) if len(status_line) > 1 else 0
@@ -72,10 +85,13 @@ async def ask(host: str, port: int, body: dict[str, Any], key: str | None = None
     return reply
 
 
-def _take(reply: Reply, event: dict[str, Any], now_s: float) -> None:
+def _take(reply: TimedReply, event: dict[str, Any], now_s: float) -> None:
     """One event of the stream."""
     if usage := event.get("usage"):
-        reply.prompt_tokens, reply.completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+        reply.prompt_tokens, reply.completion_tokens = (
+            usage["prompt_tokens"],
+            usage["completion_tokens"],
+        )
     for choice in event.get("choices", ()):
         if choice["delta"].get("content"):
             reply.text += choice["delta"]["content"]

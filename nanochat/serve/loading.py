@@ -18,7 +18,9 @@ MIN_STEP_TOKENS = 512
 
 
 def load_service(config: ChatWebConfig, world: World) -> Service:
-    """Everything `config` names, loaded and not yet started. ValueError when a checkpoint is missing or damaged."""
+    """Everything `config` names, loaded and not yet started. ValueError when a checkpoint is
+    missing or damaged.
+    """
     metrics = Metrics()
     lanes: dict[str, Lane] = {}
     aliases: dict[str, str] = {}
@@ -61,16 +63,24 @@ def load_workers(spec: ModelSpec, config: ChatWebConfig, world: World) -> list[W
     from nanochat.serve.process_worker import ProcessWorker, devices
 
     places = devices(world.device, config.num_gpus)
-    threads = max(1, torch.get_num_threads() // config.num_gpus) if world.device.type == "cpu" else 0
+    threads = (
+        max(1, torch.get_num_threads() // config.num_gpus) if world.device.type == "cpu" else 0
+    )
     how = (config.int8, config.max_running)
-    workers = [ProcessWorker(spec, place, *how, number, threads) for number, place in enumerate(places)]
+    workers = [
+        ProcessWorker(spec, place, *how, number, threads) for number, place in enumerate(places)
+    ]
     for worker in workers:
         worker.wait()
     return list(workers)
 
 
 def load_engine(spec: ModelSpec, device: str, int8: bool, max_running: int) -> Engine:
-    model, tokenizer, _ = load_model(spec.source, device, phase="eval", model_tag=spec.tag, step=spec.step)
+    model, tokenizer, _ = load_model(
+        spec.source, device, phase="eval", model_tag=spec.tag, step=spec.step
+    )
     if int8:
         quantize_int8(model)
-    return Engine(model, tokenizer, max_running=max_running, max_step_tokens=max(MIN_STEP_TOKENS, max_running))
+    return Engine(
+        model, tokenizer, max_running=max_running, max_step_tokens=max(MIN_STEP_TOKENS, max_running)
+    )

@@ -66,26 +66,42 @@ class Histogram:
             total = 0
             for bound, count in zip((*map(str, self.bounds_s), "+Inf"), counts, strict=True):
                 total += count
-                rows.append(f"{labelled(self.name + '_bucket', [('model', model), ('le', bound)])} {total}")
-            rows.append(f"{labelled(self.name + '_sum', [('model', model)])} {self._sums[model]:.6f}")
+                rows.append(
+                    f"{labelled(self.name + '_bucket', [('model', model), ('le', bound)])} {total}"
+                )
+            rows.append(
+                f"{labelled(self.name + '_sum', [('model', model)])} {self._sums[model]:.6f}"
+            )
             rows.append(f"{labelled(self.name + '_count', [('model', model)])} {total}")
         return rows
 
 
 class Metrics:
-    """What the server counts while it runs; what it holds at the moment is asked for when it is written."""
+    """What the server counts while it runs; what it holds at the moment is asked for when it is
+    written.
+    """
 
     def __init__(self) -> None:
         self.requests = Counter("nanochat_requests_total", "Requests answered.", "path", "status")
-        self.answers = Counter("nanochat_answers_total", "Answers finished, by reason.", "model", "finish_reason")
+        self.answers = Counter(
+            "nanochat_answers_total", "Answers finished, by reason.", "model", "finish_reason"
+        )
         self.prompt_tokens = Counter("nanochat_prompt_tokens_total", "Tokens of prompts.", "model")
-        self.cached_tokens = Counter("nanochat_cached_prompt_tokens_total", "Those found in the cache.", "model")
-        self.generated_tokens = Counter("nanochat_generated_tokens_total", "Tokens of answers.", "model")
+        self.cached_tokens = Counter(
+            "nanochat_cached_prompt_tokens_total", "Those found in the cache.", "model"
+        )
+        self.generated_tokens = Counter(
+            "nanochat_generated_tokens_total", "Tokens of answers.", "model"
+        )
         self.first_token = Histogram(
-            "nanochat_time_to_first_token_seconds", "From a request's arrival to its first token.", FIRST_TOKEN_S
+            "nanochat_time_to_first_token_seconds",
+            "From a request's arrival to its first token.",
+            FIRST_TOKEN_S,
         )
         self.between_tokens = Histogram(
-            "nanochat_inter_token_latency_seconds", "Between two tokens of one answer.", BETWEEN_TOKENS_S
+            "nanochat_inter_token_latency_seconds",
+            "Between two tokens of one answer.",
+            BETWEEN_TOKENS_S,
         )
 
     def text(self, gauges: Iterable[Gauge]) -> str:

@@ -1,7 +1,7 @@
 """The OpenAI-compatible endpoints: /v1/models, /v1/chat/completions, /v1/completions.
 
-What OpenAI's form has no place for is in an object `nanochat`: `dropped_turns` (oldest turns that did not fit the
-context) and `finish_detail` (why an answer ended, where that is worth saying).
+What OpenAI's form has no place for is in an object `nanochat`: `dropped_turns` (oldest turns that
+did not fit the context) and `finish_detail` (why an answer ended, where that is worth saying).
 """
 
 from __future__ import annotations
@@ -32,13 +32,17 @@ def router(service: Service, body_of: Callable[[Any], dict[str, Any]]) -> APIRou
 
     @routes.get("/models", summary="The models served here")
     async def models() -> Response:
-        return JSONResponse({"object": "list", "data": [model_card(lane) for lane in service.lanes.values()]})
+        return JSONResponse(
+            {"object": "list", "data": [model_card(lane) for lane in service.lanes.values()]}
+        )
 
     @routes.get("/models/{name}", summary="One of them")
     async def model(name: str) -> Response:
         return JSONResponse(model_card(service.lane(name)))
 
-    @routes.post("/chat/completions", summary="Answer a conversation", openapi_extra=body_of(ChatRequest))
+    @routes.post(
+        "/chat/completions", summary="Answer a conversation", openapi_extra=body_of(ChatRequest)
+    )
     async def chat_completions(request: Request) -> Response:
         body = validated(ChatRequest, await read_json(request))
         check_stream_options(body)
@@ -46,7 +50,9 @@ def router(service: Service, body_of: Callable[[Any], dict[str, Any]]) -> APIRou
         job, dropped = await service.chat_job(lane, body, request.state.client)
         return await respond(ChatReply(lane, job, body, dropped), request)
 
-    @routes.post("/completions", summary="Continue a text", openapi_extra=body_of(CompletionRequest))
+    @routes.post(
+        "/completions", summary="Continue a text", openapi_extra=body_of(CompletionRequest)
+    )
     async def completions(request: Request) -> Response:
         body = validated(CompletionRequest, await read_json(request))
         check_stream_options(body)
@@ -113,13 +119,19 @@ class Reply:
             before = len(answer.text) if self.body.logprobs is not None else 0
             delta = answer.add(update)
             if delta.finish_reason == "error":
-                yield event(ApiError(500, delta.finish_detail or "the engine failed", code="engine_error").body)
+                yield event(
+                    ApiError(
+                        500, delta.finish_detail or "the engine failed", code="engine_error"
+                    ).body
+                )
                 break
             if delta.shows or delta.scores:
                 yield event(self.chunk(update.sample, delta, before))
         else:
             if self.wants_usage:
-                yield event({**self.envelope(self.chunk_object), "choices": [], "usage": self.usage()})
+                yield event(
+                    {**self.envelope(self.chunk_object), "choices": [], "usage": self.usage()}
+                )
         yield "data: [DONE]\n\n"
 
     @property
@@ -131,7 +143,12 @@ class Reply:
         return []
 
     def envelope(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.lane.info.name}
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.lane.info.name,
+        }
 
     def framed(self, choice: dict[str, Any], **about: Any) -> dict[str, Any]:
         """A chunk with one choice."""
@@ -158,8 +175,15 @@ class Reply:
         return {**result, "nanochat": about} if about else result
 
     def usage(self) -> dict[str, Any]:
-        prompt, written = sum(map(len, self.job.prompts)), sum(answer.n_tokens for answer in self.answers)
-        usage = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+        prompt, written = (
+            sum(map(len, self.job.prompts)),
+            sum(answer.n_tokens for answer in self.answers),
+        )
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+        }
         cached = sum(answer.n_reused for answer in self.answers[:: self.job.n])
         return {**usage, "prompt_tokens_details": {"cached_tokens": cached}}
 
@@ -179,7 +203,12 @@ class ChatReply(Reply):
         about = {"dropped_turns": self.dropped_turns} if self.dropped_turns else {}
         delta = {"role": "assistant", "content": ""}
         return [
-            event(self.framed({"index": index, "delta": delta, "logprobs": None, "finish_reason": None}, **about))
+            event(
+                self.framed(
+                    {"index": index, "delta": delta, "logprobs": None, "finish_reason": None},
+                    **about,
+                )
+            )
             for index in range(len(self.answers))
         ]
 
@@ -194,7 +223,11 @@ class ChatReply(Reply):
         said: dict[str, Any] = {"content": delta.text} if delta.text else {}
         if delta.parts:
             said["parts"] = delta.parts
-        scores = chat_logprobs(self.tokenizer, delta.scores) if self.body.logprobs and delta.scores else None
+        scores = (
+            chat_logprobs(self.tokenizer, delta.scores)
+            if self.body.logprobs and delta.scores
+            else None
+        )
         return {"index": index, "delta": said, "logprobs": scores}
 
 

@@ -45,7 +45,11 @@ def router(service: Service, body_of: Callable[[Any], dict[str, Any]]) -> APIRou
             raise ApiError(404, "there is no such page", code="not_found")
         return page(name)
 
-    @routes.post("/chat/completions", summary="Answer a conversation, as events", openapi_extra=body_of(PageRequest))
+    @routes.post(
+        "/chat/completions",
+        summary="Answer a conversation, as events",
+        openapi_extra=body_of(PageRequest),
+    )
     async def chat(request: Request) -> Response:
         body = validated(PageRequest, await read_json(request))
         lane = service.lane(body.model)
@@ -97,8 +101,9 @@ def page(name: str) -> Response:
 
 
 async def tokens(lane: Lane, job: Job, dropped_turns: int) -> AsyncIterator[str]:
-    """`{"token", "gpu"}` for each piece of text, the calculator's pieces under `python` and `python_output`, and at the
-    end `{"done": true}` with how and why."""
+    """`{"token", "gpu"}` for each piece of text, the calculator's pieces under `python` and
+    `python_output`, and at the end `{"done": true}` with how and why.
+    """
     answer = Answer(lane.info.tokenizer)
     assert job.worker is not None
     gpu = job.worker.index
@@ -108,7 +113,11 @@ async def tokens(lane: Lane, job: Job, dropped_turns: int) -> AsyncIterator[str]
             yield event({"token": delta.text, "gpu": gpu})
         for part in delta.parts:
             yield event({"token": "", "gpu": gpu, part["type"]: part["text"]})
-    ending = {"finish_reason": answer.finish_reason, "dropped_turns": dropped_turns, "tokens": answer.n_tokens}
+    ending = {
+        "finish_reason": answer.finish_reason,
+        "dropped_turns": dropped_turns,
+        "tokens": answer.n_tokens,
+    }
     if answer.finish_detail:
         ending["finish_detail"] = answer.finish_detail
     if answer.finish_reason == "error":
@@ -120,11 +129,20 @@ def statistics(service: Service) -> dict[str, Any]:
     """Workers and what they hold, each model's queue, totals since the start."""
     workers, models = [], []
     for name, lane in service.lanes.items():
-        models.append({"model": name, "waiting": len(lane.queue), "running": lane.running, "slots": lane.slots})
+        models.append(
+            {
+                "model": name,
+                "waiting": len(lane.queue),
+                "running": lane.running,
+                "slots": lane.slots,
+            }
+        )
         for worker in lane.workers:
             stats = worker.stats()
             held = {} if stats is None else vars(stats)
-            workers.append({"gpu_id": worker.index, "model": name, "available": worker.alive, **held})
+            workers.append(
+                {"gpu_id": worker.index, "model": name, "available": worker.alive, **held}
+            )
     return {
         "uptime_s": round(time.monotonic() - service.started_s, 1),
         "total_workers": len(workers),

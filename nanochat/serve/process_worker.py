@@ -1,5 +1,7 @@
-"""A worker in a process of its own, one for each device. When it dies its requests end with an error and it is started
-again; the others notice nothing. The two sides exchange JSON, so that neither can run code in the other."""
+"""A worker in a process of its own, one for each device. When it dies its requests end with an
+error and it is started again; the others notice nothing. The two sides exchange JSON, so that
+neither can run code in the other.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,18 @@ def devices(device: torch.device, count: int) -> list[str]:
 
 
 class ProcessWorker:
-    """The parent's side. The process is started at once; `wait` until its model is loaded before anything else."""
+    """The parent's side. The process is started at once; `wait` until its model is loaded before
+    anything else.
+    """
 
     def __init__(
-        self, spec: ModelSpec, device: str, int8: bool, max_running: int, index: int, threads: int = 0
+        self,
+        spec: ModelSpec,
+        device: str,
+        int8: bool,
+        max_running: int,
+        index: int,
+        threads: int = 0,
     ) -> None:
         self.index, self._how = index, (spec, device, int8, max_running, index, threads)
         self._open: dict[int, set[int]] = {}  # key -> samples not finished
@@ -57,7 +67,9 @@ class ProcessWorker:
     def _launch(self) -> tuple[Connection, Any]:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=child, args=(theirs, *self._how), daemon=True, name=f"worker-{self.index}")
+        process = context.Process(
+            target=child, args=(theirs, *self._how), daemon=True, name=f"worker-{self.index}"
+        )
         process.start()
         theirs.close()
         return ours, process
@@ -155,25 +167,41 @@ def _nowhere(updates: list[Update]) -> None:
 def lost_updates(lost: dict[int, set[int]]) -> list[Update]:
     """The ends of samples (by key) that no worker will finish."""
     detail = "the worker process died; send the request again"
-    samples = [(key, sample) for key, open_samples in lost.items() for sample in sorted(open_samples)]
-    return [Update(key, sample, finish_reason="error", finish_detail=detail) for key, sample in samples]
+    samples = [
+        (key, sample) for key, open_samples in lost.items() for sample in sorted(open_samples)
+    ]
+    return [
+        Update(key, sample, finish_reason="error", finish_detail=detail) for key, sample in samples
+    ]
 
 
 def update_from(values: dict[str, Any]) -> Update:
     update = Update(**values)
     pieces = tuple((kind, text) for kind, text in update.pieces)
-    return replace(update, pieces=pieces, top=tuple((token, logprob) for token, logprob in update.top))
+    return replace(
+        update, pieces=pieces, top=tuple((token, logprob) for token, logprob in update.top)
+    )
 
 
 def child(
-    connection: Connection, spec: ModelSpec, device: str, int8: bool, max_running: int, index: int, threads: int
+    connection: Connection,
+    spec: ModelSpec,
+    device: str,
+    int8: bool,
+    max_running: int,
+    index: int,
+    threads: int,
 ) -> None:
-    """The process: an engine in a thread, commands read here. Ends when told to, or when the parent is gone."""
+    """The process: an engine in a thread, commands read here. Ends when told to, or when the parent
+    is gone.
+    """
     import signal
 
     from nanochat.serve.loading import load_engine
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group: the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl+C reaches the whole group: the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if threads:
         torch.set_num_threads(threads)
@@ -213,4 +241,6 @@ def child(
         if message["do"] == "cancel":
             worker.cancel(message["key"])
         else:
-            worker.submit(message["key"], message["prompt"], SamplingParams(**message["params"]), message["n"])
+            worker.submit(
+                message["key"], message["prompt"], SamplingParams(**message["params"]), message["n"]
+            )

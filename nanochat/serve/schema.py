@@ -1,7 +1,8 @@
-"""The bodies of requests: which fields there are, their types, and which of OpenAI's are understood.
+"""The bodies of requests: which fields there are, their types, and which of OpenAI's are
+understood.
 
-Fields that this server cannot honour are accepted only with the value that asks for nothing; an unknown field is an
-error, so that a misspelt one is never ignored.
+Fields that this server cannot honour are accepted only with the value that asks for nothing; an
+unknown field is an error, so that a misspelt one is never ignored.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from nanochat.serve.errors import ApiError
 MAX_MESSAGES = 2048
 MAX_PROMPTS = 128
 
-Temperature = Annotated[float | None, Field(ge=0, le=100, allow_inf_nan=False, description="0: the likeliest token.")]
+Temperature = Annotated[
+    float | None, Field(ge=0, le=100, allow_inf_nan=False, description="0: the likeliest token.")
+]
 Share = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int | None, Field(ge=1, le=1_000_000)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
@@ -30,7 +33,9 @@ class Strict(BaseModel):
 
 
 class Part(Strict):
-    """A piece of a message. python and python_output are the calculator's calls and results in an answer."""
+    """A piece of a message. python and python_output are the calculator's calls and results in an
+    answer.
+    """
 
     type: Literal["text", "python", "python_output"]
     text: str
@@ -50,7 +55,9 @@ class Message(Strict):
     annotations: Annotated[list[Any] | None, Field(max_length=0)] = None
 
     def plain(self) -> dict[str, Any]:
-        """As the tokenizer renders it: an assistant's parts stay parts, other parts become one text."""
+        """As the tokenizer renders it: an assistant's parts stay parts, other parts become one
+        text.
+        """
         role = "system" if self.role == "developer" else self.role
         content = self.parts if self.role == "assistant" and self.parts else self.content
         if isinstance(content, str):
@@ -99,7 +106,10 @@ class OpenAIRequest(Sampling):
     stream_options: StreamOptions | None = None
     tools_use: Annotated[
         Literal["run", "off", "return"] | None,
-        Field(description="The calculator: run calls, treat them as text, or end the answer with finish_reason tool."),
+        Field(
+            description="The calculator: run calls, treat them as text, or end the answer with "
+            "finish_reason tool."
+        ),
     ] = None
     frequency_penalty: Zero = None
     presence_penalty: Zero = None
@@ -130,7 +140,9 @@ class ChatRequest(OpenAIRequest):
 
 
 class CompletionRequest(OpenAIRequest):
-    """`POST /v1/completions`: text, or token ids, to be continued. Text gets the beginning-of-text token in front."""
+    """`POST /v1/completions`: text, or token ids, to be continued. Text gets the beginning-of-text
+    token in front.
+    """
 
     prompt: (
         str
@@ -157,12 +169,19 @@ def validated(kind: type[Body], value: Any) -> Body:
     field = ".".join(str(part) for part in problem["loc"])
     name = str(problem["loc"][0]) if problem["loc"] else None
     if problem["type"] == "extra_forbidden":
-        raise ApiError(400, f"{field}: this server does not know the field; leave it out", name, "unknown_parameter")
+        raise ApiError(
+            400,
+            f"{field}: this server does not know the field; leave it out",
+            name,
+            "unknown_parameter",
+        )
     if problem["type"] == "missing":
         raise ApiError(400, f"{field}: must be given", name, "missing_required_parameter")
     if not problem["loc"]:
         raise ApiError(400, "the body must be a JSON object", None)
-    raise ApiError(400, f"{field}={shown(problem['input'])}: {problem['msg']}", name, "invalid_value")
+    raise ApiError(
+        400, f"{field}={shown(problem['input'])}: {problem['msg']}", name, "invalid_value"
+    )
 
 
 def shown(value: Any) -> str:

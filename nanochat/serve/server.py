@@ -21,20 +21,28 @@ LAST_WORDS_S = 5  # after the running answers were cut: for their last events to
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket. ValueError when the address cannot be had."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        )[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         fix = "choose another one with -p" if "in use" in str(error) else "check --host and -p"
-        raise ValueError(f"--host={host} --port={port}: cannot listen there ({error.strerror}); {fix}") from None
+        raise ValueError(
+            f"--host={host} --port={port}: cannot listen there ({error.strerror}); {fix}"
+        ) from None
     return bound
 
 
 class Server(uvicorn.Server):
-    """uvicorn that drains the service before it closes, and returns instead of dying of the signal that ended it."""
+    """uvicorn that drains the service before it closes, and returns instead of dying of the signal
+    that ended it.
+    """
 
-    def __init__(self, app: FastAPI, service: Service, announce: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, app: FastAPI, service: Service, announce: Callable[[], None] | None = None
+    ) -> None:
         limit_s = int(service.drain_s) + LAST_WORDS_S
         super().__init__(
             uvicorn.Config(
@@ -65,7 +73,10 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         try:
-            old = {number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+            old = {
+                number: signal.signal(number, self.stop)
+                for number in (signal.SIGTERM, signal.SIGINT)
+            }
         except ValueError:  # not the main thread: whoever runs us sets `should_exit`
             old = {}
         try:

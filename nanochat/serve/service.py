@@ -1,4 +1,6 @@
-"""The served models and what requests may leave out: where the endpoints get lanes, sampling parameters and jobs."""
+"""The served models and what requests may leave out: where the endpoints get lanes, sampling
+parameters and jobs.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ from nanochat.tokenizer.chat import message_problem
 DEFAULT_COMPLETION_TOKENS = 16
 CACHE_GAUGES = (
     ("pages_used", "nanochat_cache_pages_used", "Cache pages held by running answers."),
-    ("pages_retained", "nanochat_cache_pages_retained", "Cache pages kept for prompts that begin alike."),
+    (
+        "pages_retained",
+        "nanochat_cache_pages_retained",
+        "Cache pages kept for prompts that begin alike.",
+    ),
     ("pages_total", "nanochat_cache_pages_total", "Cache pages there may be."),
     ("cache_bytes", "nanochat_cache_bytes", "Memory of the cache."),
 )
@@ -63,7 +69,12 @@ class Service:
         lane = self.lanes.get(self.aliases.get(name, name))
         if lane is None:
             known = ", ".join(self.lanes)
-            raise ApiError(404, f"model={name[:100]!r}: not served here; there is {known}", "model", "model_not_found")
+            raise ApiError(
+                404,
+                f"model={name[:100]!r}: not served here; there is {known}",
+                "model",
+                "model_not_found",
+            )
         return lane
 
     @property
@@ -71,7 +82,9 @@ class Service:
         return not self.draining and all(lane.ready for lane in self.lanes.values())
 
     async def drain(self) -> None:
-        """Take nothing new, let running answers finish within `drain_s`, then end them as cancelled."""
+        """Take nothing new, let running answers finish within `drain_s`, then end them as
+        cancelled.
+        """
         self.draining = True
         for lane in self.lanes.values():
             lane.drain()
@@ -96,23 +109,33 @@ class Service:
                 **more,
             )
 
-    async def chat_job(self, lane: Lane, body: PageRequest | ChatRequest, client: str) -> tuple[Job, int]:
+    async def chat_job(
+        self, lane: Lane, body: PageRequest | ChatRequest, client: str
+    ) -> tuple[Job, int]:
         """(job, how many of the oldest turns were left out) for a conversation's next answer."""
         n, more = 1, {}
         max_tokens = body.max_tokens
         if isinstance(body, ChatRequest):
             n = body.n or 1
-            max_tokens = max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+            max_tokens = (
+                max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+            )
             if body.top_logprobs is not None and not body.logprobs:
                 raise ApiError(400, "top_logprobs: needs logprobs=true", "top_logprobs")
             scores = (body.top_logprobs or 0) if body.logprobs else None
             more = {"stop": body.stops(), "logprobs": scores, "tools": body.tools_use or "run"}
-        params = self.params(body, self.defaults.max_tokens if max_tokens is None else max_tokens, **more)
+        params = self.params(
+            body, self.defaults.max_tokens if max_tokens is None else max_tokens, **more
+        )
         messages = joined([message.plain() for message in body.messages])
         if reason := message_problem(messages):
             raise ApiError(400, f"messages: {reason}", "messages")
         if messages[-1]["role"] != "user":
-            raise ApiError(400, "messages: the last message must be the user's; that is what gets answered", "messages")
+            raise ApiError(
+                400,
+                "messages: the last message must be the user's; that is what gets answered",
+                "messages",
+            )
         check_size(lane, messages[-1]["content"], "messages")
         room = lane.info.context - answer_room(lane.info.context, params.max_tokens)
         try:  # in a thread: a long text takes a while
@@ -142,7 +165,10 @@ class Service:
         for one in many:
             if isinstance(one, str):
                 check_size(lane, one, "prompt")
-        return [tokenizer.encode(one, prepend=bos) if isinstance(one, str) else list(one) for one in many]
+        return [
+            tokenizer.encode(one, prepend=bos) if isinstance(one, str) else list(one)
+            for one in many
+        ]
 
     # --- numbers
 
@@ -155,7 +181,9 @@ class Service:
 
         rows = [
             per_model("nanochat_queue_length", "Requests waiting.", lambda lane: len(lane.queue)),
-            per_model("nanochat_running_answers", "Answers being written.", lambda lane: lane.running),
+            per_model(
+                "nanochat_running_answers", "Answers being written.", lambda lane: lane.running
+            ),
             per_model("nanochat_ready", "1 when requests are taken.", lambda lane: lane.ready),
         ]
         cache = [
@@ -165,13 +193,16 @@ class Service:
             if (stats := worker.stats()) is not None
         ]
         for attribute, name, about in CACHE_GAUGES:
-            rows.append((name, about, [(labels, getattr(stats, attribute)) for labels, stats in cache]))
+            rows.append(
+                (name, about, [(labels, getattr(stats, attribute)) for labels, stats in cache])
+            )
         return rows
 
 
 def joined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with neighbours of the user's, and leading ones of the system's, made one: clients that add context
-    or ask again after an error send them so."""
+    """The messages with neighbours of the user's, and leading ones of the system's, made one:
+    clients that add context or ask again after an error send them so.
+    """
     result: list[dict[str, Any]] = []
     for role, group in itertools.groupby(messages, key=lambda message: message["role"]):
         same = list(group)
@@ -195,9 +226,14 @@ def check_prompt(lane: Lane, ids: list[int]) -> None:
     wrong = next((token for token in ids if not 0 <= token < lane.info.vocab_size), None)
     if wrong is not None:
         last = lane.info.vocab_size - 1
-        raise ApiError(400, f"prompt: {wrong} is no token id of this model, which has 0 to {last}", "prompt")
+        raise ApiError(
+            400, f"prompt: {wrong} is no token id of this model, which has 0 to {last}", "prompt"
+        )
     if len(ids) > lane.info.context:
-        raise too_long(f"prompt: {len(ids)} tokens, the context holds {lane.info.context}; shorten it", "prompt")
+        raise too_long(
+            f"prompt: {len(ids)} tokens, the context holds {lane.info.context}; shorten it",
+            "prompt",
+        )
 
 
 @contextmanager

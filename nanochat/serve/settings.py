@@ -28,7 +28,8 @@ class ChatWebConfig:
     step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
     """Which checkpoint (default: the newest)."""
     model: list[str] = field(default_factory=list)
-    """Several checkpoints side by side, as stage:tag or stage:tag:step, instead of -i, -g and -s."""
+    """Several checkpoints side by side, as stage:tag or stage:tag:step, instead of -i, -g and -s.
+    """
     temperature: Annotated[float, tyro.conf.arg(aliases=["-t"])] = 0.8
     """For requests that name none. 0 always takes the likeliest token."""
     top_k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = 50
@@ -64,10 +65,14 @@ class ChatWebConfig:
             problems.append(f"--port={self.port}: must be from 0 to 65535")
         for name in ("max_tokens", "num_gpus", "max_running", "max_queue"):
             if getattr(self, name) < 1:
-                problems.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be 1 or more")
+                problems.append(
+                    f"--{name.replace('_', '-')}={getattr(self, name)}: must be 1 or more"
+                )
         for name in ("time_limit_s", "drain_s"):
             if not 0 < getattr(self, name) < float("inf"):
-                problems.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be seconds above 0")
+                problems.append(
+                    f"--{name.replace('_', '-')}={getattr(self, name)}: must be seconds above 0"
+                )
         try:
             SamplingParams(self.temperature, self.top_k)
         except ValueError as error:
@@ -77,7 +82,9 @@ class ChatWebConfig:
     def _model_problems(self) -> list[str]:
         problems = []
         if self.model and (self.model_tag is not None or self.step is not None):
-            problems.append("--model: names tag and step itself (stage:tag:step); leave out -g and -s")
+            problems.append(
+                "--model: names tag and step itself (stage:tag:step); leave out -g and -s"
+            )
         for text in self.model:
             try:
                 parse_spec(text)
@@ -95,14 +102,17 @@ class ChatWebConfig:
                 return [f"--api-key-file={self.api_key_file}: {error}"]
         elif not is_loopback(self.host):
             return [
-                f"--host={self.host}: other machines could reach the server, so it needs --api-key-file keys.txt "
+                f"--host={self.host}: other machines could reach the server, so it needs "
+                "--api-key-file keys.txt "
                 f"(make one: {MAKE_KEY}); or leave --host out to serve this machine only"
             ]
         return []
 
     def specs(self) -> list[ModelSpec]:
         """The checkpoints to serve; the first answers requests that name no model."""
-        return [parse_spec(text) for text in self.model] or [ModelSpec(self.source, self.model_tag, self.step)]
+        return [parse_spec(text) for text in self.model] or [
+            ModelSpec(self.source, self.model_tag, self.step)
+        ]
 
 
 @dataclass(frozen=True)
@@ -118,8 +128,12 @@ def parse_spec(text: str) -> ModelSpec:
     """`stage`, `stage:tag` or `stage:tag:step`. ValueError with what is wrong."""
     match = re.fullmatch(r"(\w+)(?::([\w.-]+))?(?::(\d+))?", text)
     if match is None or match.group(1) not in FOLDERS:
-        raise ValueError(f"write stage:tag or stage:tag:step with a stage of {', '.join(FOLDERS)}, e.g. sft:d20")
-    return ModelSpec(match.group(1), match.group(2), None if match.group(3) is None else int(match.group(3)))
+        raise ValueError(
+            f"write stage:tag or stage:tag:step with a stage of {', '.join(FOLDERS)}, e.g. sft:d20"
+        )
+    return ModelSpec(
+        match.group(1), match.group(2), None if match.group(3) is None else int(match.group(3))
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -133,7 +147,9 @@ def is_loopback(host: str) -> bool:
 
 
 def read_keys(path: Path) -> list[str]:
-    """The keys of a file: one a line, empty lines and lines that begin with # left out. ValueError says what to do."""
+    """The keys of a file: one a line, empty lines and lines that begin with # left out. ValueError
+    says what to do.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -144,8 +160,13 @@ def read_keys(path: Path) -> list[str]:
     if not keys:
         raise ValueError(f"holds no key; make one: {MAKE_KEY}")
     for number, key in enumerate(keys, 1):
-        if len(key) < MIN_KEY_LENGTH or not key.isascii() or any(character.isspace() for character in key):
+        if (
+            len(key) < MIN_KEY_LENGTH
+            or not key.isascii()
+            or any(character.isspace() for character in key)
+        ):
             raise ValueError(
-                f"key {number} must be {MIN_KEY_LENGTH} or more ASCII characters without spaces; make one: {MAKE_KEY}"
+                f"key {number} must be {MIN_KEY_LENGTH} or more ASCII characters without spaces; "
+                f"make one: {MAKE_KEY}"
             )
     return keys

@@ -27,7 +27,9 @@ CLIENT_CLOSED = 499
 
 
 def build_app(service: Service, keys: Sequence[str] = ()) -> FastAPI:
-    """The application. It starts the service's workers when the server starts and stops them when it ends."""
+    """The application. It starts the service's workers when the server starts and stops them when
+    it ends.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -35,7 +37,9 @@ def build_app(service: Service, keys: Sequence[str] = ()) -> FastAPI:
         yield
         service.stop()
 
-    app = FastAPI(title="nanochat", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="nanochat", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     for router in (
         page_api.router(service, body_of),
         page_api.health_router(service),
@@ -87,8 +91,14 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {
-            "200": {"description": "The answer, or a stream of events.", "content": {"application/json": {}}},
-            **{status: {"description": about, "content": error_schema} for status, about in errors.items()},
+            "200": {
+                "description": "The answer, or a stream of events.",
+                "content": {"application/json": {}},
+            },
+            **{
+                status: {"description": about, "content": error_schema}
+                for status, about in errors.items()
+            },
         },
     }
 

@@ -1,4 +1,6 @@
-"""Bytes in, bytes out: reading a JSON body within limits, and a stream of events that notices when nobody reads it."""
+"""Bytes in, bytes out: reading a JSON body within limits, and a stream of events that notices when
+nobody reads it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from starlette.types import Receive, Scope, Send
 from nanochat.serve.errors import ApiError
 
 MAX_BODY_BYTES = 4 << 20
-DRAIN_BYTES = 64 << 20  # of a body that is too large: read and thrown away, so that its sender gets to see the answer
+DRAIN_BYTES = (
+    64 << 20
+)  # of a body that is too large: read and thrown away, so that its sender gets to see the answer
 BODY_TIME_S = 30.0
 SEND_TIME_S = 30.0
 
@@ -23,11 +27,15 @@ T = TypeVar("T")
 
 
 async def read_json(request: Request) -> Any:
-    """The body as JSON. ApiError 413 (too large), 408 (too slow), 400 (not UTF-8, not JSON, NaN, nested too deep)."""
+    """The body as JSON. ApiError 413 (too large), 408 (too slow), 400 (not UTF-8, not JSON, NaN,
+    nested too deep).
+    """
     try:
         body = await asyncio.wait_for(_read_body(request), BODY_TIME_S)
     except asyncio.TimeoutError:
-        raise ApiError(408, f"the body did not arrive within {BODY_TIME_S:.0f} s", code="timeout") from None
+        raise ApiError(
+            408, f"the body did not arrive within {BODY_TIME_S:.0f} s", code="timeout"
+        ) from None
     return parse_json(body)
 
 
@@ -57,9 +65,13 @@ def parse_json(body: bytes) -> Any:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise ApiError(400, f"the body is not UTF-8 (byte {error.start})", code="invalid_utf8") from None
+        raise ApiError(
+            400, f"the body is not UTF-8 (byte {error.start})", code="invalid_utf8"
+        ) from None
     except UnicodeEncodeError:
-        raise ApiError(400, "the body holds half of a surrogate pair", code="invalid_utf8") from None
+        raise ApiError(
+            400, "the body holds half of a surrogate pair", code="invalid_utf8"
+        ) from None
     except RecursionError:
         raise ApiError(400, "the body is nested too deep", code="invalid_json") from None
     except ValueError as error:
@@ -102,11 +114,16 @@ async def _cancelled(task: asyncio.Future[Any]) -> None:
 
 
 class EventStream(Response):
-    """An ASGI response of server-sent events: `texts` yields whole ones. `close` is called when it is over, however it
-    ended: all sent, the client gone, or nothing taken by the client for `SEND_TIME_S`."""
+    """An ASGI response of server-sent events: `texts` yields whole ones. `close` is called when it
+    is over, however it ended: all sent, the client gone, or nothing taken by the client for
+    `SEND_TIME_S`.
+    """
 
     def __init__(
-        self, texts: AsyncIterator[str], close: Callable[[], None], headers: Mapping[str, str] | None = None
+        self,
+        texts: AsyncIterator[str],
+        close: Callable[[], None],
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(None, 200, headers, "text/event-stream")
         del self.headers["content-length"]
@@ -124,19 +141,29 @@ class EventStream(Response):
             self.close()
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send(
+            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        )
         try:
             async for text in self.texts:
-                await self._in_time(send({"type": "http.response.body", "body": text.encode(), "more_body": True}))
-                await asyncio.sleep(0)  # with more to send at hand, this is where a vanished client is noticed
-            await self._in_time(send({"type": "http.response.body", "body": b"", "more_body": False}))
+                await self._in_time(
+                    send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+                )
+                await asyncio.sleep(
+                    0
+                )  # with more to send at hand, this is where a vanished client is noticed
+            await self._in_time(
+                send({"type": "http.response.body", "body": b"", "more_body": False})
+            )
         except asyncio.CancelledError:
             if self._stuck:
                 raise Gone from None
             raise
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
-        """A timer costs a hundredth of what `asyncio.wait_for` and its task do, and there is one for every token."""
+        """A timer costs a hundredth of what `asyncio.wait_for` and its task do, and there is one
+        for every token.
+        """
         task = asyncio.current_task()
         assert task is not None
         timer = asyncio.get_running_loop().call_later(SEND_TIME_S, self._give_up, task)

@@ -15,10 +15,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Update:
-    """What became known about one sample of the prompt submitted as `key`: an engine's Event as plain values.
+    """What became known about one sample of the prompt submitted as `key`: an engine's Event as
+    plain values.
 
-    `pieces` are (kind, text) with kind text, python or python_output. `reused` counts the prompt tokens that came from
-    the cache. The last update of a sample has a `finish_reason`.
+    `pieces` are (kind, text) with kind text, python or python_output. `reused` counts the prompt
+    tokens that came from the cache. The last update of a sample has a `finish_reason`.
     """
 
     key: int
@@ -68,7 +69,9 @@ class ThreadWorker:
         self._thread: threading.Thread | None = None
 
     def start(self, deliver: Deliver) -> None:
-        self._thread = threading.Thread(target=self.run, args=(deliver,), name=f"engine-{self.index}", daemon=True)
+        self._thread = threading.Thread(
+            target=self.run, args=(deliver,), name=f"engine-{self.index}", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -99,8 +102,9 @@ class ThreadWorker:
             self._thread.join(timeout=10)
 
     def run(self, deliver: Deliver) -> None:
-        """Step while there is work, sleep while there is none. A step that raises answers its requests with an error
-        and leaves the engine usable for the next ones."""
+        """Step while there is work, sleep while there is none. A step that raises answers its
+        requests with an error and leaves the engine usable for the next ones.
+        """
         while not self._stopping:
             self._wake.clear()
             if not self.engine.has_work:

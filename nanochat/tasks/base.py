@@ -1,9 +1,9 @@
 """What a task is: one object that gives training rows, judges completions and rewards them.
 
-A conversation is a plain dict: `{"messages": [{"role", "content"}, ...]}` where an assistant's content is a
-string or a list of parts `{"type": "text"|"python"|"python_output", "text": ...}`. A task may add keys of its
-own (such as `letters`) that its `evaluate` reads back; the tokenizer ignores them. `tool` False asks whoever has the
-question answered to leave the calculator off.
+A conversation is a plain dict: `{"messages": [{"role", "content"}, ...]}` where an assistant's
+content is a string or a list of parts `{"type": "text"|"python"|"python_output", "text": ...}`. A
+task may add keys of its own (such as `letters`) that its `evaluate` reads back; the tokenizer
+ignores them. `tool` False asks whoever has the question answered to leave the calculator off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ EvalType = Literal["generative", "categorical"]
 class Task:
     """A list of conversations that can judge an answer to any of its rows.
 
-    `baseline` is the score of blind guessing, in [0, 1]. Subclasses implement `__len__`, `__getitem__`, `evaluate`.
+    `baseline` is the score of blind guessing, in [0, 1]. Subclasses implement `__len__`,
+    `__getitem__`, `evaluate`.
     """
 
     name: str = "task"
@@ -39,15 +40,21 @@ class Task:
             yield self[index]
 
     def evaluate(self, conversation: Conversation, completion: str) -> bool:
-        """Whether `completion` (categorical: the predicted letter) answers the conversation's last user turn."""
+        """Whether `completion` (categorical: the predicted letter) answers the conversation's last
+        user turn.
+        """
         raise NotImplementedError(f"{self.name} is for training only: it cannot judge an answer")
 
     def reward(self, conversation: Conversation, completion: str) -> float:
-        """What reinforcement learning pays for `completion`, by default 1 for a right answer and 0 for a wrong one."""
+        """What reinforcement learning pays for `completion`, by default 1 for a right answer and 0
+        for a wrong one.
+        """
         return float(self.evaluate(conversation, completion))
 
     def index(self, position: int) -> int:
-        """`position` as an index from 0, negative ones counted from the end. IndexError outside the task."""
+        """`position` as an index from 0, negative ones counted from the end. IndexError outside the
+        task.
+        """
         length = len(self)
         if not -length <= position < length:
             raise IndexError(f"{self.name} has {length} rows, so there is no row {position}")
@@ -98,10 +105,11 @@ class WithoutTool(Task):
 class Mixture(Task):
     """Several tasks shuffled together, each for its number of epochs.
 
-    `parts`: tasks, or (task, epochs) pairs; 2.5 epochs are two whole passes and a random half of a third one.
-    The order depends only on `seed` and the tasks' lengths, so any row can be read at any time, on any rank.
-    Rows carry `origin`, the path to the task they came from, so that the mixture can judge them too.
-    Raises ValueError when there is no part or an epoch count is negative.
+    `parts`: tasks, or (task, epochs) pairs; 2.5 epochs are two whole passes and a random half of a
+    third one. The order depends only on `seed` and the tasks' lengths, so any row can be read at
+    any time, on any rank. Rows carry `origin`, the path to the task they came from, so that the
+    mixture can judge them too. Raises ValueError when there is no part or an epoch count is
+    negative.
     """
 
     def __init__(self, parts: Sequence[Task | tuple[Task, float]], seed: int = 42) -> None:
@@ -135,7 +143,10 @@ class Mixture(Task):
 
     def _owner(self, conversation: Conversation) -> tuple[Task, Conversation]:
         if not conversation.get("origin"):
-            raise ValueError("origin: the conversation does not come from this mixture; judge it with its own task")
+            raise ValueError(
+                "origin: the conversation does not come from this mixture; judge it with its own "
+                "task"
+            )
         part, *rest = conversation["origin"]
         return self.tasks[part], {**conversation, "origin": tuple(rest)}
 
@@ -168,8 +179,8 @@ def _mixed_order(lengths: list[int], epochs: list[float], seed: int) -> np.ndarr
 def multiple_choice_prompt(question: str, letters: Sequence[str], choices: Sequence[str]) -> str:
     """The one wording of every multiple-choice question.
 
-    The letter comes right after the choice without a space: small models bind " text=A" better than "A) text", and
-    the letter is then the same token in the question and in the answer.
+    The letter comes right after the choice without a space: small models bind " text=A" better than
+    "A) text", and the letter is then the same token in the question and in the answer.
     """
     lines = [f"- {choice}={letter}" for letter, choice in zip(letters, choices, strict=True)]
     return (
@@ -186,10 +197,14 @@ class MultipleChoice(Task):
     baseline = 0.25
 
     @staticmethod
-    def conversation(question: str, letters: Sequence[str], choices: Sequence[str], answer: str) -> Conversation:
+    def conversation(
+        question: str, letters: Sequence[str], choices: Sequence[str], answer: str
+    ) -> Conversation:
         """One question and its right letter. ValueError when `answer` is not among the letters."""
         if answer not in letters:
-            raise ValueError(f"answer: {answer!r} is not one of the letters {list(letters)}; correct the row")
+            raise ValueError(
+                f"answer: {answer!r} is not one of the letters {list(letters)}; correct the row"
+            )
         messages = [
             {"role": "user", "content": multiple_choice_prompt(question, letters, choices)},
             {"role": "assistant", "content": answer},

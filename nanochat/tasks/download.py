@@ -1,4 +1,6 @@
-"""Fetching task data from the hub into `<base>/task_data`: each file whole or not at all, checked, retried."""
+"""Fetching task data from the hub into `<base>/task_data`: each file whole or not at all, checked,
+retried.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from urllib.parse import urlsplit
 
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.run_dir import locked
-from nanochat.tasks.sources import DATA_SETS, DataSet, download_dir, find_files, known, search_places
+from nanochat.tasks.rows import DATA_SETS, DataSet, download_dir, find_files, known, search_places
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
-# Connecting either works at once or not at all (a compute node without internet); a slow answer is worth waiting for.
+# Connecting either works at once or not at all (a compute node without internet); a slow answer is
+# worth waiting for.
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 ATTEMPTS = 4
@@ -28,7 +31,8 @@ class DownloadFailed(Exception):
 def download_task_data(names: Sequence[str] | None = None) -> dict[str, list[Path]]:
     """Fetch every split of the named data sets (default: all) that is not on this machine yet.
 
-    Returns "name/split" -> files. Goes on after a failure and raises one ValueError listing all of them at the end.
+    Returns "name/split" -> files. Goes on after a failure and raises one ValueError listing all of
+    them at the end.
     """
     wanted = list(names or DATA_SETS)
     for name in wanted:
@@ -40,14 +44,24 @@ def download_task_data(names: Sequence[str] | None = None) -> dict[str, list[Pat
     with Progress(len(jobs), "task data", every_s=0.0) as progress:
         for name, split in jobs:
             data_set = known(name, split)
-            have = next((f for p in search_places(data_set, split) if (f := find_files(p, data_set, split))), None)
+            have = next(
+                (
+                    f
+                    for p in search_places(data_set, split)
+                    if (f := find_files(p, data_set, split))
+                ),
+                None,
+            )
             try:
                 fetched[f"{name}/{split}"] = have or download_split(data_set, split)
             except DownloadFailed as error:
                 failures.append(f"{data_set.title} {split}: {error}")
             progress.advance(split=f"{data_set.title} {split}")
     if failures:
-        raise ValueError("task data: could not be fetched, run the same command again:\n  " + "\n  ".join(failures))
+        raise ValueError(
+            "task data: could not be fetched, run the same command again:\n  "
+            + "\n  ".join(failures)
+        )
     return fetched
 
 
@@ -59,13 +73,17 @@ def download_split(data_set: DataSet, split: str) -> list[Path]:
     hub_split = data_set.splits[split]
     folder = download_dir(data_set) / data_set.config / hub_split
     with locked(folder), requests.Session() as session:
-        if have := find_files(download_dir(data_set), data_set, split):  # another rank was here first
+        if have := find_files(
+            download_dir(data_set), data_set, split
+        ):  # another rank was here first
             return have
         listing = f"{endpoint}/api/datasets/{data_set.hub}/parquet/{data_set.config}/{hub_split}"
         urls = _get(session, listing).json()
         if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
             raise DownloadFailed(f"{listing} lists no parquet files")
-        print(f"downloading {data_set.title} {split} ({len(urls)} files) to {folder}", file=sys.stderr)
+        print(
+            f"downloading {data_set.title} {split} ({len(urls)} files) to {folder}", file=sys.stderr
+        )
         partial = folder.with_name(f".{hub_split}.part")
         partial.mkdir(exist_ok=True)
         for number, url in enumerate(urls):
@@ -76,7 +94,9 @@ def download_split(data_set: DataSet, split: str) -> list[Path]:
 
 
 def _get(session: Any, url: str) -> Any:
-    """A response with status 200. Busy servers are asked again; absent and unreachable ones are not."""
+    """A response with status 200. Busy servers are asked again; absent and unreachable ones are
+    not.
+    """
     import requests
 
     problem = ""
@@ -99,11 +119,16 @@ def _get(session: Any, url: str) -> Any:
 
 
 def _unreachable(error: Exception) -> bool:
-    return any(word in str(error) for word in ("NameResolution", "Name or service", "refused", "unreachable"))
+    return any(
+        word in str(error)
+        for word in ("NameResolution", "Name or service", "refused", "unreachable")
+    )
 
 
 def _fetch(session: Any, url: str, path: Path) -> None:
-    """`url` into `path`, whole and readable as parquet, or DownloadFailed. A file from an earlier attempt is kept."""
+    """`url` into `path`, whole and readable as parquet, or DownloadFailed. A file from an earlier
+    attempt is kept.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     import requests

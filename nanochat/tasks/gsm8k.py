@@ -7,14 +7,15 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from nanochat.tasks.base import Conversation, Task
-from nanochat.tasks.sources import load_rows
+from nanochat.tasks.rows import load_rows
 
 _CALL = re.compile(r"<<([^<>]*)>>")
 _FINAL = re.compile(r"####\s*\$?\s*(-?\$?[0-9][0-9,]*(?:\.[0-9]+)?|-?\$?\.[0-9]+)")
 
 
 def answer_parts(answer: str) -> list[dict[str, str]]:
-    """`a <<12*3=36>>36 b` -> text, python `12*3`, python_output `36`, text: what the calculator tool produces in chat.
+    """`a <<12*3=36>>36 b` -> text, python `12*3`, python_output `36`, text: what the calculator
+    tool produces in chat.
 
     A call without `=` is kept as an expression with nothing known about its result: it stays text.
     """
@@ -35,7 +36,9 @@ def answer_parts(answer: str) -> list[dict[str, str]]:
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number after the first `####`, without thousands separators or dollar sign; None when there is none."""
+    """The number after the first `####`, without thousands separators or dollar sign; None when
+    there is none.
+    """
     match = _FINAL.search(text)
     if not match:
         return None
@@ -47,11 +50,17 @@ def final_number(text: str) -> Decimal | None:
 
 def spoken(content: Any) -> str:
     """What an assistant message says, tool calls and their results left out."""
-    return content if isinstance(content, str) else "".join(p["text"] for p in content if p["type"] == "text")
+    return (
+        content
+        if isinstance(content, str)
+        else "".join(p["text"] for p in content if p["type"] == "text")
+    )
 
 
 class GSM8K(Task):
-    """`split`: train (7,473) or test (1,319). Right when the number after `####` is the answer's; 72 equals 72.0."""
+    """`split`: train (7,473) or test (1,319). Right when the number after `####` is the answer's;
+    72 equals 72.0.
+    """
 
     name = "GSM8K"
 

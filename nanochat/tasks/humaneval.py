@@ -1,20 +1,26 @@
-"""HumanEval (arXiv 2107.03374): write a Python function; its hidden tests decide. Runs code only in the sandbox."""
+"""HumanEval (arXiv 2107.03374): write a Python function; its hidden tests decide. Runs code only in
+the sandbox.
+"""
 
 from __future__ import annotations
 
 import re
 
 from nanochat.tasks.base import Conversation, Task
-from nanochat.tasks.sources import load_rows
+from nanochat.tasks.rows import load_rows
 
 TIMEOUT_S = 10.0
-_BLOCK = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_BLOCK = re.compile(
+    r"```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE
+)
 # A bare completion of the function's body is over where the next thing at the left margin begins.
 _NEXT_TOP_LEVEL = re.compile(r"\n(?=[^\s#)\]}'\"])")
 
 
 def extract_code(completion: str, entry_point: str) -> str:
-    """The code in a completion: the first markdown block that defines the function, else the first block, else all."""
+    """The code in a completion: the first markdown block that defines the function, else the first
+    block, else all.
+    """
     blocks = _BLOCK.findall(completion)
     if not blocks:
         return completion
@@ -23,28 +29,36 @@ def extract_code(completion: str, entry_point: str) -> str:
 
 
 def defines(code: str, name: str) -> bool:
-    return re.search(rf"^[ \t]*(?:async[ \t]+)?def[ \t]+{re.escape(name)}\b", code, re.MULTILINE) is not None
+    return (
+        re.search(rf"^[ \t]*(?:async[ \t]+)?def[ \t]+{re.escape(name)}\b", code, re.MULTILINE)
+        is not None
+    )
 
 
 def build_program(prompt: str, completion: str, entry_point: str, test: str) -> str:
     """A program that ends without an error exactly when the completion passes the tests.
 
-    The prompt always comes first: its imports and helper functions belong to the problem. A completion that defines
-    the function replaces the prompt's empty one, any other is taken as the function's body.
+    The prompt always comes first: its imports and helper functions belong to the problem. A
+    completion that defines the function replaces the prompt's empty one, any other is taken as the
+    function's body.
     """
     code = extract_code(completion, entry_point)
     if defines(code, entry_point):
         solution = f"{prompt.rstrip()}\n    pass\n\n{code}"
     else:
         body = code.lstrip("\n")
-        if body and not body[0].isspace():  # the tokenizer's leading spaces are easily lost in a chat answer
+        if (
+            body and not body[0].isspace()
+        ):  # the tokenizer's leading spaces are easily lost in a chat answer
             body = "    " + body
         solution = prompt.rstrip() + "\n" + _NEXT_TOP_LEVEL.split(body, maxsplit=1)[0]
     return f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
 
 
 class HumanEval(Task):
-    """164 problems, for evaluation. `unsafe_exec` runs model-written code uncaged where no sandbox can be built."""
+    """164 problems, for evaluation. `unsafe_exec` runs model-written code uncaged where no sandbox
+    can be built.
+    """
 
     name = "HumanEval"
 
@@ -60,7 +74,10 @@ class HumanEval(Task):
         return {
             "messages": [
                 {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": f"```python\n{row['prompt']}{row['canonical_solution']}\n```"},
+                {
+                    "role": "assistant",
+                    "content": f"```python\n{row['prompt']}{row['canonical_solution']}\n```",
+                },
             ],
             "prompt": row["prompt"],
             "entry_point": row["entry_point"],
@@ -68,8 +85,12 @@ class HumanEval(Task):
         }
 
     def evaluate(self, conversation: Conversation, completion: str) -> bool:
-        """Raises ValueError when no sandbox can be built and `unsafe_exec` is off: refusing is not a wrong answer."""
+        """Raises ValueError when no sandbox can be built and `unsafe_exec` is off: refusing is not
+        a wrong answer.
+        """
         from nanochat.tasks.sandbox import run_python
 
-        program = build_program(conversation["prompt"], completion, conversation["entry_point"], conversation["test"])
+        program = build_program(
+            conversation["prompt"], completion, conversation["entry_point"], conversation["test"]
+        )
         return run_python(program, timeout_s=TIMEOUT_S, unsafe=self.unsafe_exec).ok

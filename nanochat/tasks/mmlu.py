@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nanochat.tasks.base import Conversation, MultipleChoice
-from nanochat.tasks.sources import load_rows
+from nanochat.tasks.rows import load_rows
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -14,13 +14,21 @@ class MMLU(MultipleChoice):
     name = "MMLU"
 
     def __init__(self, split: str = "test") -> None:
-        self.rows = load_rows("mmlu-auxiliary", "train") if split == "auxiliary_train" else load_rows("mmlu", split)
+        self.rows = (
+            load_rows("mmlu-auxiliary", "train")
+            if split == "auxiliary_train"
+            else load_rows("mmlu", split)
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Conversation:
         row = self.rows[self.index(index)]
-        row = row.get("train") or row  # the hub's auxiliary_train nests every row in a column of that name
-        conversation = self.conversation(row["question"], LETTERS, row["choices"], LETTERS[row["answer"]])
+        row = (
+            row.get("train") or row
+        )  # the hub's auxiliary_train nests every row in a column of that name
+        conversation = self.conversation(
+            row["question"], LETTERS, row["choices"], LETTERS[row["answer"]]
+        )
         return {**conversation, "subject": row.get("subject", "")}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from nanochat.tasks.base import Conversation, Task
-from nanochat.tasks.sources import load_rows
+from nanochat.tasks.rows import load_rows
 
 
 class SmolTalk(Task):
-    """`split`: train (460,000) or test (24,000). For training only. A system message is folded in when rendered."""
+    """`split`: train (460,000) or test (24,000). For training only. A system message is folded in
+    when rendered.
+    """
 
     name = "SmolTalk"
 

@@ -1,7 +1,8 @@
 """Letters in words: counting them (SpellingBee) and spelling them out (SimpleSpelling).
 
-A model sees tokens, not letters. Spelling a word out first turns counting into something it can read off, and the
-Python call then checks the count. Both tasks are generated from a word list, row by row, from the row's number alone.
+A model sees tokens, not letters. Spelling a word out first turns counting into something it can
+read off, and the Python call then checks the count. Both tasks are generated from a word list, row
+by row, from the row's number alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from nanochat.dataset.world.split import held_out_word
+from nanochat.dataset.embedded_world.split import held_out_word
 from nanochat.runtime.run_dir import base_dir
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.gsm8k import final_number, spoken
@@ -53,13 +54,18 @@ COUNT_QUESTIONS = (
 )
 QUOTES = ("", "", "'", '"', "`")
 ENDINGS = ("?", "?", "", ".", " ?")
-SPELL_QUESTIONS = ("Spell the word: {word}", "Spell {word}", "How do you spell {word}?", "Spell out the word {word}")
+SPELL_QUESTIONS = (
+    "Spell the word: {word}",
+    "Spell {word}",
+    "How do you spell {word}?",
+    "Spell out the word {word}",
+)
 
 
 @lru_cache(maxsize=4)
 def _read_words(path: Path | None) -> tuple[str, ...]:
     if path is None:
-        from nanochat.dataset.world.tables import read_words
+        from nanochat.dataset.embedded_world.tables import read_words
 
         return tuple(w for w in read_words("words.txt", "spelling") if usable(w))
     return tuple(sorted({w for w in path.read_text(encoding="utf-8").split() if usable(w)}))
@@ -70,12 +76,17 @@ def usable(word: str) -> bool:
 
 
 def word_list(held_out: bool) -> tuple[str, ...]:
-    """`<base>/words_alpha.txt` when it is there, else the embedded world's words; one in eight is for tests only."""
+    """`<base>/words_alpha.txt` when it is there, else the embedded world's words; one in eight is
+    for tests only.
+    """
     path = base_dir() / "words_alpha.txt"
     words = _read_words(path if path.is_file() else None)
     chosen = tuple(word for word in words if held_out_word(word) == held_out)
     if not chosen:
-        raise ValueError(f"{path}: no usable words (lower-case letters only); delete the file to use the built-in list")
+        raise ValueError(
+            f"{path}: no usable words (lower-case letters only); delete the file to use the "
+            "built-in list"
+        )
     return chosen
 
 
@@ -97,7 +108,9 @@ class _WordTask(Task):
 
 
 class SpellingBee(_WordTask):
-    """How many r are in strawberry: spelled by hand, counted, checked in Python; right when `#### n` is."""
+    """How many r are in strawberry: spelled by hand, counted, checked in Python; right when `####
+    n` is.
+    """
 
     name = "SpellingBee"
 
@@ -116,7 +129,9 @@ class SpellingBee(_WordTask):
         }
 
     def evaluate(self, conversation: Conversation, completion: str) -> bool:
-        return final_number(completion) == final_number(spoken(conversation["messages"][-1]["content"]))
+        return final_number(completion) == final_number(
+            spoken(conversation["messages"][-1]["content"])
+        )
 
 
 def ask_count(rng: random.Random, word: str, letter: str) -> str:
@@ -131,7 +146,9 @@ def ask_count(rng: random.Random, word: str, letter: str) -> str:
 
 
 def count_answer(word: str, letter: str) -> list[dict[str, str]]:
-    """The worked answer: each letter on a line of its own with the running count, then the check in Python."""
+    """The worked answer: each letter on a line of its own with the running count, then the check in
+    Python.
+    """
     lines, count = [], 0
     for number, character in enumerate(word, start=1):
         count += character == letter
@@ -140,18 +157,24 @@ def count_answer(word: str, letter: str) -> list[dict[str, str]]:
     listing = "\n".join(lines)
     by_hand = (
         f"I will count the letter '{letter}' in '{word}'. Spelled out:\n\n{word}:{spelled}\n\n"
-        f"Going through the letters:\n\n{listing}\n\nBy hand I get {count}. Checking with Python:\n\n"
+        f"Going through the letters:\n\n{listing}\n\nBy hand I get {count}. Checking with "
+        "Python:\n\n"
     )
     return [
         {"type": "text", "text": by_hand},
         {"type": "python", "text": f"'{word}'.count('{letter}')"},
         {"type": "python_output", "text": str(count)},
-        {"type": "text", "text": f"\n\nPython says {count}, so that is the answer.\n\n#### {count}"},
+        {
+            "type": "text",
+            "text": f"\n\nPython says {count}, so that is the answer.\n\n#### {count}",
+        },
     ]
 
 
 class SimpleSpelling(_WordTask):
-    """Spell a word: the first half of SpellingBee alone, `word:w,o,r,d`. Right when the letters are, in order."""
+    """Spell a word: the first half of SpellingBee alone, `word:w,o,r,d`. Right when the letters
+    are, in order.
+    """
 
     name = "SimpleSpelling"
 

@@ -1,7 +1,8 @@
 """How each part of the embedded world's conversations is asked, answered and judged.
 
-A part makes one exchange, a `Turn`: the question, the reply (text, or parts with a calculator call) and what
-`judge` needs to know. Held-out turns use words, operands or wordings that no training text contains.
+A part makes one exchange, a `Turn`: the question, the reply (text, or parts with a calculator call)
+and what `judge` needs to know. Held-out turns use words, operands or wordings that no training text
+contains.
 """
 
 from __future__ import annotations
@@ -13,19 +14,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nanochat.dataset.world import offtopic as outside
-from nanochat.dataset.world.dialogues import TOPICS
-from nanochat.dataset.world.facts import Fact, all_facts, relations
-from nanochat.dataset.world.split import held_out_pair
-from nanochat.dataset.world.tables import read_sections
-from nanochat.dataset.world.words import exam_word, spelled, training_word
+from nanochat.dataset.embedded_world import offtopic as outside
+from nanochat.dataset.embedded_world.dialogues import TOPICS
+from nanochat.dataset.embedded_world.facts import Fact, all_facts, relations
+from nanochat.dataset.embedded_world.split import held_out_pair
+from nanochat.dataset.embedded_world.tables import read_sections
+from nanochat.dataset.embedded_world.words import exam_word, spelled, training_word
 
-_FACT_STRIDE = 7919  # a prime larger than the number of facts: rows go through all of them before one returns
+_FACT_STRIDE = (
+    7919  # a prime larger than the number of facts: rows go through all of them before one returns
+)
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One question and its reply. `wanted`: what a right reply holds; `rivals`: what it must not hold."""
+class WorldTurn:
+    """One question and its reply. `wanted`: what a right reply holds; `rivals`: what it must not
+    hold.
+    """
 
     question: str
     reply: str | list[dict[str, str]]
@@ -34,12 +39,17 @@ class Turn:
 
     def messages(self) -> list[dict[str, Any]]:
         """The user's message and the assistant's."""
-        return [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.reply}]
+        return [
+            {"role": "user", "content": self.question},
+            {"role": "assistant", "content": self.reply},
+        ]
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked for: the row, whether it belongs to the exam, and whether the calculator may be used."""
+    """What is asked for: the row, whether it belongs to the exam, and whether the calculator may be
+    used.
+    """
 
     index: int
     held_out: bool
@@ -47,7 +57,9 @@ class Ask:
 
 
 def _wordings(name: str, ask: Ask, rng: random.Random) -> tuple[str, ...]:
-    """Wordings to choose from. The exam mixes known wordings (with items never seen) and wordings never seen."""
+    """Wordings to choose from. The exam mixes known wordings (with items never seen) and wordings
+    never seen.
+    """
     skills = read_sections("phrases_skills.txt")
     held_out = ask.held_out and rng.random() < 0.5
     return skills[f"{name}.exam" if held_out else f"{name}.ask"]
@@ -70,10 +82,10 @@ def _called(expression: str, result: str, reply: str) -> list[dict[str, str]]:
 # --- facts
 
 
-def fact_turn(fact: Fact, question: str) -> Turn:
+def fact_turn(fact: Fact, question: str) -> WorldTurn:
     """The turn for one wording of one fact."""
     rivals = tuple(answer for answer in relations()[fact.relation].answers if answer != fact.answer)
-    return Turn(question, fact.reply, fact.answer, rivals)
+    return WorldTurn(question, fact.reply, fact.answer, rivals)
 
 
 @functools.cache
@@ -84,7 +96,7 @@ def _held_out_questions() -> tuple[tuple[Fact, str], ...]:
     return tuple(asked)
 
 
-def facts(rng: random.Random, ask: Ask) -> Turn:
+def facts(rng: random.Random, ask: Ask) -> WorldTurn:
     """A fact in a wording of training, or, held out, in one that training never uses."""
     if ask.held_out:
         asked = _held_out_questions()
@@ -107,7 +119,11 @@ _SIGNS: dict[str, Callable[[int, int], int]] = {
 def _operands(rng: random.Random, sign: str, tool: bool) -> tuple[int, int]:
     """Operands of one to three digits; without the tool, small enough for the head."""
     if not tool:
-        x, y = (rng.randint(2, 25), rng.randint(2, 9)) if sign in "*/" else (rng.randint(1, 60), rng.randint(1, 40))
+        x, y = (
+            (rng.randint(2, 25), rng.randint(2, 9))
+            if sign in "*/"
+            else (rng.randint(1, 60), rng.randint(1, 40))
+        )
     elif sign == "/":
         y = rng.randint(2, 99)
         x = rng.randint(1, max(1, 999 // y))
@@ -120,8 +136,10 @@ def _operands(rng: random.Random, sign: str, tool: bool) -> tuple[int, int]:
     return x, y
 
 
-def arithmetic(rng: random.Random, ask: Ask) -> Turn:
-    """A sum, difference, product or exact quotient. Held out: operands that training never uses together."""
+def arithmetic(rng: random.Random, ask: Ask) -> WorldTurn:
+    """A sum, difference, product or exact quotient. Held out: operands that training never uses
+    together.
+    """
     sign = rng.choice("+-*/")
     while True:
         x, y = _operands(rng, sign, ask.tool)
@@ -134,8 +152,8 @@ def arithmetic(rng: random.Random, ask: Ask) -> Turn:
     result = str(_SIGNS[sign](x, y))
     text = f"The answer is {result}."
     if ask.tool:
-        return Turn(question, _called(f"{x}{sign}{y}", result, text), result)
-    return Turn(question, f"{x} {sign} {y} = {result}. {text}", result)
+        return WorldTurn(question, _called(f"{x}{sign}{y}", result, text), result)
+    return WorldTurn(question, f"{x} {sign} {y} = {result}. {text}", result)
 
 
 # --- spelling and counting
@@ -145,15 +163,17 @@ def _written(rng: random.Random, word: str, quoted: float) -> str:
     return f'"{word}"' if rng.random() < quoted else word
 
 
-def spelling(rng: random.Random, ask: Ask) -> Turn:
+def spelling(rng: random.Random, ask: Ask) -> WorldTurn:
     """A word letter by letter. Held out: a word that no training text contains."""
     word = exam_word(rng) if ask.held_out else training_word(rng)
     question = rng.choice(_wordings("spelling", ask, rng)).format(w=_written(rng, word, 0.25))
-    return Turn(question, spelled(word), word)
+    return WorldTurn(question, spelled(word), word)
 
 
-def counting(rng: random.Random, ask: Ask) -> Turn:
-    """How often a letter appears in a word. The call spells the word, because a token is not a letter."""
+def counting(rng: random.Random, ask: Ask) -> WorldTurn:
+    """How often a letter appears in a word. The call spells the word, because a token is not a
+    letter.
+    """
     word = exam_word(rng) if ask.held_out else training_word(rng, name=0)
     repeated = [letter for letter in word if word.count(letter) > 1]
     draw = rng.random()
@@ -166,14 +186,20 @@ def counting(rng: random.Random, ask: Ask) -> Turn:
     text = f"The letter {letter} appears {count} time{'' if count == 1 else 's'}."
     wanted = f"{letter} {count}"
     if ask.tool:
-        return Turn(question, _called(f'"{spelled(word)}".count("{letter}")', str(count), text), wanted)
-    return Turn(question, text if rng.random() < 0.6 else f"{_marked(word, letter)} {text}", wanted)
+        return WorldTurn(
+            question, _called(f'"{spelled(word)}".count("{letter}")', str(count), text), wanted
+        )
+    return WorldTurn(
+        question, text if rng.random() < 0.6 else f"{_marked(word, letter)} {text}", wanted
+    )
 
 
 def _marked(word: str, letter: str) -> str:
-    """`Looking for -r: s-t-r1-a-w-b-e-r2-r3-y.`: the wanted letter numbered, for counting without the tool.
+    """`Looking for -r: s-t-r1-a-w-b-e-r2-r3-y.`: the wanted letter numbered, for counting without
+    the tool.
 
-    `-r` is the token that the letter is inside the word, so that finding it there is comparing tokens.
+    `-r` is the token that the letter is inside the word, so that finding it there is comparing
+    tokens.
     """
     seen, parts = 0, []
     for each in word:
@@ -185,23 +211,23 @@ def _marked(word: str, letter: str) -> str:
 # --- small talk
 
 
-def smalltalk(rng: random.Random, ask: Ask) -> Turn:
+def smalltalk(rng: random.Random, ask: Ask) -> WorldTurn:
     """A greeting, thanks, a mood, a joke ...; any reply of the topic is right."""
     talk = read_sections("smalltalk.txt")
     topic = rng.choice(TOPICS)
     question = rng.choice(talk[f"{topic}.exam" if ask.held_out else f"{topic}.ask"])
-    return Turn(question, rng.choice(talk[f"{topic}.reply"]), topic)
+    return WorldTurn(question, rng.choice(talk[f"{topic}.reply"]), topic)
 
 
-def offtopic(rng: random.Random, ask: Ask) -> Turn:
+def offtopic(rng: random.Random, ask: Ask) -> WorldTurn:
     """A question about what the world does not hold; the reply says so."""
     if ask.held_out:
         asked = outside.held_out_questions()
-        return Turn(asked[ask.index % len(asked)], outside.replies()[0], "offtopic")
-    return Turn(outside.question(rng), rng.choice(outside.replies()), "offtopic")
+        return WorldTurn(asked[ask.index % len(asked)], outside.replies()[0], "offtopic")
+    return WorldTurn(outside.question(rng), rng.choice(outside.replies()), "offtopic")
 
 
-PARTS: dict[str, Callable[[random.Random, Ask], Turn]] = {
+PARTS: dict[str, Callable[[random.Random, Ask], WorldTurn]] = {
     "facts": facts,
     "arithmetic": arithmetic,
     "spelling": spelling,
@@ -228,7 +254,9 @@ def _without(text: str, words: str) -> str:
 
 
 def judge_fact(text: str, question: str, wanted: str, rivals: tuple[str, ...]) -> bool:
-    """The answer is there as a word, and no other answer of its kind is, apart from those the question mentions."""
+    """The answer is there as a word, and no other answer of its kind is, apart from those the
+    question mentions.
+    """
     if not _has(text, wanted):
         return False
     rest = _without(text, wanted)
@@ -245,13 +273,17 @@ def judge_number(text: str, wanted: str) -> bool:
 
 
 def judge_spelling(text: str, wanted: str) -> bool:
-    """The last letter-by-letter spelling of the text gives the word; hyphens, commas or blanks may separate."""
+    """The last letter-by-letter spelling of the text gives the word; hyphens, commas or blanks may
+    separate.
+    """
     found = re.findall(r"(?<![A-Za-z])[A-Za-z](?:(?:-|, ?| )[A-Za-z](?![A-Za-z]))+", text)
     return bool(found) and re.sub(r"[^A-Za-z]", "", found[-1]).lower() == wanted.lower()
 
 
 def judge_count(text: str, wanted: str) -> bool:
-    """The last number of the text is the wanted one, and where the text names a letter it is the one asked about."""
+    """The last number of the text is the wanted one, and where the text names a letter it is the
+    one asked about.
+    """
     letter, count = wanted.split()
     named = re.findall(r"\bletter ['\"]?([A-Za-z])\b", text)
     return judge_number(text, count) and all(each.lower() == letter for each in named)

@@ -1,4 +1,6 @@
-"""Text to token ids and back: byte-level BPE, the chat format with its loss mask, and decoding as a stream."""
+"""Text to token ids and back: byte-level BPE, the chat format with its loss mask, and decoding as a
+stream.
+"""
 
 from nanochat.tokenizer.bpe import Tokenizer, open_tokenizer
 from nanochat.tokenizer.special import SPECIAL_TOKENS

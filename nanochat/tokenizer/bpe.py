@@ -24,19 +24,24 @@ if TYPE_CHECKING:
 FORMAT = "nanochat-bpe-1"
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 MAX_VOCAB_SIZE = 2**21
-# The regex engines under tiktoken and rustbpe panic on whitespace runs of several hundred thousand characters
-# (300,000 pass, 1,000,000 do not): longer runs are cut here, which changes no other text.
+# The regex engines under tiktoken and rustbpe panic on whitespace runs of several hundred thousand
+# characters (300,000 pass, 1,000,000 do not): longer runs are cut here, which changes no other
+# text.
 _LONGEST_BLANK = 100_000
 _BLANK_RUN = re.compile(rf"\s{{{_LONGEST_BLANK}}}")
 
 
 class Tokenizer:
-    """Text <-> token ids. Ids 0..M-1 are byte sequences in merge order, the special tokens follow them.
+    """Text <-> token ids. Ids 0..M-1 are byte sequences in merge order, the special tokens follow
+    them.
 
-    Special tokens come only from `encode_special` and chat rendering: their spelling inside a text is ordinary text.
+    Special tokens come only from `encode_special` and chat rendering: their spelling inside a text
+    is ordinary text.
     """
 
-    def __init__(self, ranks: dict[bytes, int], special_tokens: dict[str, int], pattern: str = SPLIT_PATTERN) -> None:
+    def __init__(
+        self, ranks: dict[bytes, int], special_tokens: dict[str, int], pattern: str = SPLIT_PATTERN
+    ) -> None:
         _check_vocabulary(ranks, special_tokens)
         self.pattern = pattern
         self.special_tokens = dict(special_tokens)
@@ -55,16 +60,21 @@ class Tokenizer:
     # --- where one comes from
 
     @classmethod
-    def train(cls, text_iterator: Iterable[str], vocab_size: int, pattern: str = SPLIT_PATTERN) -> Tokenizer:
+    def train(
+        cls, text_iterator: Iterable[str], vocab_size: int, pattern: str = SPLIT_PATTERN
+    ) -> Tokenizer:
         """Learn merges until the vocabulary, special tokens included, has `vocab_size` entries.
 
-        Little text may hold fewer distinct pairs than that: the vocabulary is then smaller (check `get_vocab_size`),
-        so that one small file is enough to try everything. No text at all is a ValueError.
+        Little text may hold fewer distinct pairs than that: the vocabulary is then smaller (check
+        `get_vocab_size`), so that one small file is enough to try everything. No text at all is a
+        ValueError.
         """
         if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
             raise ValueError(
-                f"vocab_size={vocab_size} is impossible: 256 bytes and {len(SPECIAL_TOKENS)} special tokens make "
-                f"{MIN_VOCAB_SIZE} the least and {MAX_VOCAB_SIZE:,} is the most; pick a value between"
+                f"vocab_size={vocab_size} is impossible: 256 bytes and {len(SPECIAL_TOKENS)} "
+                "special tokens make "
+                f"{MIN_VOCAB_SIZE} the least and {MAX_VOCAB_SIZE:,} is the most; pick a value "
+                "between"
             )
         import rustbpe
 
@@ -72,28 +82,38 @@ class Tokenizer:
         trainer = rustbpe.Tokenizer()
         trainer.train_from_iterator(iter(seen), vocab_size - len(SPECIAL_TOKENS), pattern=pattern)
         if not seen.any_text:
-            raise ValueError("no text to train a tokenizer on: the documents are empty or there are none")
+            raise ValueError(
+                "no text to train a tokenizer on: the documents are empty or there are none"
+            )
         ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
         return cls(ranks, _specials_after(len(ranks)), pattern)
 
     @classmethod
     def byte_level(cls) -> Tokenizer:
-        """256 bytes and the special tokens, nothing learnt: for tests and as a fallback that needs no file."""
+        """256 bytes and the special tokens, nothing learnt: for tests and as a fallback that needs
+        no file.
+        """
         return cls({bytes([byte]): byte for byte in range(256)}, _specials_after(256))
 
     @classmethod
     def from_pretrained(cls, name: str) -> Tokenizer:
-        """One of tiktoken's vocabularies ("gpt2", "cl100k_base", ...) with this project's special tokens after it.
+        """One of tiktoken's vocabularies ("gpt2", "cl100k_base", ...) with this project's special
+        tokens after it.
 
-        GPT-2's own <|endoftext|> keeps its id. tiktoken downloads a vocabulary once into $TIKTOKEN_CACHE_DIR.
+        GPT-2's own <|endoftext|> keeps its id. tiktoken downloads a vocabulary once into
+        $TIKTOKEN_CACHE_DIR.
         """
         if name not in tiktoken.list_encoding_names():
-            raise ValueError(f"tokenizer {name!r} is unknown; tiktoken has {', '.join(tiktoken.list_encoding_names())}")
+            raise ValueError(
+                f"tokenizer {name!r} is unknown; tiktoken has "
+                f"{', '.join(tiktoken.list_encoding_names())}"
+            )
         try:
             known = tiktoken.get_encoding(name)
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             raise ValueError(
-                f"tokenizer {name!r} could not be fetched ({type(error).__name__}); fetch it once on a machine with "
+                f"tokenizer {name!r} could not be fetched ({type(error).__name__}); fetch it "
+                "once on a machine with "
                 "internet and point TIKTOKEN_CACHE_DIR at the folder"
             ) from None
         ranks = known._mergeable_ranks
@@ -102,7 +122,9 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: Path | str | None = None) -> Tokenizer:
-        """From a `tokenizer/` directory (default: the one under the base directory), ours or a public one."""
+        """From a `tokenizer/` directory (default: the one under the base directory), ours or a
+        public one.
+        """
         folder = base_dir() / "tokenizer" if directory is None else Path(directory)
         try:
             if (folder / "tokenizer.json").is_file():
@@ -128,9 +150,13 @@ class Tokenizer:
             "identity": self.identity(),
             "pattern": self.pattern,
             "special_tokens": self.special_tokens,
-            "tokens_base64": [base64.b64encode(token).decode() for token in self._tokens[: self._merges]],
+            "tokens_base64": [
+                base64.b64encode(token).decode() for token in self._tokens[: self._merges]
+            ],
         }
-        atomic_write(folder / "tokenizer.json", json.dumps(content, indent=0, ensure_ascii=True) + "\n")
+        atomic_write(
+            folder / "tokenizer.json", json.dumps(content, indent=0, ensure_ascii=True) + "\n"
+        )
 
     # --- text to ids
 
@@ -158,7 +184,11 @@ class Tokenizer:
     def _encode_one(self, text: str) -> list[int]:
         if len(text) <= _LONGEST_BLANK:
             return self._encoding.encode_ordinary(text)
-        return [token for piece in cut_blank_runs(text) for token in self._encoding.encode_ordinary(piece)]
+        return [
+            token
+            for piece in cut_blank_runs(text)
+            for token in self._encoding.encode_ordinary(piece)
+        ]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.encode(*args, **kwargs)
@@ -166,7 +196,9 @@ class Tokenizer:
     def encode_special(self, token: str) -> int:
         """The id of a special token. ValueError when there is none of that spelling."""
         if token not in self.special_tokens:
-            raise ValueError(f"{token!r} is no special token; there are {', '.join(self.special_tokens)}")
+            raise ValueError(
+                f"{token!r} is no special token; there are {', '.join(self.special_tokens)}"
+            )
         return self.special_tokens[token]
 
     def _special_id(self, token: int | str) -> int:
@@ -179,7 +211,9 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of the ids, special tokens spelled out. ValueError for an id outside the vocabulary."""
+        """The bytes of the ids, special tokens spelled out. ValueError for an id outside the
+        vocabulary.
+        """
         size = len(self._tokens)
         for token_id in ids:
             if not 0 <= token_id < size:
@@ -206,14 +240,18 @@ class Tokenizer:
         return set(self.special_tokens)
 
     def token_bytes(self) -> torch.Tensor:
-        """UTF-8 bytes of each token, (V,) int32; 0 for special tokens, which bits per byte leaves out."""
+        """UTF-8 bytes of each token, (V,) int32; 0 for special tokens, which bits per byte leaves
+        out.
+        """
         import torch
 
         sizes = [len(token) for token in self._tokens[: self._merges]]
         return torch.tensor(sizes + [0] * len(self.special_tokens), dtype=torch.int32)
 
     def identity(self) -> str:
-        """SHA-256 of pattern, tokens and special tokens: equal exactly when two tokenizers encode alike."""
+        """SHA-256 of pattern, tokens and special tokens: equal exactly when two tokenizers encode
+        alike.
+        """
         digest = hashlib.sha256(self.pattern.encode())
         for token in self._tokens:
             digest.update(len(token).to_bytes(4, "little") + token)
@@ -225,7 +263,9 @@ class Tokenizer:
     def render_conversation(
         self, conversation: dict[str, Any], max_tokens: int | None = None
     ) -> tuple[list[int], list[int]]:
-        """(ids, mask) of a conversation; mask 1 = the assistant's own tokens. Cut to `max_tokens` from the right."""
+        """(ids, mask) of a conversation; mask 1 = the assistant's own tokens. Cut to `max_tokens`
+        from the right.
+        """
         return chat.render_conversation(self, conversation, max_tokens)
 
     def render_for_completion(self, conversation: dict[str, Any]) -> list[int]:
@@ -234,14 +274,18 @@ class Tokenizer:
 
 
 def open_tokenizer(name: str | None = None) -> Tokenizer:
-    """What `--tokenizer` means: nothing = the trained one, a directory, or one of tiktoken's names ("gpt2")."""
+    """What `--tokenizer` means: nothing = the trained one, a directory, or one of tiktoken's names
+    ("gpt2").
+    """
     if not name:
         return Tokenizer.load()
     return Tokenizer.load(name) if Path(name).is_dir() else Tokenizer.from_pretrained(name)
 
 
 def cut_blank_runs(text: str) -> list[str]:
-    """The text in pieces none of which has an endless run of whitespace; almost always the text itself."""
+    """The text in pieces none of which has an endless run of whitespace; almost always the text
+    itself.
+    """
     if len(text) <= _LONGEST_BLANK:
         return [text]
     cuts = [0, *(match.end() for match in _BLANK_RUN.finditer(text)), len(text)]
@@ -272,7 +316,10 @@ def _check_vocabulary(ranks: dict[bytes, int], special_tokens: dict[str, int]) -
         raise ValueError(f"vocabulary without the special tokens {', '.join(missing)}")
     size = len(ranks) + len(special_tokens)
     if size > MAX_VOCAB_SIZE or sorted(ranks.values()) != list(range(len(ranks))):
-        raise ValueError(f"merge ranks must be 0..{len(ranks) - 1}, each once, and at most {MAX_VOCAB_SIZE:,} of them")
+        raise ValueError(
+            f"merge ranks must be 0..{len(ranks) - 1}, each once, and at most {MAX_VOCAB_SIZE:,} "
+            "of them"
+        )
     if sorted(special_tokens.values()) != list(range(len(ranks), size)):
         raise ValueError(f"special token ids must be {len(ranks)}..{size - 1}, each once")
     if missing_bytes := sum(bytes([byte]) not in ranks for byte in range(256)):
@@ -286,9 +333,16 @@ def _from_json(data: bytes) -> Tokenizer:
             raise ValueError(f"format {content['format']!r} is not {FORMAT}")
         tokens = [base64.b64decode(token, validate=True) for token in content["tokens_base64"]]
         special = {str(name): int(rank) for name, rank in content["special_tokens"].items()}
-        tokenizer = Tokenizer({token: rank for rank, token in enumerate(tokens)}, special, content["pattern"])
+        tokenizer = Tokenizer(
+            {token: rank for rank, token in enumerate(tokens)}, special, content["pattern"]
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"tokenizer.json is damaged: {error}; run `python -m scripts.tok_train` again") from None
+        raise ValueError(
+            f"tokenizer.json is damaged: {error}; run `python -m scripts.tok_train` again"
+        ) from None
     if tokenizer.identity() != content.get("identity"):
-        raise ValueError("tokenizer.json is damaged: its contents do not match its identity; train or copy it again")
+        raise ValueError(
+            "tokenizer.json is damaged: its contents do not match its identity; train or copy it "
+            "again"
+        )
     return tokenizer

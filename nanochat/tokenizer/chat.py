@@ -2,9 +2,9 @@
 
     <|bos|> ( <|user_start|> text <|user_end|> <|assistant_start|> parts <|assistant_end|> )*
 
-The mask is 1 on what the assistant itself produces, its closing token included: text, and python calls with both
-delimiters. It is 0 on everything else: the user's turns, the opening token (whoever asks for an answer supplies it)
-and tool output (the tool supplies it).
+The mask is 1 on what the assistant itself produces, its closing token included: text, and python
+calls with both delimiters. It is 0 on everything else: the user's turns, the opening token (whoever
+asks for an answer supplies it) and tool output (the tool supplies it).
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def message_problem(messages: Any) -> str | None:
     for number, role in enumerate(roles[offset:], offset + 1):
         expected = ("user", "assistant")[(number - offset - 1) % 2]
         if role != expected:
-            return f"message {number} has role {role!r}, expected {expected!r} (roles alternate user, assistant)"
+            return (
+                f"message {number} has role {role!r}, expected {expected!r} (roles alternate "
+                "user, assistant)"
+            )
     for number, message in enumerate(messages, 1):
         if reason := _content_problem(message["role"], message["content"]):
             return f"message {number}: {reason}"
@@ -62,14 +65,19 @@ def _content_problem(role: str, content: Any) -> str | None:
         if not isinstance(part, dict) or not isinstance(part.get("text"), str):
             return f'part {number} must be an object with "type" and a string "text"'
         if part.get("type") not in PART_TYPES:
-            return f"part {number} has type {part.get('type')!r}, expected one of {', '.join(PART_TYPES)}"
+            return (
+                f"part {number} has type {part.get('type')!r}, expected one of "
+                f"{', '.join(PART_TYPES)}"
+            )
     return None
 
 
 def render_conversation(
     tokenizer: Tokenizer, conversation: dict[str, Any], max_tokens: int | None = None
 ) -> tuple[list[int], list[int]]:
-    """(ids, mask), equally long, at most `max_tokens` (the end is cut off). ValueError for a malformed conversation."""
+    """(ids, mask), equally long, at most `max_tokens` (the end is cut off). ValueError for a
+    malformed conversation.
+    """
     ids: list[int] = [tokenizer.get_bos_token_id()]
     mask: list[int] = [0]
 
@@ -97,7 +105,9 @@ def render_conversation(
 
 
 def render_for_completion(tokenizer: Tokenizer, conversation: dict[str, Any]) -> list[int]:
-    """Ids ending in <|assistant_start|>: what a model is given to write the next (or last) assistant message."""
+    """Ids ending in <|assistant_start|>: what a model is given to write the next (or last)
+    assistant message.
+    """
     messages = conversation["messages"]
     if messages and messages[-1].get("role") == "assistant":
         messages = messages[:-1]

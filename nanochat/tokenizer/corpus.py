@@ -1,6 +1,8 @@
-"""The plain text a tokenizer is trained and measured on: shards of the base directory, or any text files.
+"""The plain text a tokenizer is trained and measured on: shards of the base directory, or any text
+files.
 
-The tokenizer stands below the data set code in the import order, so this reads parquet by itself, in a few lines.
+The tokenizer stands below the data set code in the import order, so this reads parquet by itself,
+in a few lines.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ from nanochat.runtime.run_dir import base_dir
 
 SUFFIXES = (".parquet", ".txt", ".md", ".jsonl")
 GET_TEXT = (
-    "get some with `python -m nanochat.dataset -n 8`, make some with `python -m nanochat.dataset --embedded`, "
+    "get some with `python -m nanochat.dataset -n 8`, make some with `python -m nanochat.dataset "
+    "--embedded`, "
     "or name your own with --data"
 )
 
 
 def corpus_files(data: str | Path | None = None) -> tuple[list[Path], list[Path]]:
-    """(training files, validation files) of `data`, a file or a folder; default: the base directory's shards.
+    """(training files, validation files) of `data`, a file or a folder; default: the base
+    directory's shards.
 
     Among several shards the last one is validation. ValueError when there is no text.
     """
@@ -28,20 +32,27 @@ def corpus_files(data: str | Path | None = None) -> tuple[list[Path], list[Path]
         raise ValueError(f"no text in {place}: it does not exist; {GET_TEXT}")
     if place.is_file():
         if place.suffix not in SUFFIXES:
-            raise ValueError(f"--data={place}: a {place.suffix or 'nameless'} file; use one of {', '.join(SUFFIXES)}")
+            raise ValueError(
+                f"--data={place}: a {place.suffix or 'nameless'} file; use one of "
+                f"{', '.join(SUFFIXES)}"
+            )
         return [place], []
     if not (shards := sorted(place.glob("shard_*.parquet"))):
         shards = sorted((place / "base_data").glob("shard_*.parquet"))
     if len(shards) > 1:
         return shards[:-1], shards[-1:]
-    files = shards or sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    files = shards or sorted(
+        path for path in place.rglob("*") if path.suffix in SUFFIXES and path.is_file()
+    )
     if not files:
         raise ValueError(f"no text in {place}; {GET_TEXT}")
     return files, []
 
 
 def size_estimate(files: list[Path]) -> int:
-    """About how many characters the files hold (their uncompressed bytes), to know how far along one is."""
+    """About how many characters the files hold (their uncompressed bytes), to know how far along
+    one is.
+    """
     import pyarrow.parquet as pq
 
     total = 0
@@ -50,12 +61,17 @@ def size_estimate(files: list[Path]) -> int:
             total += path.stat().st_size
             continue
         with _open_parquet(path, pq) as file:
-            total += sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+            total += sum(
+                file.metadata.row_group(number).total_byte_size
+                for number in range(file.num_row_groups)
+            )
     return total
 
 
 def documents(files: list[Path], max_chars: int, doc_cap: int) -> Iterator[str]:
-    """Documents in order, each cut to `doc_cap` characters, until `max_chars` characters have been given."""
+    """Documents in order, each cut to `doc_cap` characters, until `max_chars` characters have been
+    given.
+    """
     left = max_chars
     for path in files:
         for text in _read(path):
@@ -73,10 +89,14 @@ def _read(path: Path) -> Iterator[str]:
         return
     with open(path, "rb") as start:
         if path.suffix != ".jsonl" and b"\0" in start.read(2**16):
-            raise ValueError(f"{path}: holds zero bytes, so it is not a text file; remove it or convert it to UTF-8")
+            raise ValueError(
+                f"{path}: holds zero bytes, so it is not a text file; remove it or convert it to "
+                "UTF-8"
+            )
     with open(path, encoding="utf-8", errors="replace") as file:
         if path.suffix != ".jsonl":
-            # in pieces, so that one file of a gigabyte needs no gigabyte of memory; cut at a line's end
+            # in pieces, so that one file of a gigabyte needs no gigabyte of memory; cut at a line's
+            # end
             while lines := file.readlines(2**16):
                 yield "".join(lines)
             return
@@ -84,7 +104,9 @@ def _read(path: Path) -> Iterator[str]:
             try:
                 text = json.loads(line)["text"] if line.strip() else ""
             except (ValueError, KeyError, TypeError, RecursionError):
-                raise ValueError(f'{path}:{number}: not a JSON object with a "text" string') from None
+                raise ValueError(
+                    f'{path}:{number}: not a JSON object with a "text" string'
+                ) from None
             yield text if isinstance(text, str) else ""
 
 

@@ -1,4 +1,6 @@
-"""`tok_eval`: bytes per token on several kinds of text, beside GPT-2's and GPT-4's vocabularies where they are had."""
+"""`tok_eval`: bytes per token on several kinds of text, beside GPT-2's and GPT-4's vocabularies
+where they are had.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from nanochat.tokenizer.corpus import corpus_files, documents
 OTHERS = {"gpt2": "GPT-2", "cl100k_base": "GPT-4"}
 SAMPLES = {
     "english": (
-        "The harbour was quiet when the ferry came in. A woman in a grey coat counted the crates twice, signed the "
-        "paper unread, and asked the captain whether the storm had been as bad as people said. He shrugged. "
+        "The harbour was quiet when the ferry came in. A woman in a grey coat counted the crates "
+        "twice, signed the "
+        "paper unread, and asked the captain whether the storm had been as bad as people said. "
+        "He shrugged. "
         "It had been worse the year before, he told her, and nobody had written about that one."
     ),
     "code": (
@@ -32,11 +36,14 @@ SAMPLES = {
         "    return means\n"
     ),
     "maths": (
-        "Let $f(x) = 3x^2 - 12x + 7$. Then $f'(x) = 6x - 12 = 0$ gives $x = 2$, and $f(2) = 12 - 24 + 7 = -5$. "
-        "Since $f''(2) = 6 > 0$ the point $(2, -5)$ is a minimum; $f(0) = 7$, $f(10) = 187$ and $f(100) = 28807$."
+        "Let $f(x) = 3x^2 - 12x + 7$. Then $f'(x) = 6x - 12 = 0$ gives $x = 2$, and $f(2) = 12 - "
+        "24 + 7 = -5$. "
+        "Since $f''(2) = 6 > 0$ the point $(2, -5)$ is a minimum; $f(0) = 7$, $f(10) = 187$ and "
+        "$f(100) = 28807$."
     ),
     "languages": (
-        "Der Zug fährt um Viertel nach sieben. La bibliothèque ferme à dix-huit heures. El café está en la plaza. "
+        "Der Zug fährt um Viertel nach sieben. La bibliothèque ferme à dix-huit heures. El café "
+        "está en la plaza. "
         "Сегодня холодно, но солнечно. 今日は天気がいいですね。오늘은 책을 읽고 싶어요. الكتاب على الطاولة."
     ),
 }
@@ -47,7 +54,9 @@ class TokEvalConfig:
     """Measure a tokenizer in bytes per token (higher is better), beside GPT-2's and GPT-4's."""
 
     tokenizer: str | None = None  # a directory or a tiktoken name; default: the trained one
-    data: str | None = None  # text besides the built-in samples: a file or folder; default: the shards, if any
+    data: str | None = (
+        None  # text besides the built-in samples: a file or folder; default: the shards, if any
+    )
     max_chars: int = 1_000_000  # characters taken of that text
 
     def problems(self) -> list[str]:
@@ -55,7 +64,9 @@ class TokEvalConfig:
 
 
 def tok_eval(cfg: TokEvalConfig) -> dict[str, Any]:
-    """Print the comparison, write it to the report's record and return it. ValueError when a round trip fails."""
+    """Print the comparison, write it to the report's record and return it. ValueError when a round
+    trip fails.
+    """
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
     mine = open_tokenizer(cfg.tokenizer)
@@ -68,9 +79,13 @@ def tok_eval(cfg: TokEvalConfig) -> dict[str, Any]:
             absent.append(label)
     measured = {label: measure(tokenizer, texts) for label, tokenizer in tokenizers.items()}
     result = {
-        "vocab_size": {label: tokenizer.get_vocab_size() for label, tokenizer in tokenizers.items()},
+        "vocab_size": {
+            label: tokenizer.get_vocab_size() for label, tokenizer in tokenizers.items()
+        },
         "bytes_per_token": {label: values["bytes_per_token"] for label, values in measured.items()},
-        "characters_per_s": {label: values["characters_per_s"] for label, values in measured.items()},
+        "characters_per_s": {
+            label: values["characters_per_s"] for label, values in measured.items()
+        },
         "text_bytes": {name: len(text.encode()) for name, text in texts.items()},
         "not_available": absent,
     }
@@ -90,16 +105,23 @@ def _add_to_record(result: dict[str, Any]) -> None:
 
 
 def measure(tokenizer: Tokenizer, texts: dict[str, str]) -> dict[str, Any]:
-    """Bytes per token of each text and the encoding speed over all. ValueError when decoding gives another text."""
+    """Bytes per token of each text and the encoding speed over all. ValueError when decoding gives
+    another text.
+    """
     ratios = {}
     started = time.perf_counter()
     encoded = {name: tokenizer.encode(text) for name, text in texts.items()}
     spent = max(time.perf_counter() - started, 1e-9)
     for name, ids in encoded.items():
         if tokenizer.decode(ids) != texts[name]:
-            raise ValueError(f"the tokenizer does not give back the sample {name!r}: train it again")
+            raise ValueError(
+                f"the tokenizer does not give back the sample {name!r}: train it again"
+            )
         ratios[name] = round(len(texts[name].encode()) / len(ids), 3)
-    return {"bytes_per_token": ratios, "characters_per_s": round(sum(map(len, texts.values())) / spent)}
+    return {
+        "bytes_per_token": ratios,
+        "characters_per_s": round(sum(map(len, texts.values())) / spent),
+    }
 
 
 def _own_text(cfg: TokEvalConfig) -> dict[str, str]:
@@ -111,7 +133,11 @@ def _own_text(cfg: TokEvalConfig) -> dict[str, str]:
         return {}
     found = {}
     for name, files in (("training text", train), ("validation text", validation)):
-        text = "".join(documents(files, cfg.max_chars, cfg.max_chars)).encode("utf-8", "replace").decode()
+        text = (
+            "".join(documents(files, cfg.max_chars, cfg.max_chars))
+            .encode("utf-8", "replace")
+            .decode()
+        )
         if text:
             found[name] = text
     return found
@@ -130,10 +156,15 @@ def _show(result: dict[str, Any]) -> None:
     for name, size in result["text_bytes"].items():
         values = [result["bytes_per_token"][label][name] for label in labels]
         best = max(values)
-        shown = [f"[bold]{value:.3f}[/bold]" if value == best else f"{value:.3f}" for value in values]
+        shown = [
+            f"[bold]{value:.3f}[/bold]" if value == best else f"{value:.3f}" for value in values
+        ]
         table.add_row(name, f"{size:,}", *shown)
     speeds = [f"{result['characters_per_s'][label] / 1e6:.1f}" for label in labels]
     table.add_row("million characters/s", "", *speeds, style="dim")
     Console().print(table)
     if result["not_available"]:
-        print(f"{', '.join(result['not_available'])}: not available offline (TIKTOKEN_CACHE_DIR can hold the files)")
+        print(
+            f"{', '.join(result['not_available'])}: not available offline (TIKTOKEN_CACHE_DIR "
+            "can hold the files)"
+        )

@@ -1,8 +1,9 @@
 """Reads a public `tokenizer.pkl` (a pickled `tiktoken.Encoding`) without running anything from it.
 
-A pickle is a program for a small stack machine, and unpickling runs it: it can import and call anything. This file
-holds no call to Python's unpickler. It walks the opcodes and carries out the few that build plain data; the only class
-name it accepts is `tiktoken.core.Encoding`, and even that is only noted down, never imported from the file's wish.
+A pickle is a program for a small stack machine, and unpickling runs it: it can import and call
+anything. This file holds no call to Python's unpickler. It walks the opcodes and carries out the
+few that build plain data; the only class name it accepts is `tiktoken.core.Encoding`, and even that
+is only noted down, never imported from the file's wish.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 MAX_FILE_BYTES = 64 * 2**20  # the 200k-entry vocabularies in circulation are about 4 MB
 MAX_OPCODES = 8_000_000
 _CONSTANTS = frozenset(
-    "BININT BININT1 BININT2 LONG1 SHORT_BINUNICODE BINUNICODE SHORT_BINBYTES BINBYTES BINUNICODE8 BINBYTES8".split()
+    "BININT BININT1 BININT2 LONG1 SHORT_BINUNICODE BINUNICODE SHORT_BINBYTES BINBYTES "
+    "BINUNICODE8 BINBYTES8".split()
 )
 _FIELDS = frozenset({"name", "pat_str", "mergeable_ranks", "special_tokens"})
 
@@ -42,9 +44,13 @@ class _Encoding:
 
 
 def read_encoding_pickle(data: bytes) -> EncodingState:
-    """The state of the one `tiktoken.Encoding` in `data`. ValueError for anything else, naming what was refused."""
+    """The state of the one `tiktoken.Encoding` in `data`. ValueError for anything else, naming what
+    was refused.
+    """
     if len(data) > MAX_FILE_BYTES:
-        raise ValueError(f"tokenizer pickle of {len(data):,} bytes refused: more than {MAX_FILE_BYTES:,}")
+        raise ValueError(
+            f"tokenizer pickle of {len(data):,} bytes refused: more than {MAX_FILE_BYTES:,}"
+        )
     machine = _Machine()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
@@ -54,8 +60,17 @@ def read_encoding_pickle(data: bytes) -> EncodingState:
         return _checked(machine.result)
     except ValueError as error:
         raise ValueError(f"tokenizer pickle refused: {error}") from None
-    except (IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeDecodeError) as error:
-        raise ValueError(f"tokenizer pickle refused: malformed ({type(error).__name__}: {error})") from None
+    except (
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        UnicodeDecodeError,
+    ) as error:
+        raise ValueError(
+            f"tokenizer pickle refused: malformed ({type(error).__name__}: {error})"
+        ) from None
 
 
 class _Machine:
@@ -139,7 +154,9 @@ def _checked(result: Any) -> EncodingState:
         raise ValueError(f"it holds a {type(result).__name__}, not a tiktoken.core.Encoding")
     state = result.state
     if isinstance(state, str):
-        raise ValueError(f"it only names the vocabulary {state[:40]!r}; ask for that one by name instead")
+        raise ValueError(
+            f"it only names the vocabulary {state[:40]!r}; ask for that one by name instead"
+        )
     if type(state) is not dict or set(state) != _FIELDS:
         raise ValueError(f"the Encoding's state must have exactly the fields {sorted(_FIELDS)}")
     ranks, special, pattern = state["mergeable_ranks"], state["special_tokens"], state["pat_str"]

@@ -1,4 +1,6 @@
-"""The constants every tokenizer of this project agrees on: the nine special tokens and the split pattern."""
+"""The constants every tokenizer of this project agrees on: the nine special tokens and the split
+pattern.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ SPECIAL_TOKENS = (
     OUTPUT_END,
 )
 
-# GPT-4's pattern with at most two digits a group instead of three: in a small vocabulary a thousand tokens for
-# three-digit numbers cost more than they save. Public checkpoints were trained with exactly this string.
+# GPT-4's pattern with at most two digits a group instead of three: in a small vocabulary a thousand
+# tokens for three-digit numbers cost more than they save. Public checkpoints were trained with
+# exactly this string.
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"

@@ -24,7 +24,9 @@ class TokTrainConfig:
     max_chars: int = 2_000_000_000  # characters of text to read
     doc_cap: int = 10_000  # characters taken of one document, so that a few long ones do not decide
     vocab_size: int = 65_536  # entries, special tokens included
-    data: str | None = None  # a text file or a folder; default: the base directory's training shards
+    data: str | None = (
+        None  # a text file or a folder; default: the base directory's training shards
+    )
 
     def problems(self) -> list[str]:
         found = [
@@ -34,19 +36,24 @@ class TokTrainConfig:
         ]
         if not MIN_VOCAB_SIZE <= self.vocab_size <= MAX_VOCAB_SIZE:
             found.append(
-                f"--vocab-size={self.vocab_size}: must lie between {MIN_VOCAB_SIZE} (bytes and special tokens) "
+                f"--vocab-size={self.vocab_size}: must lie between {MIN_VOCAB_SIZE} (bytes and "
+                "special tokens) "
                 f"and {MAX_VOCAB_SIZE}"
             )
         return found
 
 
 def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
-    """Train, save to `<base>/tokenizer`, write the report's record and return it. ValueError when there is no text."""
+    """Train, save to `<base>/tokenizer`, write the report's record and return it. ValueError when
+    there is no text.
+    """
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
     train, _ = corpus_files(cfg.data)
     started = time.perf_counter()
-    counted = _Counted(documents(train, cfg.max_chars, cfg.doc_cap), min(cfg.max_chars, size_estimate(train)))
+    counted = _Counted(
+        documents(train, cfg.max_chars, cfg.doc_cap), min(cfg.max_chars, size_estimate(train))
+    )
     with _merge_progress():
         tokenizer = Tokenizer.train(counted, cfg.vocab_size)
     folder = base_dir() / "tokenizer"
@@ -67,11 +74,13 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
     write_record("tokenizer", record)
     if tokenizer.get_vocab_size() < cfg.vocab_size:
         print(
-            f"the text holds no more pairs to merge: the vocabulary has {tokenizer.get_vocab_size():,} entries "
+            "the text holds no more pairs to merge: the vocabulary has "
+            f"{tokenizer.get_vocab_size():,} entries "
             f"instead of {cfg.vocab_size:,} (more text would fill it)"
         )
     print(
-        f"tokenizer of {tokenizer.get_vocab_size():,} entries from {counted.characters:,} characters "
+        f"tokenizer of {tokenizer.get_vocab_size():,} entries from {counted.characters:,} "
+        "characters "
         f"in {record['wall_s']} s -> {folder}"
     )
     return record
@@ -80,7 +89,8 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
 class _Counted:
     """Counts the documents as they are read and shows how far along the reading is.
 
-    The bar ends with the iteration: the merging that follows has its own, and a terminal shows one at a time.
+    The bar ends with the iteration: the merging that follows has its own, and a terminal shows one
+    at a time.
     """
 
     def __init__(self, texts: Iterable[str], expected: int) -> None:
@@ -94,12 +104,16 @@ class _Counted:
                 self.characters += len(text)
                 progress.advance(max(0, min(len(text), self.expected - progress.done)))
                 yield text
-            progress.advance(self.expected - progress.done)  # doc_cap leaves text out: the estimate was too high
+            progress.advance(
+                self.expected - progress.done
+            )  # doc_cap leaves text out: the estimate was too high
 
 
 @contextlib.contextmanager
 def _merge_progress() -> Iterator[None]:
-    """Shows how far the merging is. rustbpe tells it only through its log, so that is where it is read from."""
+    """Shows how far the merging is. rustbpe tells it only through its log, so that is where it is
+    read from.
+    """
     handler = _MergeLog()
     logger = logging.getLogger("rustbpe")
     level, propagate = logger.level, logger.propagate

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from nanochat.gpt import GPT, Block
+from nanochat.gpt import GPT, TransformerBlock
 from nanochat.runtime.run_dir import base_dir
 from nanochat.train.shard_model import is_sharded
 
@@ -20,8 +20,12 @@ from nanochat.train.shard_model import is_sharded
 WORTHWHILE_TOKENS = {"cpu": 1_000_000, "cuda": 0}
 
 
-def wants_compiling(device_type: str, wanted: bool | None, sharded: bool, planned_tokens: int) -> bool:
-    """Whether a run compiles its model, where a compiler is. `wanted` None: when the device and its length suit it."""
+def wants_compiling(
+    device_type: str, wanted: bool | None, sharded: bool, planned_tokens: int
+) -> bool:
+    """Whether a run compiles its model, where a compiler is. `wanted` None: when the device and its
+    length suit it.
+    """
     if sharded:  # gathers weights between the blocks, outside of what a compiler can see
         return False
     if wanted is None:
@@ -29,25 +33,35 @@ def wants_compiling(device_type: str, wanted: bool | None, sharded: bool, planne
     return wanted
 
 
-def hidden_function(model: GPT, wanted: bool | None, planned_tokens: int) -> Callable[[Tensor], Tensor]:
-    """`model.hidden`, compiled when `wanted`; None: when the device, its compiler and the run's length suit it."""
+def hidden_function(
+    model: GPT, wanted: bool | None, planned_tokens: int
+) -> Callable[[Tensor], Tensor]:
+    """`model.hidden`, compiled when `wanted`; None: when the device, its compiler and the run's
+    length suit it.
+    """
     device = model.get_device().type
     has_compiler = device == "cuda" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
     if wanted is None and not has_compiler:
         wanted = False
-    return CompiledHidden(model) if wants_compiling(device, wanted, is_sharded(model), planned_tokens) else model.hidden
+    return (
+        CompiledHidden(model)
+        if wants_compiling(device, wanted, is_sharded(model), planned_tokens)
+        else model.hidden
+    )
 
 
-def call_block(block: Block, *arguments: Any) -> Tensor:
-    """What is compiled on a CPU. The block is an argument, its weights are inputs: alike blocks share the code."""
+def call_block(block: TransformerBlock, *arguments: Any) -> Tensor:
+    """What is compiled on a CPU. The block is an argument, its weights are inputs: alike blocks
+    share the code.
+    """
     return cast(Tensor, block(*arguments))
 
 
 class CompiledHidden:
     """Compiles for the first shape it meets; other shapes (odd last micro-batches) run as they are.
 
-    On a GPU the whole forward pass, for what is fused across blocks. On a CPU a block, once for all that are alike:
-    steps are as fast, and d4 is compiled in 20 s instead of 57 (two cores).
+    On a GPU the whole forward pass, for what is fused across blocks. On a CPU a block, once for all
+    that are alike: steps are as fast, and d4 is compiled in 20 s instead of 57 (two cores).
     """
 
     def __init__(self, model: GPT) -> None:
@@ -58,7 +72,9 @@ class CompiledHidden:
         if model.get_device().type == "cuda":
             self.compiled = torch.compile(model.hidden, dynamic=False)
         else:
-            self.compiled = functools.partial(model.hidden, run=torch.compile(call_block, dynamic=False))
+            self.compiled = functools.partial(
+                model.hidden, run=torch.compile(call_block, dynamic=False)
+            )
 
     def __call__(self, input_ids: Tensor) -> Tensor:
         if self.compiled is None or (self.shape is not None and input_ids.shape != self.shape):
@@ -71,7 +87,10 @@ class CompiledHidden:
             raise
         except Exception as error:  # a broken compiler on the user's machine must not cost the run
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            print(f"warning: compiling failed ({reason}); training goes on uncompiled", file=sys.stderr)
+            print(
+                f"warning: compiling failed ({reason}); training goes on uncompiled",
+                file=sys.stderr,
+            )
             self.compiled = None
             return self.model.hidden(input_ids)
         self.shape = input_ids.shape

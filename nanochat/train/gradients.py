@@ -35,11 +35,13 @@ class Gradients:
         self.micro_rows: int | None = None
 
     def accumulate(self, batches: list[Batch], n_targets: int) -> Tensor:
-        """Backward through all rows -> this rank's share of the loss, a scalar. `n_targets`: of all ranks.
+        """Backward through all rows -> this rank's share of the loss, a scalar. `n_targets`: of all
+        ranks.
 
-        Out of memory: half the rows a micro-batch from now on, and the step from its start. Every row still counts
-        once, so the step is the same. Raises ValueError when a single row does not fit, and for a model in pieces: of
-        its backward passes, all ranks' common work, one cannot repeat its part alone.
+        Out of memory: half the rows a micro-batch from now on, and the step from its start. Every
+        row still counts once, so the step is the same. Raises ValueError when a single row does not
+        fit, and for a model in pieces: of its backward passes, all ranks' common work, one cannot
+        repeat its part alone.
         """
         while True:
             try:
@@ -48,10 +50,13 @@ class Gradients:
                 reason = str(error).splitlines()[0] if str(error) else "no reason given"
             if is_sharded(self.model):
                 raise ValueError(
-                    f"out of memory with --shard-model ({reason}); go on with --resume and a smaller "
+                    f"out of memory with --shard-model ({reason}); go on with --resume and a "
+                    "smaller "
                     "--device-batch-size, or --activation-checkpointing"
                 )
-            self._halve(max(len(batch.input_ids) for batch in batches), reason)  # the failed try is freed by now
+            self._halve(
+                max(len(batch.input_ids) for batch in batches), reason
+            )  # the failed try is freed by now
 
     def _backward(self, batches: list[Batch], n_targets: int) -> Tensor:
         loss_sum = torch.zeros((), dtype=torch.float32, device=self.model.get_device())
@@ -68,12 +73,14 @@ class Gradients:
         rows = min(rows, self.micro_rows or rows)
         if rows == 1:
             raise ValueError(
-                f"out of memory with a single row a micro-batch ({reason}); use --activation-checkpointing, "
+                f"out of memory with a single row a micro-batch ({reason}); use "
+                "--activation-checkpointing, "
                 "a smaller --max-seq-len or a smaller --depth"
             )
         self.micro_rows = -(-rows // 2)
         print(
-            f"WARNING: rank {self.rank} ran out of memory with {rows} rows ({reason}); going on with micro-batches of "
+            f"WARNING: rank {self.rank} ran out of memory with {rows} rows ({reason}); going on "
+            "with micro-batches of "
             f"{self.micro_rows}, the total batch stays the same",
             file=sys.stderr,
             flush=True,

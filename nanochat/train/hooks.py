@@ -1,5 +1,6 @@
-"""What happens around the steps: logging, saving (saving.py), validation, CORE, samples. In that order: a save precedes
-every evaluation, so that nothing an evaluation does can cost trained steps."""
+"""What happens around the steps: logging, saving (saving.py), validation, CORE, samples. In that
+order: a save precedes every evaluation, so that nothing an evaluation does can cost trained steps.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from nanochat.dataloader.loader import PackedLoader
-from nanochat.runtime.metrics import MetricLog
+from nanochat.runtime.metric_log import MetricLog
 from nanochat.train.saving import SaveHook
 from nanochat.train.trainer import Hook, StepStats, Trainer
 
@@ -43,14 +44,20 @@ class LogHook(Hook):
             time_s=round(trainer.train_s, 3),
             skipped=stats.skipped,
             **({"loss_scale": trainer.loss_scale.scale} if trainer.loss_scale is not None else {}),
-            **({"micro_rows": trainer.gradients.micro_rows} if trainer.gradients.micro_rows is not None else {}),
+            **(
+                {"micro_rows": trainer.gradients.micro_rows}
+                if trainer.gradients.micro_rows is not None
+                else {}
+            ),
         )
 
 
 class ValidationHook(Hook):
     """Bits per byte on held-out data."""
 
-    def __init__(self, loader: PackedLoader, token_bytes: torch.Tensor, every: int, log: MetricLog) -> None:
+    def __init__(
+        self, loader: PackedLoader, token_bytes: torch.Tensor, every: int, log: MetricLog
+    ) -> None:
         self.loader, self.token_bytes, self.every, self.log = loader, token_bytes, every, log
         self.last: float | None = None
         self.best: float | None = None
@@ -78,7 +85,9 @@ class ValidationHook(Hook):
 
 
 class PeriodicHook(Hook):
-    """Runs a function of the trainer on all ranks every so many steps: CORE, chat evaluation, samples."""
+    """Runs a function of the trainer on all ranks every so many steps: CORE, chat evaluation,
+    samples.
+    """
 
     def __init__(self, every: int, function: Callable[[Trainer], None]) -> None:
         self.every, self.function = every, function

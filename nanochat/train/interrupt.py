@@ -1,8 +1,9 @@
 """SIGTERM, SIGINT and SIGUSR1 during a run: save and stop, on all ranks together.
 
-The training loop asks at every step. Evaluation, sampling and rollouts can take minutes, so while they run the signal
-raises `StopRequested` in them at once (they change nothing that is saved), and their collectives first agree on
-whether to go on: a rank that was interrupted takes part in one agreement, the others leave at theirs.
+The training loop asks at every step. Evaluation, sampling and rollouts can take minutes, so while
+they run the signal raises `StopRequested` in them at once (they change nothing that is saved), and
+their collectives first agree on whether to go on: a rank that was interrupted takes part in one
+agreement, the others leave at theirs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from nanochat.runtime.world import World
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: not finished, saved, start me again
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
-SAME_KEYPRESS_S = 0.5  # torchrun passes Ctrl+C on to workers that the terminal has already sent it to
+SAME_KEYPRESS_S = (
+    0.5  # torchrun passes Ctrl+C on to workers that the terminal has already sent it to
+)
 
 
 class StopRequested(BaseException):
@@ -41,7 +44,9 @@ class Stopped(SystemExit):
 
 
 class Interrupt:
-    """A context manager that turns signals into requests to stop. `requested` is the signal's name, or None."""
+    """A context manager that turns signals into requests to stop. `requested` is the signal's name,
+    or None.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -52,12 +57,16 @@ class Interrupt:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # elsewhere Python allows no handlers
             numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
             self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._previous = {}
@@ -78,8 +87,14 @@ class Interrupt:
         if self.requested is None:
             self._at, self.requested = now, signal.Signals(number).name
             if self.world.is_main:
-                again = "; Ctrl+C again stops at once, without saving" if number == signal.SIGINT else ""
-                print(f"\n{self.requested}: saving and stopping{again}", file=sys.stderr, flush=True)
+                again = (
+                    "; Ctrl+C again stops at once, without saving"
+                    if number == signal.SIGINT
+                    else ""
+                )
+                print(
+                    f"\n{self.requested}: saving and stopping{again}", file=sys.stderr, flush=True
+                )
         self._raise_if_open()
 
     def _raise_if_open(self) -> None:
@@ -119,7 +134,9 @@ class Interrupt:
         return any_asked
 
     def attempt(self, work: Callable[[], Any]) -> bool:
-        """Call `work`, given up on a request -> whether it was. For work without collectives: the caller agrees."""
+        """Call `work`, given up on a request -> whether it was. For work without collectives: the
+        caller agrees.
+        """
         try:
             with self.window():
                 work()
@@ -128,7 +145,8 @@ class Interrupt:
         return False
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> bool:
-        """Call `work(*arguments)`, given up when any rank is asked to stop -> whether it was. Same calls on all ranks.
+        """Call `work(*arguments)`, given up when any rank is asked to stop -> whether it was. Same
+        calls on all ranks.
 
         Collectives inside must go through `guarded()`.
         """

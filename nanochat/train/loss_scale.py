@@ -1,4 +1,6 @@
-"""Dynamic loss scaling: keeps float16 gradients inside the range that float16 has (arXiv 1710.03740)."""
+"""Dynamic loss scaling: keeps float16 gradients inside the range that float16 has (arXiv
+1710.03740).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ SMALLEST = 1.0
 
 
 class LossScale:
-    """The factor on the loss. Halved when gradients overflow, doubled after `patience` steps in which none did.
+    """The factor on the loss. Halved when gradients overflow, doubled after `patience` steps in
+    which none did.
 
     Powers of two only: scaling and unscaling then change no bit of a gradient that is in range.
     """

@@ -1,8 +1,9 @@
-"""The one objective: weighted negative log-likelihood, summed, without ever holding (B, T, V) logits.
+"""The one objective: weighted negative log-likelihood, summed, without ever holding (B, T, V)
+logits.
 
-Pretraining and midtraining weigh every target 1, fine-tuning weighs by the loss mask, reinforcement learning by the
-advantage. The caller divides by the global count of weighted targets, so neither micro-batches nor ranks change a
-result.
+Pretraining and midtraining weigh every target 1, fine-tuning weighs by the loss mask, reinforcement
+learning by the advantage. The caller divides by the global count of weighted targets, so neither
+micro-batches nor ranks change a result.
 
 Shape legend: N = B*T positions, D model width, V vocabulary.
 """
@@ -18,8 +19,9 @@ from torch import Tensor
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, LOGIT_CAP
 
-# Logits alive at once, and the fp32 part of them being worked on. On a CPU both must stay in cache: measured on two
-# cores at V = 8,192, 8 MiB / 2 MiB takes 143 ms for 8,192 positions, one pass over all logits 300 ms and more.
+# Logits alive at once, and the fp32 part of them being worked on. On a CPU both must stay in cache:
+# measured on two cores at V = 8,192, 8 MiB / 2 MiB takes 143 ms for 8,192 positions, one pass over
+# all logits 300 ms and more.
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 128 * 2**20}
 BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 128 * 2**20}
 
@@ -27,7 +29,8 @@ BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 128 * 2**20}
 def loss_sum_and_count(
     model: GPT, batch: Batch, hidden_fn: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Weighted NLL of `batch` (B, T) in nats -> (sum, number of targets with a weight), both fp32 scalars.
+    """Weighted NLL of `batch` (B, T) in nats -> (sum, number of targets with a weight), both fp32
+    scalars.
 
     A batch without targets gives (0, 0), never NaN. `hidden_fn` may be a compiled `model.hidden`.
     """
@@ -44,14 +47,17 @@ def loss_sum_and_count(
 
 
 class _ChunkedNLL(torch.autograd.Function):
-    """Sum over positions of weight * NLL(target), from activations (N, D) and the head's weight (V or more, D).
+    """Sum over positions of weight * NLL(target), from activations (N, D) and the head's weight (V
+    or more, D).
 
-    The logits of a chunk are formed, softcapped and overwritten by their own gradient in the forward pass, so nothing
-    of size N x V exists and nothing is computed twice.
+    The logits of a chunk are formed, softcapped and overwritten by their own gradient in the
+    forward pass, so nothing of size N x V exists and nothing is computed twice.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, vocab_size: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, vocab_size: int
+    ) -> Tensor:
         wants_grad = any(ctx.needs_input_grad[:2])
         head = weight[:vocab_size].to(hidden.dtype)
         chunk = _rows(CHUNK_BYTES, hidden, vocab_size, hidden.element_size())
@@ -63,7 +69,12 @@ class _ChunkedNLL(torch.autograd.Function):
         for start in range(0, hidden.size(0), chunk):
             rows = slice(start, start + chunk)
             logits = hidden[rows] @ head.t()
-            for parts in zip(logits.split(block), targets[rows].split(block), weights[rows].split(block), strict=True):
+            for parts in zip(
+                logits.split(block),
+                targets[rows].split(block),
+                weights[rows].split(block),
+                strict=True,
+            ):
                 total += _nll_block(*parts, buffers, wants_grad)
             if grad_hidden is not None and grad_weight is not None:
                 torch.mm(logits, head, out=grad_hidden[rows])
@@ -76,7 +87,13 @@ class _ChunkedNLL(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         # In place: a second fp32 copy of the head's gradient would be 0.3 GB for a d20.
-        return grad_hidden.mul_(grads[0].to(grad_hidden.dtype)), grad_weight.mul_(grads[0]), None, None, None
+        return (
+            grad_hidden.mul_(grads[0].to(grad_hidden.dtype)),
+            grad_weight.mul_(grads[0]),
+            None,
+            None,
+            None,
+        )
 
 
 def _rows(budget_bytes: dict[str, int], hidden: Tensor, vocab_size: int, element_bytes: int) -> int:
@@ -84,7 +101,9 @@ def _rows(budget_bytes: dict[str, int], hidden: Tensor, vocab_size: int, element
     return max(1, min(hidden.size(0), budget // (vocab_size * element_bytes)))
 
 
-def _nll_block(logits: Tensor, targets: Tensor, weights: Tensor, buffers: Tensor, wants_grad: bool) -> Tensor:
+def _nll_block(
+    logits: Tensor, targets: Tensor, weights: Tensor, buffers: Tensor, wants_grad: bool
+) -> Tensor:
     """Sum of weight * NLL for raw logits (n, V), which are overwritten by their gradient.
 
     The softcap bounds logits to +-15, so exp cannot overflow and no maximum is subtracted.
@@ -96,7 +115,9 @@ def _nll_block(logits: Tensor, targets: Tensor, weights: Tensor, buffers: Tensor
     target = targets[:, None]
     nll = z.log() - LOGIT_CAP * capped.gather(1, target)[:, 0]
     if wants_grad:
-        grad.mul_((weights / z)[:, None]).scatter_add_(1, target, -weights[:, None])  # softmax - onehot, weighted
+        grad.mul_((weights / z)[:, None]).scatter_add_(
+            1, target, -weights[:, None]
+        )  # softmax - onehot, weighted
         grad.addcmul_(grad, capped.square_(), value=-1)  # through the softcap: times 1 - tanh^2
         logits.copy_(grad)
     return (nll * weights).sum()

@@ -1,4 +1,6 @@
-"""`nanochat plan`: what a run will need before it is started: micro-batch, memory by part, disk, hours, dollars."""
+"""`nanochat plan`: what a run will need before it is started: micro-batch, memory by part, disk,
+hours, dollars.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from typing import Any, Literal
 
 import torch
 
-from nanochat.cost import GIB, Memory, checkpoint_bytes, count_parameters, fitting_rows, flops_per_token, memory
+from nanochat.cost import (
+    GIB,
+    Memory,
+    checkpoint_bytes,
+    count_parameters,
+    fitting_rows,
+    flops_per_token,
+    memory,
+)
 from nanochat.gpt import GPTConfig
 from nanochat.runtime.chips import CHIPS, Chip, find_chip
 from nanochat.runtime.world import World
@@ -22,7 +32,9 @@ PUBLISHED_VOCABULARY = {"modern": 32768, "classic": 65536}
 
 @dataclass
 class PlanConfig:
-    """Memory, hours and cost of a pretraining run, by arithmetic alone: nothing is loaded, nothing is trained."""
+    """Memory, hours and cost of a pretraining run, by arithmetic alone: nothing is loaded, nothing
+    is trained.
+    """
 
     depth: int = 20
     """Layers; the one dial."""
@@ -58,26 +70,39 @@ class PlanConfig:
     """Newest checkpoints kept."""
 
     def problems(self) -> list[str]:
-        found = at_least(self, depth=1, gpus=1, vocab_size=2, max_seq_len=1, device_batch_size=1, num_iterations=1)
+        found = at_least(
+            self,
+            depth=1,
+            gpus=1,
+            vocab_size=2,
+            max_seq_len=1,
+            device_batch_size=1,
+            num_iterations=1,
+        )
         found += at_least(self, total_batch_size=1, hourly_rate=0, keep=1)
         if self.memory is not None and parse_memory(self.memory) is None:
             found.append(f"--memory={self.memory}: give a number of gigabytes, e.g. 24GB")
         if self.chip is not None and find_chip(self.chip) is None and self.memory is None:
             known = ", ".join(chip.name for chip in CHIPS)
-            found.append(f"--chip={self.chip}: unknown; use one of {known}, or leave it out and give --memory")
+            found.append(
+                f"--chip={self.chip}: unknown; use one of {known}, or leave it out and give "
+                "--memory"
+            )
         if self.mfu is not None and not 0 < self.mfu <= 1:
             found.append(f"--mfu={self.mfu}: must be above 0 and at most 1, e.g. 0.4")
         return found
 
 
 def parse_memory(text: str) -> int | None:
-    """`24GB`, `24 GiB` or `24` -> bytes: cards are named in powers of two. None where it is no such number."""
+    """`24GB`, `24 GiB` or `24` -> bytes: cards are named in powers of two. None where it is no such
+    number.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:g|gb|gib)?\s*", text, re.IGNORECASE)
     return int(float(match.group(1)) * GIB) if match and float(match.group(1)) > 0 else None
 
 
 @dataclass
-class Plan:
+class RunPlan:
     """What a run needs. `hours` and `usd` are None where the chip's speed or price is not known."""
 
     model_config: GPTConfig
@@ -96,23 +121,38 @@ class Plan:
     def lines(self) -> list[str]:
         """The two lines that a run begins with."""
         extra = ", activation checkpointing" if self.checkpointing else ""
-        took = "" if self.hours is None else f", about {self.hours:.1f} h" + (f" (${self.usd:.0f})" if self.usd else "")
+        took = (
+            ""
+            if self.hours is None
+            else f", about {self.hours:.1f} h" + (f" (${self.usd:.0f})" if self.usd else "")
+        )
         peak = f"{self.memory.peak / GIB:.1f} GiB a device"
-        parts = [("weights, gradients", self.memory.weights + self.memory.gradients), ("states", self.memory.optimizer)]
-        parts.append(("activations", self.memory.activations + self.memory.cast_weights + self.memory.head))
+        parts = [
+            ("weights, gradients", self.memory.weights + self.memory.gradients),
+            ("states", self.memory.optimizer),
+        ]
+        parts.append(
+            ("activations", self.memory.activations + self.memory.cast_weights + self.memory.head)
+        )
         told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
         return [
-            f"plan: {self.hardware}: micro-batches of {self.rows} row(s) ({self.accumulation} a step){extra}{took}",
-            f"plan: peak memory {peak} ({told}); checkpoints take {self.disk_bytes / 1e9:.1f} GB of disk",
+            f"plan: {self.hardware}: micro-batches of {self.rows} row(s) ({self.accumulation} a "
+            f"step){extra}{took}",
+            f"plan: peak memory {peak} ({told}); checkpoints take {self.disk_bytes / 1e9:.1f} GB "
+            "of disk",
         ]
 
     def __str__(self) -> str:
         config, counts = self.model_config, count_parameters(self.model_config)
         head = (
             f"d{config.n_layer} {config.generation}: {counts.total / 1e6:,.0f}M parameters "
-            f"({counts.matrices / 1e6:,.0f}M in matrices), {self.n_steps:,} steps of {self.total_batch_size:,} tokens"
+            f"({counts.matrices / 1e6:,.0f}M in matrices), {self.n_steps:,} steps of "
+            f"{self.total_batch_size:,} tokens"
         )
-        advice = "use more GPUs, --shard-model on several, a smaller --depth, --vocab-size or --max-seq-len"
+        advice = (
+            "use more GPUs, --shard-model on several, a smaller --depth, --vocab-size or "
+            "--max-seq-len"
+        )
         verdict = "" if self.fits else f"\nDOES NOT FIT: {advice}"
         return "\n".join([head, *self.lines(), self.memory.table()]) + verdict
 
@@ -126,40 +166,76 @@ def make_plan(
     element_bytes: int,
     keep: int,
     compiled: bool,
-) -> Plan:
+) -> RunPlan:
     """The plan of a run whose settings, micro-batch included, are decided."""
     config, rows = settings.model_config, settings.device_batch_size
     share = -(-settings.rows_per_step // world_size)
-    how = {"world_size": world_size, "element_bytes": element_bytes, "checkpointing": settings.activation_checkpointing,
-           "shard_model": settings.shard_model, "compiled": compiled, "micro_batches": -(-share // rows)}  # fmt: skip
+    how = {
+        "world_size": world_size,
+        "element_bytes": element_bytes,
+        "checkpointing": settings.activation_checkpointing,
+        "shard_model": settings.shard_model,
+        "compiled": compiled,
+        "micro_batches": -(-share // rows),
+    }
     needs = memory(config, rows, settings.seq_len, device_type=device_type, **how)  # type: ignore[arg-type]
     flops = flops_per_token(config, settings.seq_len) * settings.total_batch_size * n_steps
     speed = chip.tflops * 1e12 * chip.mfu * world_size if chip and chip.tflops else None
     hours = None if speed is None else flops / speed / 3600
     usd = None if hours is None or chip is None else hours * chip.usd * world_size
-    hardware = f"{world_size} x {chip.name}" if chip else f"{world_size} process(es) on {device_type}"
-    return Plan(
-        config, rows, -(-share // rows), settings.activation_checkpointing, settings.total_batch_size, n_steps, needs,
-        (keep + 2) * checkpoint_bytes(config), hours, usd, hardware, fits=True,
-    )  # fmt: skip
+    hardware = (
+        f"{world_size} x {chip.name}" if chip else f"{world_size} process(es) on {device_type}"
+    )
+    return RunPlan(
+        config,
+        rows,
+        -(-share // rows),
+        settings.activation_checkpointing,
+        settings.total_batch_size,
+        n_steps,
+        needs,
+        (keep + 2) * checkpoint_bytes(config),
+        hours,
+        usd,
+        hardware,
+        fits=True,
+    )
 
 
 def run_plan(
-    settings: Settings, world: World, n_steps: int, compute_dtype: torch.dtype | None, keep: int, compiled: bool
-) -> Plan:
+    settings: Settings,
+    world: World,
+    n_steps: int,
+    compute_dtype: torch.dtype | None,
+    keep: int,
+    compiled: bool,
+) -> RunPlan:
     """The plan of the run that is about to start here."""
-    chip = find_chip(torch.cuda.get_device_name(world.device)) if world.device.type == "cuda" else None
+    chip = (
+        find_chip(torch.cuda.get_device_name(world.device)) if world.device.type == "cuda" else None
+    )
     element_bytes = (compute_dtype or torch.float32).itemsize
-    return make_plan(settings, world.world_size, n_steps, chip, world.device.type, element_bytes, keep, compiled)
+    return make_plan(
+        settings, world.world_size, n_steps, chip, world.device.type, element_bytes, keep, compiled
+    )
 
 
 def plan(config: PlanConfig) -> str:
     """What `nanochat plan` prints. Raises ValueError where the settings do not fit each other."""
     chip, budget = _chip(config)
     vocab_size = config.vocab_size or PUBLISHED_VOCABULARY[config.generation]
-    names = ("depth", "generation", "max_seq_len", "total_batch_size", "num_iterations", "target_param_data_ratio")
+    names = (
+        "depth",
+        "generation",
+        "max_seq_len",
+        "total_batch_size",
+        "num_iterations",
+        "target_param_data_ratio",
+    )
     given: dict[str, Any] = {name: getattr(config, name) for name in names}
-    base = BaseConfig(device_batch_size=config.device_batch_size or 1, shard_model=config.shard_model, **given)
+    base = BaseConfig(
+        device_batch_size=config.device_batch_size or 1, shard_model=config.shard_model, **given
+    )
     world = World(0, 0, config.gpus, torch.device("cpu"))
     settings = base_settings(base, vocab_size, world)
     element_bytes = getattr(torch, config.dtype).itemsize
@@ -167,14 +243,25 @@ def plan(config: PlanConfig) -> str:
     compiled = wants_compiling(
         "cuda", config.compile, config.shard_model and config.gpus > 1, settings.total_batch_size
     )
-    how = {"world_size": config.gpus, "element_bytes": element_bytes, "checkpointing": config.activation_checkpointing,
-           "shard_model": config.shard_model, "compiled": compiled}  # fmt: skip
+    how = {
+        "world_size": config.gpus,
+        "element_bytes": element_bytes,
+        "checkpointing": config.activation_checkpointing,
+        "shard_model": config.shard_model,
+        "compiled": compiled,
+    }
     rows, checkpointing = config.device_batch_size or 0, config.activation_checkpointing
     if not rows:
-        rows, checkpointing = fitting_rows(settings.model_config, share, settings.seq_len, budget, share, **how)
-    settings = replace(settings, device_batch_size=min(share, max(1, rows)), activation_checkpointing=checkpointing)
+        rows, checkpointing = fitting_rows(
+            settings.model_config, share, settings.seq_len, budget, share, **how
+        )
+    settings = replace(
+        settings, device_batch_size=min(share, max(1, rows)), activation_checkpointing=checkpointing
+    )
     assert settings.n_steps is not None
-    made = make_plan(settings, config.gpus, settings.n_steps, chip, "cuda", element_bytes, config.keep, compiled)
+    made = make_plan(
+        settings, config.gpus, settings.n_steps, chip, "cuda", element_bytes, config.keep, compiled
+    )
     made.fits = made.memory.peak <= budget
     return str(made)
 
@@ -193,7 +280,9 @@ def _chip(config: PlanConfig) -> tuple[Chip | None, float]:
         chip = max(sizes, key=lambda chip: chip.tflops or 0, default=None)
     if chip is not None:
         chip = replace(
-            chip, mfu=config.mfu or chip.mfu, usd=chip.usd if config.hourly_rate is None else config.hourly_rate
+            chip,
+            mfu=config.mfu or chip.mfu,
+            usd=chip.usd if config.hourly_rate is None else config.hourly_rate,
         )
     size = given or ((chip.memory_gb or 0) * GIB if chip else 0)
     return chip, USABLE * size

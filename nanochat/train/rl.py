@@ -9,8 +9,8 @@ from typing import Any
 
 from nanochat.checkpoint_manager import load_model
 from nanochat.config import as_dict
-from nanochat.eval.generative import Sampling
-from nanochat.runtime.metrics import MetricLog
+from nanochat.eval.generative import AnswerSampling
+from nanochat.runtime.metric_log import MetricLog
 from nanochat.runtime.world import World
 from nanochat.train.hooks import LogHook
 from nanochat.train.rl_configs import RLConfig
@@ -25,30 +25,42 @@ ROLLOUT_BATCH = {"cpu": 64, "cuda": 256, "mps": 64}
 
 
 def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
-    """Let the model answer questions and make the better answers likelier. Returns the run's record.
+    """Let the model answer questions and make the better answers likelier. Returns the run's
+    record.
 
     Raises ValueError for a missing checkpoint or a data set that is absent.
     """
     asked = questions(cfg.task, cfg.seed)
     model, tokenizer, meta = load_model(cfg.source, world.device, "train", cfg.model_tag, cfg.step)
     settings = rl_settings(cfg, meta, world, len(asked.train))
-    parent = {"source": cfg.source, "directory": meta["directory"], "step": meta["step"], "files": meta.get("files")}
+    parent = {
+        "source": cfg.source,
+        "directory": meta["directory"],
+        "step": meta["step"],
+        "files": meta.get("files"),
+    }
     tag = cfg.tag_out or meta["directory"].rsplit("/", 1)[-1]
     run = RLRun("rl", cfg, settings, model, tokenizer, world, tag=tag, prompts=(), parent=parent)
     return run.learn(asked)
 
 
 def rl_settings(cfg: RLConfig, meta: dict[str, Any], world: World, n_questions: int) -> Settings:
-    """As for fine-tuning; the steps follow from the questions, the micro-batch from what fits the device."""
+    """As for fine-tuning; the steps follow from the questions, the micro-batch from what fits the
+    device.
+    """
     settings = chat_settings(cfg, meta, world)
-    rows = cfg.device_batch_size or max(1, MICRO_BATCH_TOKENS[world.device.type] // settings.seq_len)
+    rows = cfg.device_batch_size or max(
+        1, MICRO_BATCH_TOKENS[world.device.type] // settings.seq_len
+    )
     batches = max(1, math.ceil(cfg.num_epochs * n_questions / cfg.examples_per_step))
     n_steps = settings.n_steps or batches * cfg.updates_per_batch
     return dataclasses.replace(settings, device_batch_size=rows, n_steps=n_steps)
 
 
 class RLRun(Run):
-    """A run whose batches are rollouts: its folder, resume, checkpoints and record are those of every stage."""
+    """A run whose batches are rollouts: its folder, resume, checkpoints and record are those of
+    every stage.
+    """
 
     cfg: RLConfig
 
@@ -68,8 +80,12 @@ class RLRun(Run):
         n_steps = self.settings.n_steps
         assert n_steps is not None
         # The starting model, before a resume puts later weights in its place.
-        reference = in_precision(self.model, self.model.compute_dtype or self.model.lm_head.weight.dtype)
-        source = RolloutSource(self.model, self.tokenizer, asked.train, self.world, self.options(), reference)
+        reference = in_precision(
+            self.model, self.model.compute_dtype or self.model.lm_head.weight.dtype
+        )
+        source = RolloutSource(
+            self.model, self.tokenizer, asked.train, self.world, self.options(), reference
+        )
         trainer = self._trainer(source, n_steps)
         with MetricLog(self._metrics_path(trainer.step), self.cfg.run, as_dict(self.cfg)) as log:
             examination = self._examination(source, asked, log)
@@ -81,21 +97,30 @@ class RLRun(Run):
             trainer.hooks = [LogHook(log), RolloutLog(source, log), saver, examination]
             self.train(trainer, saver)
         self.samples = source.samples
-        scores = {**examination.last, **{f"{name} before": value for name, value in examination.before.items()}}
+        scores = {
+            **examination.last,
+            **{f"{name} before": value for name, value in examination.before.items()},
+        }
         return self._record(trainer, saver, started, {**scores, **source.stats})
 
     def _examination(self, source: RolloutSource, asked: Questions, log: MetricLog) -> Examination:
         cfg = self.cfg
         # The model itself, whatever it explores with: temperature 1, every token.
-        sampling = Sampling(cfg.max_new_tokens, 1.0, None, cfg.eval_samples, cfg.seed)
+        sampling = AnswerSampling(cfg.max_new_tokens, 1.0, None, cfg.eval_samples, cfg.seed)
         return Examination(source, asked.held_out, cfg.eval_examples, sampling, cfg.eval_every, log)
 
     def _announce(self, n_steps: int, compiled: bool) -> None:
         if self.world.is_main:
-            cfg, n_params = self.cfg, sum(parameter.numel() for parameter in self.model.parameters())
+            cfg, n_params = (
+                self.cfg,
+                sum(parameter.numel() for parameter in self.model.parameters()),
+            )
             print(
-                f"rl: {self.settings.model_config.generation} d{self.settings.model_config.n_layer}, {n_params:,} "
-                f"parameters, {n_steps:,} steps of {cfg.examples_per_step} questions x {cfg.num_samples} answers, "
-                f"{self.model.compute_dtype}, {self.world.world_size} process(es) on {self.world.device}",
+                f"rl: {self.settings.model_config.generation} "
+                f"d{self.settings.model_config.n_layer}, {n_params:,} "
+                f"parameters, {n_steps:,} steps of {cfg.examples_per_step} questions x "
+                f"{cfg.num_samples} answers, "
+                f"{self.model.compute_dtype}, {self.world.world_size} process(es) on "
+                f"{self.world.device}",
                 flush=True,
             )

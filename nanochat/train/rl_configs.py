@@ -7,7 +7,8 @@ from typing import Literal
 
 from nanochat.train.configs import TrainConfig, at_least
 
-# Settings of the other stages that mean nothing here: a step is made of questions, and nothing is packed into rows.
+# Settings of the other stages that mean nothing here: a step is made of questions, and nothing is
+# packed into rows.
 UNUSED = ("max_seq_len", "total_batch_size", "eval_tokens", "sample_every", "compile")
 
 
@@ -22,8 +23,10 @@ class RLConfig(TrainConfig):
     tag_out: str | None = None
     """Name of the new checkpoint folder; by default the source's tag."""
     task: str = "auto"
-    """Tasks separated by |: GSM8K, SpellingBee, World-arithmetic, World-counting, World-spelling, World-facts; each
-    also as NAME-without-tool. `auto`: GSM8K when its data is there, else World-counting-without-tool."""
+    """Tasks separated by |: GSM8K, SpellingBee, World-arithmetic, World-counting, World-spelling,
+    World-facts; each also as NAME-without-tool. `auto`: GSM8K when its data is there, else
+    World-counting-without-tool.
+    """
     num_epochs: float = 1.0
     """Passes over the questions."""
     examples_per_step: int = 16
@@ -33,18 +36,26 @@ class RLConfig(TrainConfig):
     max_new_tokens: int = 256
     """Longest answer."""
     temperature: float = 1.0
-    """Of the sampled answers. Only 1, with all tokens to choose from, draws from the model that is trained."""
+    """Of the sampled answers. Only 1, with all tokens to choose from, draws from the model that is
+    trained.
+    """
     top_k: int = 0
     """Sample from the k likeliest tokens; 0 for all."""
     min_p: float = 0.0
-    """Leave out tokens that would be drawn less than this share as often as the likeliest: a temperature above 1 then
-    explores where the model doubts and spoils nothing where it does not. 0: none."""
+    """Leave out tokens that would be drawn less than this share as often as the likeliest: a
+    temperature above 1 then explores where the model doubts and spoils nothing where it does not.
+    0: none.
+    """
     rollout_batch_size: int | None = None
     """Answers written at the same time on each device; by default 64 on a CPU, 256 on a GPU."""
     advantage: Literal["mean", "grpo", "loo"] = "mean"
-    """What a reward is compared with: the group's mean, that in standard deviations (grpo), the other answers (loo)."""
+    """What a reward is compared with: the group's mean, that in standard deviations (grpo), the
+    other answers (loo).
+    """
     updates_per_batch: int = 1
-    """Optimizer steps on the same answers. With more than one the ratio to the model that drew them is clipped."""
+    """Optimizer steps on the same answers. With more than one the ratio to the model that drew them
+    is clipped.
+    """
     clip_ratio: float = 0.2
     """How far a token's probability may move from where it was drawn before it stops counting."""
     kl_coef: float = 0.0
@@ -62,11 +73,18 @@ class RLConfig(TrainConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
-        found += at_least(self, step=0, examples_per_step=1, num_samples=2, max_new_tokens=1, top_k=0)
-        found += at_least(self, rollout_batch_size=1, updates_per_batch=1, kl_coef=0, init_lr_frac=0)
+        found += at_least(
+            self, step=0, examples_per_step=1, num_samples=2, max_new_tokens=1, top_k=0
+        )
+        found += at_least(
+            self, rollout_batch_size=1, updates_per_batch=1, kl_coef=0, init_lr_frac=0
+        )
         found += at_least(self, eval_examples=1, eval_samples=1, seed=0)
         if self.shard_model:
-            found.append("--shard-model: answers are drawn from a whole model on each device; leave it out here")
+            found.append(
+                "--shard-model: answers are drawn from a whole model on each device; leave it "
+                "out here"
+            )
         for name in ("num_epochs", "temperature", "clip_ratio"):
             if not getattr(self, name) > 0:
                 found.append(f"--{name.replace('_', '-')}={getattr(self, name)}: must be above 0")
@@ -74,7 +92,10 @@ class RLConfig(TrainConfig):
             found.append(f"--min-p={self.min_p}: must be at least 0 and below 1")
         for each in fields(TrainConfig):
             if each.name in UNUSED and getattr(self, each.name) != each.default:
-                found.append(f"--{each.name.replace('_', '-')}: has no effect in reinforcement learning; leave it out")
+                found.append(
+                    f"--{each.name.replace('_', '-')}: has no effect in reinforcement learning; "
+                    "leave it out"
+                )
         if self.task != "auto":
             from nanochat.train.rl_tasks import task_names
 

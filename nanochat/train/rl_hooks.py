@@ -1,4 +1,6 @@
-"""What reinforcement learning does around its steps: log what the answers earned, examine on held-out questions."""
+"""What reinforcement learning does around its steps: log what the answers earned, examine on
+held-out questions.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat.eval.generative import Answered, Sampling, evaluate_generative
+from nanochat.eval.generative import Answered, AnswerSampling, evaluate_generative
 from nanochat.eval.results import scored
 from nanochat.eval.suite import choose_problems
-from nanochat.runtime.metrics import MetricLog
+from nanochat.runtime.metric_log import MetricLog
 from nanochat.tasks.base import Task
 from nanochat.train.hooks import is_due
 from nanochat.train.rollouts import RolloutSource
@@ -34,11 +36,16 @@ class Examination(Hook):
         source: RolloutSource,
         tasks: dict[str, Task],
         n_questions: int,
-        sampling: Sampling,
+        sampling: AnswerSampling,
         every: int,
         log: MetricLog,
     ) -> None:
-        self.source, self.tasks, self.n_questions, self.sampling = source, tasks, n_questions, sampling
+        self.source, self.tasks, self.n_questions, self.sampling = (
+            source,
+            tasks,
+            n_questions,
+            sampling,
+        )
         self.every, self.log = every, log
         self.before: dict[str, float] = {}
         self.last: dict[str, float] = {}
@@ -52,7 +59,11 @@ class Examination(Hook):
 
     def recall(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Take the first and last results from the log of the part of the run before a resume."""
-        found = [{n: v for n, v in row.items() if n.startswith("pass@")} for row in history if "pass@1" in row]
+        found = [
+            {n: v for n, v in row.items() if n.startswith("pass@")}
+            for row in history
+            if "pass@1" in row
+        ]
         if found:
             self.before, self.last = found[0], found[-1]
 
@@ -61,11 +72,15 @@ class Examination(Hook):
         engine, answers = self.source.engine(), {}
         for name, task in self.tasks.items():
             problems = choose_problems(len(task), self.n_questions)
-            answers[name] = evaluate_generative(engine, task, trainer.world, problems, self.sampling)
+            answers[name] = evaluate_generative(
+                engine, task, trainer.world, problems, self.sampling
+            )
         engine.trim()
         self.last = pass_rates([answer for each in answers.values() for answer in each])
         if len(answers) > 1:
-            self.last |= {f"pass@1 of {name}": pass_rates(each)["pass@1"] for name, each in answers.items()}
+            self.last |= {
+                f"pass@1 of {name}": pass_rates(each)["pass@1"] for name, each in answers.items()
+            }
         self.before = self.before or self.last
         trainer.scores.setdefault(trainer.step, {})["pass@1"] = self.last["pass@1"]
         self.log.log(trainer.step, **self.last)
@@ -73,7 +88,10 @@ class Examination(Hook):
             k = self.sampling.num_samples
             rate, low, high = (self.last[name] for name in ("pass@1", "pass@1_low", "pass@1_high"))
             more = f", pass@{k} {self.last[f'pass@{k}']:.4f}" if k > 1 else ""
-            print(f"step {trainer.step}: pass@1 {rate:.4f} [{low:.4f}, {high:.4f}]{more}", file=sys.stderr)
+            print(
+                f"step {trainer.step}: pass@1 {rate:.4f} [{low:.4f}, {high:.4f}]{more}",
+                file=sys.stderr,
+            )
 
 
 def pass_rates(answers: list[Answered]) -> dict[str, float]:

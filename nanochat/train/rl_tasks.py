@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nanochat.runtime.errors import rank
 from nanochat.tasks.base import Mixture, Task, WithoutTool
-from nanochat.tasks.sources import DataNotFound
+from nanochat.tasks.rows import DataNotFound
 
 WITHOUT_TOOL = "-without-tool"
 WORLD_PARTS = ("facts", "arithmetic", "spelling", "counting")
@@ -25,20 +25,27 @@ class Questions:
 
 
 def task_names(spelled: str) -> list[str]:
-    """`world-counting-without-tool|GSM8K` -> full names. Case does not matter. ValueError for an unknown one."""
-    known = {name.lower() + ending: name + ending for name in NAMES for ending in ("", WITHOUT_TOOL)}
+    """`world-counting-without-tool|GSM8K` -> full names. Case does not matter. ValueError for an
+    unknown one.
+    """
+    known = {
+        name.lower() + ending: name + ending for name in NAMES for ending in ("", WITHOUT_TOOL)
+    }
     words = [word.strip().lower() for word in spelled.split("|") if word.strip()]
     unknown = [word for word in words if word not in known]
     if unknown or not words:
         raise ValueError(
-            f"--task={spelled}: unknown task {', '.join(unknown) or '(none given)'}; use auto, or some of "
+            f"--task={spelled}: unknown task {', '.join(unknown) or '(none given)'}; use auto, "
+            "or some of "
             f"{', '.join(NAMES)}, each also with {WITHOUT_TOOL} after it, separated by |"
         )
     return list(dict.fromkeys(known[word] for word in words))
 
 
 def questions(spelled: str, seed: int) -> Questions:
-    """The tasks named in `spelled`, or what `auto` finds. DataNotFound says how to get a data set that is absent."""
+    """The tasks named in `spelled`, or what `auto` finds. DataNotFound says how to get a data set
+    that is absent.
+    """
     if spelled == "auto":
         try:
             return questions("GSM8K", seed)
@@ -62,7 +69,7 @@ def open_task(name: str) -> tuple[Task, Task]:
 
 
 def _world(name: str) -> tuple[Task, Task]:
-    from nanochat.tasks.world import WorldTask
+    from nanochat.tasks.world_exam import WorldTask
 
     plain = name.removesuffix(WITHOUT_TOOL)
     part, tool = plain.removeprefix("World-"), plain == name

@@ -1,8 +1,10 @@
-"""Rollouts as a source of batches: the engine answers questions, the task pays, better answers get weight.
+"""Rollouts as a source of batches: the engine answers questions, the task pays, better answers get
+weight.
 
-A step asks `examples_per_step` questions and draws `num_samples` answers to each. Question number p of a run, and the
-seed its answers are drawn with, follow from the run's seed alone; rank r of W takes the questions p % W == r. So the
-order does not depend on the number of ranks, and a resumed run asks and draws what the uninterrupted one would have.
+A step asks `examples_per_step` questions and draws `num_samples` answers to each. Question number p
+of a run, and the seed its answers are drawn with, follow from the run's seed alone; rank r of W
+takes the questions p % W == r. So the order does not depend on the number of ranks, and a resumed
+run asks and draws what the uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from nanochat.dataloader.loader import Batch
 from nanochat.engine import Completion, Engine
-from nanochat.eval.generative import JUDGES, Sampling, complete_all, fit_prompt
+from nanochat.eval.generative import JUDGES, AnswerSampling, complete_all, fit_prompt
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.world import World
@@ -33,7 +35,9 @@ SHOWN_ANSWERS = 4  # of each question, kept for the report
 
 @dataclass(frozen=True)
 class RolloutOptions:
-    """What a step draws and how it is weighed; fields as in RLConfig. `budget_tokens`: of a micro-batch."""
+    """What a step draws and how it is weighed; fields as in RLConfig. `budget_tokens`: of a
+    micro-batch.
+    """
 
     examples_per_step: int = 16
     num_samples: int = 16
@@ -51,16 +55,19 @@ class RolloutOptions:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether weights follow from log-probabilities too; else those of one answer a question are logged."""
+        """Whether weights follow from log-probabilities too; else those of one answer a question
+        are logged.
+        """
         return self.updates_per_batch > 1 or self.kl_coef > 0
 
 
 @dataclass
 class Rollout:
-    """One answer. `chosen` is 1 on the tokens the model chose, 0 on the prompt and on what a tool put in.
+    """One answer. `chosen` is 1 on the tokens the model chose, 0 on the prompt and on what a tool
+    put in.
 
-    `copies` of it were drawn; `advantage` is that of all together. `logprobs` (when it was drawn) and `reference` (of
-    the starting model) belong to the chosen tokens, in order.
+    `copies` of it were drawn; `advantage` is that of all together. `logprobs` (when it was drawn)
+    and `reference` (of the starting model) belong to the chosen tokens, in order.
     """
 
     question: int
@@ -85,21 +92,32 @@ class Rollout:
 
 
 class RolloutSource:
-    """Batches of answers by the model as it is at that moment. `reference` is the starting model, for the KL.
+    """Batches of answers by the model as it is at that moment. `reference` is the starting model,
+    for the KL.
 
-    `stats` holds the numbers of the newest answers, the same on every rank; `samples` some of this rank's own.
+    `stats` holds the numbers of the newest answers, the same on every rank; `samples` some of this
+    rank's own.
     """
 
     def __init__(
-        self, model: GPT, tokenizer: Tokenizer, task: Task, world: World, options: RolloutOptions, reference: GPT
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        task: Task,
+        world: World,
+        options: RolloutOptions,
+        reference: GPT,
     ) -> None:
         if len(task) == 0:
             raise ValueError(f"{task.name}: has no questions to learn from")
         self.model, self.tokenizer, self.task, self.world = model, tokenizer, task, world
         self.options, self.reference = options, reference
         compute = model.compute_dtype or model.lm_head.weight.dtype
-        # Decoding reads every weight for every token: a copy in the compute type is up to four times as fast.
-        self._actor = model if compute == model.lm_head.weight.dtype else in_precision(model, compute)
+        # Decoding reads every weight for every token: a copy in the compute type is up to four
+        # times as fast.
+        self._actor = (
+            model if compute == model.lm_head.weight.dtype else in_precision(model, compute)
+        )
         step_tokens = 8192 if model.get_device().type == "cuda" else 512
         context, n_rows = model.config.sequence_len, options.batch_size
         self._engine = Engine(
@@ -119,7 +137,9 @@ class RolloutSource:
     # --- the Trainer's protocol
 
     def next_step(self) -> list[Batch]:
-        """This rank's micro-batches of the next optimizer step; empty when its answers were all equally good."""
+        """This rank's micro-batches of the next optimizer step; empty when its answers were all
+        equally good.
+        """
         fresh = self.n_uses % self.options.updates_per_batch == 0
         if fresh:
             self.rollouts = self._draw(self.n_uses // self.options.updates_per_batch)
@@ -138,12 +158,16 @@ class RolloutSource:
         self.n_uses, self.scale = states[0]["n_uses"], states[0]["scale"]
         everything = [Rollout(**rollout) for state in states for rollout in state["rollouts"]]
         everything.sort(key=lambda rollout: rollout.question)
-        self.rollouts = [r for r in everything if r.question % self.world.world_size == self.world.rank]
+        self.rollouts = [
+            r for r in everything if r.question % self.world.world_size == self.world.rank
+        ]
 
     # --- drawing
 
     def engine(self) -> Engine:
-        """The engine, with the weights as they are now and nothing in its cache that older ones computed."""
+        """The engine, with the weights as they are now and nothing in its cache that older ones
+        computed.
+        """
         if self._actor is not self.model:
             follow(self._actor, self.model)
         self._engine.trim()
@@ -162,14 +186,26 @@ class RolloutSource:
         started = time.perf_counter()
         options, world = self.options, self.world
         first = batch * options.examples_per_step
-        numbers = [n for n in range(first, first + options.examples_per_step) if n % world.world_size == world.rank]
+        numbers = [
+            n
+            for n in range(first, first + options.examples_per_step)
+            if n % world.world_size == world.rank
+        ]
         conversations = [self.conversation(number) for number in numbers]
         context = self.model.config.sequence_len
-        rendered = [self.tokenizer.render_for_completion(conversation) for conversation in conversations]
+        rendered = [
+            self.tokenizer.render_for_completion(conversation) for conversation in conversations
+        ]
         prompts = [fit_prompt(prompt, context, options.max_new_tokens) for prompt in rendered]
-        seeds = [random.Random(f"{options.seed}:{batch}:{number}").getrandbits(62) for number in numbers]
-        sampling = Sampling(
-            options.max_new_tokens, options.temperature, options.top_k or None, options.num_samples, min_p=options.min_p
+        seeds = [
+            random.Random(f"{options.seed}:{batch}:{number}").getrandbits(62) for number in numbers
+        ]
+        sampling = AnswerSampling(
+            options.max_new_tokens,
+            options.temperature,
+            options.top_k or None,
+            options.num_samples,
+            min_p=options.min_p,
         )
         tools = [bool(conversation.get("tool", True)) for conversation in conversations]
         engine = self.engine()
@@ -190,24 +226,36 @@ class RolloutSource:
         """Rewards, and advantages within the answers to each question."""
         n = self.options.num_samples
         asked = [conversation for conversation in conversations for _ in range(n)]
-        with ThreadPoolExecutor(JUDGES) as pool:  # judging may mean running a program and waiting for it
-            rewards = list(pool.map(self.task.reward, asked, [rollout.text for rollout in rollouts]))
+        with ThreadPoolExecutor(
+            JUDGES
+        ) as pool:  # judging may mean running a program and waiting for it
+            rewards = list(
+                pool.map(self.task.reward, asked, [rollout.text for rollout in rollouts])
+            )
         for at in range(0, len(rollouts), n):
             group = rollouts[at : at + n]
             worth = advantages(rewards[at : at + n], self.options.advantage)
             for rollout, reward, advantage in zip(group, rewards[at : at + n], worth, strict=True):
                 rollout.reward, rollout.advantage = reward, advantage
-        self.samples = [self._sample(asked[at], rollouts[at]) for at in range(len(rollouts)) if at % n < SHOWN_ANSWERS]
+        self.samples = [
+            self._sample(asked[at], rollouts[at])
+            for at in range(len(rollouts))
+            if at % n < SHOWN_ANSWERS
+        ]
 
     def _sample(self, conversation: Conversation, rollout: Rollout) -> dict[str, Any]:
-        question = [message["content"] for message in conversation["messages"] if message["role"] == "user"][-1]
+        question = [
+            message["content"] for message in conversation["messages"] if message["role"] == "user"
+        ][-1]
         answer = self.tokenizer.decode(rollout.tokens[rollout.n_prompt :])
         return {"prompt": question, "completion": answer, "reward": rollout.reward}
 
     # --- weighing
 
     def _measure(self, rollouts: list[Rollout], distinct: list[Rollout], seconds: float) -> None:
-        """Log-probabilities under the model and the starting model, and the numbers of the step over all ranks."""
+        """Log-probabilities under the model and the starting model, and the numbers of the step
+        over all ranks.
+        """
         n = self.options.num_samples
         entropy = kl = n_scored = 0.0
         for batch, own in self._rows(distinct if self.options.needs_scores else rollouts[::n]):
@@ -215,11 +263,16 @@ class RolloutSource:
             reference, _ = score(self.reference, batch)
             assert entropies is not None
             counts = [sum(rollout.chosen) for rollout in own]
-            copies = _per_token([[float(r.copies)] * n_tokens for r, n_tokens in zip(own, counts, strict=True)], batch)
+            copies = _per_token(
+                [[float(r.copies)] * n_tokens for r, n_tokens in zip(own, counts, strict=True)],
+                batch,
+            )
             entropy += float((copies * entropies).sum())
             kl += float((copies * kl_estimate(logprobs, reference)).sum())
             n_scored += float(copies.sum())
-            for rollout, values, others in zip(own, logprobs.split(counts), reference.split(counts), strict=True):
+            for rollout, values, others in zip(
+                own, logprobs.split(counts), reference.split(counts), strict=True
+            ):
                 rollout.logprobs, rollout.reference = values.tolist(), others.tolist()
         groups = [rollouts[at : at + n] for at in range(0, len(rollouts), n)]
         useful = [rollout for rollout in distinct if rollout.advantage or self.options.kl_coef]
@@ -238,53 +291,84 @@ class RolloutSource:
         }
         everybody = self.world.gather_objects(sums)
         total = {name: sum(each[name] for each in everybody) for name in sums}
-        per = {"informative": "questions", "entropy": "scored", "kl": "scored", "distinct": "weighed"}
+        per = {
+            "informative": "questions",
+            "entropy": "scored",
+            "kl": "scored",
+            "distinct": "weighed",
+        }
         shown = [name for name in sums if name not in ("answers", "questions", "scored", "weighed")]
         self.stats = {name: total[name] / max(1, total[per.get(name, "answers")]) for name in shown}
         self.scale = self.stats["distinct"]
         self.stats["rollout_s"] = round(seconds, 3)
 
-    def _rows(self, rollouts: Sequence[Rollout], weighed: bool = False) -> list[tuple[Batch, list[Rollout]]]:
-        """Micro-batches of rollouts on the device, the chosen tokens weighing 1, or their advantage."""
-        rows = [(r.tokens, [(r.advantage if weighed else 1.0) * c for c in r.chosen]) for r in rollouts]
+    def _rows(
+        self, rollouts: Sequence[Rollout], weighed: bool = False
+    ) -> list[tuple[Batch, list[Rollout]]]:
+        """Micro-batches of rollouts on the device, the chosen tokens weighing 1, or their
+        advantage.
+        """
+        rows = [
+            (r.tokens, [(r.advantage if weighed else 1.0) * c for c in r.chosen]) for r in rollouts
+        ]
         batches = micro_batches(rows, self.options.budget_tokens, self.tokenizer.get_bos_token_id())
         device = self.model.get_device()
-        return [(batch.to(device), [rollouts[number] for number in numbers]) for batch, numbers in batches]
+        return [
+            (batch.to(device), [rollouts[number] for number in numbers])
+            for batch, numbers in batches
+        ]
 
     def _batches(self, fresh: bool) -> list[Batch]:
         options = self.options
         useful = [r for r in self.rollouts if r.advantage or options.kl_coef]
         if not options.needs_scores:
             rows = self._rows(useful, weighed=True)
-            return [Batch(batch.input_ids, batch.targets, batch.weights * self.scale) for batch, _ in rows]
+            return [
+                Batch(batch.input_ids, batch.targets, batch.weights * self.scale)
+                for batch, _ in rows
+            ]
         batches = []
         for batch, own in self._rows(useful):
             old = _per_token([r.logprobs for r in own], batch)
             logprobs = old if fresh else score(self.model, batch)[0]
             advantage, copies = (
-                _per_token([[value] * sum(r.chosen) for r, value in zip(own, values, strict=True)], batch)
+                _per_token(
+                    [[value] * sum(r.chosen) for r, value in zip(own, values, strict=True)], batch
+                )
                 for values in ([r.advantage for r in own], [float(r.copies) for r in own])
             )
             weights = clipped_weights(advantage, logprobs, old, options.clip_ratio)
-            weights += copies * kl_weights(logprobs, _per_token([r.reference for r in own], batch), options.kl_coef)
+            weights += copies * kl_weights(
+                logprobs, _per_token([r.reference for r in own], batch), options.kl_coef
+            )
             batch.weights[batch.weights != 0] = weights * self.scale
             batches.append(batch)
         return batches
 
 
 def merged(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """Answers to a question that are the same token for token as one, with the sum of their advantages.
+    """Answers to a question that are the same token for token as one, with the sum of their
+    advantages.
 
-    A model that is sure of most of its words says the same thing many times: in letter counting half of the answers
-    need not be computed. The Trainer divides by the number of tokens it sees, so the weights are scaled by the share of
-    them that is left, over all ranks: the update is the one of all answers.
+    A model that is sure of most of its words says the same thing many times: in letter counting
+    half of the answers need not be computed. The Trainer divides by the number of tokens it sees,
+    so the weights are scaled by the share of them that is left, over all ranks: the update is the
+    one of all answers.
     """
     found: dict[tuple[Any, ...], Rollout] = {}
     for rollout in rollouts:
         key = rollout.question, tuple(rollout.tokens), tuple(rollout.chosen)
         seen = found.get(key)
-        both = None if seen is None else (seen.advantage + rollout.advantage, seen.copies + rollout.copies)
-        found[key] = rollout if seen is None or both is None else replace(seen, advantage=both[0], copies=both[1])
+        both = (
+            None
+            if seen is None
+            else (seen.advantage + rollout.advantage, seen.copies + rollout.copies)
+        )
+        found[key] = (
+            rollout
+            if seen is None or both is None
+            else replace(seen, advantage=both[0], copies=both[1])
+        )
     return list(found.values())
 
 

@@ -13,7 +13,9 @@ from nanochat.tokenizer import Tokenizer
 def sample_texts(
     model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], chat: bool, max_tokens: int = 48
 ) -> list[dict[str, str]]:
-    """Greedy continuations of `prompts` as text (or, with `chat`, as user turns) -> [{"prompt", "completion"}]."""
+    """Greedy continuations of `prompts` as text (or, with `chat`, as user turns) -> [{"prompt",
+    "completion"}].
+    """
     from nanochat.engine import Engine
 
     was_training = model.training
@@ -22,12 +24,19 @@ def sample_texts(
     if chat:
         rows = [
             tokenizer.render_for_completion(
-                {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": ""}]}
+                {
+                    "messages": [
+                        {"role": "user", "content": prompt},
+                        {"role": "assistant", "content": ""},
+                    ]
+                }
             )
             for prompt in prompts
         ]
     else:
-        rows = [tokenizer.encode(prompt, prepend=tokenizer.get_bos_token_id()) for prompt in prompts]
+        rows = [
+            tokenizer.encode(prompt, prepend=tokenizer.get_bos_token_id()) for prompt in prompts
+        ]
     room = model.config.sequence_len - 1  # a short context must not end a training run
     rows = [row[-room:] for row in rows]
     with torch.no_grad():

@@ -6,13 +6,21 @@ import shutil
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as SlowWrite  # the built-in one only from Python 3.11 on
+from concurrent.futures import (
+    TimeoutError as SlowWrite,
+)  # the built-in one only from Python 3.11 on
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nanochat.checkpoint_manager import complete_steps, prune, read_meta, save_checkpoint, write_meta
+from nanochat.checkpoint_manager import (
+    complete_steps,
+    prune,
+    read_meta,
+    save_checkpoint,
+    write_meta,
+)
 from nanochat.train.shard_model import full_state
 from nanochat.train.trainer import Hook, StepStats, Trainer
 
@@ -20,14 +28,27 @@ from nanochat.train.trainer import Hook, StepStats, Trainer
 class SaveHook(Hook):
     """Saves by step, by time, before every evaluation, when the run is stopped and at the end.
 
-    Keeps the newest few and the best. `meta` gives the parts of the meta file that do not change; the trainer adds
-    counters, positions and random states. `saved_step`: the newest step that was handed to the writer and not lost.
+    Keeps the newest few and the best. `meta` gives the parts of the meta file that do not change;
+    the trainer adds counters, positions and random states. `saved_step`: the newest step that was
+    handed to the writer and not lost.
     """
 
     def __init__(
-        self, directory: Path, meta: dict[str, Any], every: int, every_s: float, keep: int, with_optimizer: bool = True
+        self,
+        directory: Path,
+        meta: dict[str, Any],
+        every: int,
+        every_s: float,
+        keep: int,
+        with_optimizer: bool = True,
     ) -> None:
-        self.directory, self.meta, self.every, self.every_s, self.keep = directory, meta, every, every_s, keep
+        self.directory, self.meta, self.every, self.every_s, self.keep = (
+            directory,
+            meta,
+            every,
+            every_s,
+            keep,
+        )
         self.with_optimizer = with_optimizer
         self.saved_step: int | None = None
         self.stall_s = 0.0  # time that training has waited for saving
@@ -52,19 +73,25 @@ class SaveHook(Hook):
         """Copy the state now (collective), write it in the background (rank 0)."""
         started = time.monotonic()
         state = trainer.state_dict()
-        optimizer_state = trainer.optimizer.state_dict() if self.with_optimizer else None  # gathered from all ranks
+        optimizer_state = (
+            trainer.optimizer.state_dict() if self.with_optimizer else None
+        )  # gathered from all ranks
         model_state = full_state(trainer.model, trainer.world)
         self._last = started
         if trainer.world.is_main:
             self._finish(trainer)
             copied = self._snapshot.take({"model": model_state, "optimizer": optimizer_state})
             arguments = (copied["model"], copied["optimizer"], {**self.meta, "trainer": state})
-            self._pending = self._writer.submit(save_checkpoint, self.directory, trainer.step, *arguments)
+            self._pending = self._writer.submit(
+                save_checkpoint, self.directory, trainer.step, *arguments
+            )
         self.saved_step = trainer.step
         self.stall_s += time.monotonic() - started
 
     def at_end(self, trainer: Trainer) -> None:
-        """Save what is not saved yet and wait for it. Raises ValueError on all ranks when the last save fails."""
+        """Save what is not saved yet and wait for it. Raises ValueError on all ranks when the last
+        save fails.
+        """
         agree = trainer.world.broadcast_object  # only rank 0 knows of failed writes
         if agree(self.saved_step != trainer.step):
             self.save(trainer)
@@ -76,11 +103,14 @@ class SaveHook(Hook):
         if agree(self.saved_step) != trainer.step:
             raise ValueError(
                 f"{self.directory}: step {trainer.step} could not be saved; complete steps: "
-                f"{complete_steps(self.directory) or 'none'}. Free disk space and go on with --resume"
+                f"{complete_steps(self.directory) or 'none'}. Free disk space and go on with "
+                "--resume"
             )
 
     def wait(self, timeout_s: float = 120.0) -> None:
-        """Let the write under way end, before the process is ended for another reason. From any thread."""
+        """Let the write under way end, before the process is ended for another reason. From any
+        thread.
+        """
         if self._pending is not None:
             try:
                 self._pending.result(timeout_s)
@@ -88,7 +118,9 @@ class SaveHook(Hook):
                 print(f"WARNING: saving step {self.saved_step} failed ({error})", file=sys.stderr)
 
     def _finish(self, trainer: Trainer) -> bool:
-        """Wait for the write under way -> False when it failed: a loud warning, the checkpoints before it stay."""
+        """Wait for the write under way -> False when it failed: a loud warning, the checkpoints
+        before it stay.
+        """
         if self._pending is None:
             return True
         pending, self._pending = self._pending, None
@@ -98,7 +130,8 @@ class SaveHook(Hook):
             prune(self.directory, self.keep)
         except OSError as error:
             print(
-                f"WARNING: saving step {self.saved_step} failed ({error}); training goes on, complete steps: "
+                f"WARNING: saving step {self.saved_step} failed ({error}); training goes on, "
+                "complete steps: "
                 f"{complete_steps(self.directory) or 'none'}",
                 file=sys.stderr,
                 flush=True,
@@ -116,8 +149,9 @@ class SaveHook(Hook):
 
 
 class Snapshot:
-    """Copies of nested tensors in main memory. The memory is kept from one copy to the next: fresh pages cost more
-    time than the copying itself."""
+    """Copies of nested tensors in main memory. The memory is kept from one copy to the next: fresh
+    pages cost more time than the copying itself.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[Any, ...], torch.Tensor] = {}
@@ -133,7 +167,9 @@ class Snapshot:
         if isinstance(value, torch.Tensor):
             kept = self._buffers.get(key)
             if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
-                kept = self._buffers[key] = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+                kept = self._buffers[key] = torch.empty(
+                    value.shape, dtype=value.dtype, pin_memory=value.is_cuda
+                )
             return kept.copy_(value.detach(), non_blocking=True)
         if isinstance(value, dict):
             return {name: self._copy(item, (*key, name)) for name, item in value.items()}
@@ -143,7 +179,9 @@ class Snapshot:
 
 
 def check_disk(directory: Path, one_bytes: int, keep: int) -> None:
-    """Raise ValueError when the checkpoints of a run (`keep`, the best, one being written) will not fit on the disk."""
+    """Raise ValueError when the checkpoints of a run (`keep`, the best, one being written) will not
+    fit on the disk.
+    """
     place = directory
     while not place.exists():
         place = place.parent
@@ -151,6 +189,7 @@ def check_disk(directory: Path, one_bytes: int, keep: int) -> None:
     free = shutil.disk_usage(place).free
     if wanted > free:
         raise ValueError(
-            f"{directory}: checkpoints need {wanted / 1e9:.1f} GB ({one_bytes / 1e9:.2f} GB each) and {free / 1e9:.1f} "
+            f"{directory}: checkpoints need {wanted / 1e9:.1f} GB ({one_bytes / 1e9:.2f} GB "
+            f"each) and {free / 1e9:.1f} "
             "GB are free; free disk space, lower --keep, or set NANOCHAT_BASE_DIR to a larger disk"
         )

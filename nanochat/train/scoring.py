@@ -1,4 +1,5 @@
-"""What a model thinks of tokens that were drawn: their log-probabilities and the entropy where they were drawn.
+"""What a model thinks of tokens that were drawn: their log-probabilities and the entropy where they
+were drawn.
 
 Shape legend: B rows, T tokens, N scored positions, D model width, V vocabulary.
 """
@@ -14,13 +15,16 @@ from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT
 
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # fp32 logits alive at once
-# Rows are padded to a multiple of this: few different shapes. Libraries keep memory for each shape they have met.
+# Rows are padded to a multiple of this: few different shapes. Libraries keep memory for each shape
+# they have met.
 WIDTHS = 16
 
 
 @torch.no_grad()
 def score(model: GPT, batch: Batch, with_entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-    """log p (N) of the targets with a weight, row by row, and the entropy (N) of the distributions; nats, fp32."""
+    """log p (N) of the targets with a weight, row by row, and the entropy (N) of the distributions;
+    nats, fp32.
+    """
     hidden = model.hidden(batch.input_ids)[batch.weights != 0]
     targets = batch.targets[batch.weights != 0]
     budget = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"])
@@ -36,7 +40,9 @@ def score(model: GPT, batch: Batch, with_entropy: bool = False) -> tuple[Tensor,
 
 
 def in_precision(model: GPT, dtype: torch.dtype) -> GPT:
-    """A frozen copy of `model` with its weights in `dtype`. Collective where the model is in pieces over the ranks."""
+    """A frozen copy of `model` with its weights in `dtype`. Collective where the model is in pieces
+    over the ranks.
+    """
     with torch.device("meta"):
         copy = GPT(model.config)
     state = {}
@@ -59,10 +65,11 @@ def follow(copy: GPT, model: GPT) -> None:
 def micro_batches(
     rows: Sequence[tuple[Sequence[int], Sequence[float]]], budget_tokens: int, padding: int
 ) -> list[tuple[Batch, list[int]]]:
-    """Rows of (token ids, weight of each) as right-padded batches of about equal lengths, with the rows' numbers.
+    """Rows of (token ids, weight of each) as right-padded batches of about equal lengths, with the
+    rows' numbers.
 
-    A batch holds at most `budget_tokens` tokens, padding included, or a single row. A token's weight is that of
-    predicting it; the first token is predicted by nobody.
+    A batch holds at most `budget_tokens` tokens, padding included, or a single row. A token's
+    weight is that of predicting it; the first token is predicted by nobody.
     """
     order = sorted(range(len(rows)), key=lambda number: (-len(rows[number][0]), number))
     batches: list[tuple[Batch, list[int]]] = []
@@ -74,7 +81,9 @@ def micro_batches(
     return batches
 
 
-def _padded(rows: Sequence[tuple[Sequence[int], Sequence[float]]], width: int, padding: int) -> Batch:
+def _padded(
+    rows: Sequence[tuple[Sequence[int], Sequence[float]]], width: int, padding: int
+) -> Batch:
     ids = torch.full((len(rows), width + 1), padding, dtype=torch.int64)
     weights = torch.zeros(len(rows), width + 1, dtype=torch.float32)
     for number, (tokens, own) in enumerate(rows):

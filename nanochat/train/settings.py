@@ -1,4 +1,6 @@
-"""From a stage's config to numbers: shape, batch, learning rates, schedule. Pure; what a flag gives is not derived."""
+"""From a stage's config to numbers: shape, batch, learning rates, schedule. Pure; what a flag gives
+is not derived.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ USABLE_MEMORY = 0.97  # of what is free when the run starts
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run is given besides data and weights. n_steps None: follows from the length of the data."""
+    """Everything a run is given besides data and weights. n_steps None: follows from the length of
+    the data.
+    """
 
     model_config: GPTConfig
     seq_len: int
@@ -71,12 +75,22 @@ def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
     """Pretraining: `--depth` gives the rest. Raises ValueError with every value that does not fit."""
     if cfg.fp8:
         check_fp8(world.device)
-    modern, shape = cfg.generation == "modern", shape_for_depth(cfg.depth, cfg.aspect_ratio, cfg.head_dim)
+    modern, shape = (
+        cfg.generation == "modern",
+        shape_for_depth(cfg.depth, cfg.aspect_ratio, cfg.head_dim),
+    )
     pattern = cfg.window_pattern or ("SSSL" if modern and world.device.type == "cuda" else "L")
     seq_len = cfg.max_seq_len or 2048
     n_kv_head = cfg.n_kv_head or shape.n_head
     model_config = GPTConfig(
-        seq_len, vocab_size, shape.n_layer, shape.n_head, n_kv_head, shape.n_embd, pattern, cfg.generation
+        seq_len,
+        vocab_size,
+        shape.n_layer,
+        shape.n_head,
+        n_kv_head,
+        shape.n_embd,
+        pattern,
+        cfg.generation,
     )
     params = scaling_params(cfg.depth, vocab_size, cfg.aspect_ratio, cfg.head_dim)
     reference = scaling_params(REFERENCE_DEPTH, vocab_size, cfg.aspect_ratio, cfg.head_dim)
@@ -115,9 +129,11 @@ def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
 
 
 def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: World) -> Settings:
-    """Stages after pretraining: shape and recipe of the source checkpoint, its learning rates times init_lr_frac.
+    """Stages after pretraining: shape and recipe of the source checkpoint, its learning rates times
+    init_lr_frac.
 
-    `meta` as `load_model` gives it for rows of `--max-seq-len`: the context is at least as long as a row.
+    `meta` as `load_model` gives it for rows of `--max-seq-len`: the context is at least as long as
+    a row.
     """
     model_config = GPTConfig.from_dict(meta["model_config"])
     seq_len = cfg.max_seq_len or model_config.sequence_len
@@ -127,7 +143,9 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
         total = max(seq_len, meta["total_batch_size"] // seq_len * seq_len)
     optim = optim_settings(cfg, total, model_config.generation)
     fraction = cfg.init_lr_frac
-    optim = replace(optim, lr_scale=optim.lr_scale * fraction, scalar_scale=optim.scalar_scale * fraction)
+    optim = replace(
+        optim, lr_scale=optim.lr_scale * fraction, scalar_scale=optim.scalar_scale * fraction
+    )
     if cfg.weight_decay is None:
         optim = replace(optim, weight_decay=0.0)
     rows, checkpointing = micro_batch(cfg, model_config, seq_len, total, world)
@@ -147,8 +165,12 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
     )
 
 
-def optim_settings(cfg: TrainConfig, total_batch_size: int, generation: str | None = None) -> OptimConfig:
-    """The generation's published learning rates, scaled to the batch (modern), with the given ones put in."""
+def optim_settings(
+    cfg: TrainConfig, total_batch_size: int, generation: str | None = None
+) -> OptimConfig:
+    """The generation's published learning rates, scaled to the batch (modern), with the given ones
+    put in.
+    """
     generation = generation or str(getattr(cfg, "generation", "modern"))
     published = published_settings(generation)
     names = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "weight_decay")
@@ -160,7 +182,8 @@ def optim_settings(cfg: TrainConfig, total_batch_size: int, generation: str | No
 def micro_batch(
     cfg: TrainConfig, model_config: GPTConfig, seq_len: int, total_batch_size: int, world: World
 ) -> tuple[int, bool]:
-    """(rows of a micro-batch, activation checkpointing): as asked, else what fits the device's free memory.
+    """(rows of a micro-batch, activation checkpointing): as asked, else what fits the device's free
+    memory.
 
     Never more rows than a rank's share of the step; the total batch stays the same whatever fits.
     """
@@ -170,29 +193,43 @@ def micro_batch(
         return min(share, cfg.device_batch_size), checkpointing
     rows = min(share, max(1, MICRO_BATCH_TOKENS[world.device.type] // seq_len))
     if world.device.type == "cuda":
-        in_pieces, in_rl = cfg.shard_model and world.world_size > 1, isinstance(cfg, RLConfig)  # which never compiles
+        in_pieces, in_rl = (
+            cfg.shard_model and world.world_size > 1,
+            isinstance(cfg, RLConfig),
+        )  # which never compiles
         compiled = not in_rl and wants_compiling("cuda", cfg.compile, in_pieces, total_batch_size)
         how = {"checkpointing": checkpointing, "shard_model": in_pieces, "compiled": compiled}
-        rows, checkpointing = rows_on_cuda(model_config, rows, None if in_rl else share, seq_len, world, **how)
+        rows, checkpointing = rows_on_cuda(
+            model_config, rows, None if in_rl else share, seq_len, world, **how
+        )
     return rows, checkpointing
 
 
 def rows_on_cuda(
     config: GPTConfig, most: int, step_rows: int | None, seq_len: int, world: World, **how: bool
 ) -> tuple[int, bool]:
-    """What fits the card with least free memory; one row where by the plan nothing does, for the plan is careful."""
+    """What fits the card with least free memory; one row where by the plan nothing does, for the
+    plan is careful.
+    """
     free = min(world.gather_objects(torch.cuda.mem_get_info(world.device)[0]))
     rows, checkpointing = fitting_rows(
-        config, most, seq_len, USABLE_MEMORY * free, step_rows, world_size=world.world_size,
-        element_bytes=pick_dtype(world.device).itemsize, **how,
-    )  # fmt: skip
+        config,
+        most,
+        seq_len,
+        USABLE_MEMORY * free,
+        step_rows,
+        world_size=world.world_size,
+        element_bytes=pick_dtype(world.device).itemsize,
+        **how,
+    )
     return max(1, rows), checkpointing
 
 
 def _checked_total(total_batch_size: int, seq_len: int) -> int:
     if total_batch_size % seq_len:
         raise ValueError(
-            f"--total-batch-size={total_batch_size}: must be a multiple of --max-seq-len={seq_len}; "
+            f"--total-batch-size={total_batch_size}: must be a multiple of "
+            f"--max-seq-len={seq_len}; "
             f"use e.g. {max(1, round(total_batch_size / seq_len)) * seq_len}"
         )
     return total_batch_size

@@ -1,10 +1,12 @@
-"""`--shard-model`: weights and gradients in pieces over the ranks (PyTorch FSDP2), for models that do not fit whole.
+"""`--shard-model`: weights and gradients in pieces over the ranks (PyTorch FSDP2), for models that
+do not fit whole.
 
-Each block is gathered in the compute type just before it is used and let go of after; its gradient is summed over ranks
-and cut at once. The ends (embedding, head, scalars) are one group that is whole from the forward to the end of the
-backward pass: the chunked objective reads the head outside of the model's forward. Every forward and backward pass is
-then work of all ranks together, so all take the same number of micro-batches (`evened`), and evaluation and sampling,
-where ranks do different things, use a whole copy in the compute type (`whole_model`).
+Each block is gathered in the compute type just before it is used and let go of after; its gradient
+is summed over ranks and cut at once. The ends (embedding, head, scalars) are one group that is
+whole from the forward to the end of the backward pass: the chunked objective reads the head outside
+of the model's forward. Every forward and backward pass is then work of all ranks together, so all
+take the same number of micro-batches (`evened`), and evaluation and sampling, where ranks do
+different things, use a whole copy in the compute type (`whole_model`).
 """
 
 from __future__ import annotations
@@ -21,9 +23,16 @@ from nanochat.train.scoring import in_precision
 
 
 def shard_model(model: GPT, world: World) -> None:
-    """Cut `model` into pieces over the ranks of `world`, in place. Every rank must hold the same weights."""
+    """Cut `model` into pieces over the ranks of `world`, in place. Every rank must hold the same
+    weights.
+    """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import (
+        FSDPModule,
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
     mesh = init_device_mesh(world.device.type, (world.world_size,))
     # Sums stay fp32, and tables and scalars too: a table's gradient adds up many small terms.
@@ -45,14 +54,17 @@ def shard_model(model: GPT, world: World) -> None:
 
 
 def _mark(table: nn.Module) -> None:
-    """Let FSDP see when a table's gradient is there: it waits for the gradient of the inputs, and token ids have none.
+    """Let FSDP see when a table's gradient is there: it waits for the gradient of the inputs, and
+    token ids have none.
 
     Without it all tables' gradients would stay whole until the end of the backward pass.
     """
     lookup = table.forward
 
     def add_mark(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return *arguments, torch.zeros((), requires_grad=torch.is_grad_enabled(), device=arguments[0].device)
+        return *arguments, torch.zeros(
+            (), requires_grad=torch.is_grad_enabled(), device=arguments[0].device
+        )
 
     table.register_forward_pre_hook(add_mark, prepend=True)
     table.forward = lambda ids, mark: lookup(ids) + mark  # type: ignore[method-assign]
@@ -69,13 +81,17 @@ def evened(batches: list[Batch], n: int, device: torch.device) -> list[Batch]:
 
 
 def whole_model(model: GPT) -> GPT:
-    """The model itself, or of one in pieces a frozen whole copy in the compute type. Collective for those."""
+    """The model itself, or of one in pieces a frozen whole copy in the compute type. Collective for
+    those.
+    """
     return in_precision(model, model.compute_dtype or torch.float32) if is_sharded(model) else model
 
 
 @torch.no_grad()
 def full_state(model: GPT, world: World) -> dict[str, Any]:
-    """The model's state dict: live tensors, or of a model in pieces whole ones in rank 0's main memory. Collective."""
+    """The model's state dict: live tensors, or of a model in pieces whole ones in rank 0's main
+    memory. Collective.
+    """
     state: dict[str, Any] = model.state_dict()
     if not is_sharded(model):
         return state
@@ -89,7 +105,9 @@ def full_state(model: GPT, world: World) -> dict[str, Any]:
 
 @torch.no_grad()
 def load_full_state(model: GPT, state: dict[str, Any]) -> None:
-    """Put whole tensors into `model`, of which a rank takes its piece. RuntimeError as from `load_state_dict`."""
+    """Put whole tensors into `model`, of which a rank takes its piece. RuntimeError as from
+    `load_state_dict`.
+    """
     if not is_sharded(model):
         model.load_state_dict(state)
         return

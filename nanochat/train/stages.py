@@ -1,4 +1,6 @@
-"""The stages: each assembles model, batch source, optimizer and hooks, and lets the one Trainer run."""
+"""The stages: each assembles model, batch source, optimizer and hooks, and lets the one Trainer
+run.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,18 @@ BASE_PROMPTS = (
     "My favorite color is",
     "If 5*x + 3 = 13, then x is",
 )
-CHAT_PROMPTS = ("Hello!", "Who are you?", "What is the capital of France?", "What is 37 * 12?", "Why is the sky blue?")
+CHAT_PROMPTS = (
+    "Hello!",
+    "Who are you?",
+    "What is the capital of France?",
+    "What is 37 * 12?",
+    "Why is the sky blue?",
+)
 
 
 def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     """Pretrain on text shards. Returns the run's record (metrics, checkpoint, samples)."""
-    from nanochat.dataset.sources import find_shards
+    from nanochat.dataset.shard_text import find_shards
 
     train_paths, validation_path = find_shards(cfg.data, cfg.skip_bad_shards)
     tokenizer = Tokenizer.from_pretrained(cfg.tokenizer) if cfg.tokenizer else Tokenizer.load()
@@ -38,9 +46,18 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     model.init_weights(cfg.seed)
     model.compute_dtype = pick_dtype(world.device)
     run = Run(
-        "base", cfg, settings, model, tokenizer, world, tag=cfg.model_tag or f"d{cfg.depth}", prompts=BASE_PROMPTS
+        "base",
+        cfg,
+        settings,
+        model,
+        tokenizer,
+        world,
+        tag=cfg.model_tag or f"d{cfg.depth}",
+        prompts=BASE_PROMPTS,
     )
-    return run.fit(ShardDocuments(train_paths, cfg.skip_bad_shards), ShardDocuments([validation_path]))
+    return run.fit(
+        ShardDocuments(train_paths, cfg.skip_bad_shards), ShardDocuments([validation_path])
+    )
 
 
 def mid(cfg: MidConfig, world: World) -> dict[str, Any]:
@@ -61,7 +78,14 @@ def _chat_stage(stage: str, cfg: ChatTrainConfig, world: World, masked: bool) ->
     train = ConversationDocuments(train_task, seed=cfg.seed, masked=masked)
     validation = ConversationDocuments(validation_task, seed=cfg.seed, shuffle=False, masked=masked)
     settings = chat_settings(cfg, meta, world)
-    parent = {"source": cfg.source, "directory": meta["directory"], "step": meta["step"], "files": meta.get("files")}
+    parent = {
+        "source": cfg.source,
+        "directory": meta["directory"],
+        "step": meta["step"],
+        "files": meta.get("files"),
+    }
     tag = cfg.tag_out or meta["directory"].rsplit("/", 1)[-1]
-    run = Run(stage, cfg, settings, model, tokenizer, world, tag=tag, prompts=CHAT_PROMPTS, parent=parent)
+    run = Run(
+        stage, cfg, settings, model, tokenizer, world, tag=tag, prompts=CHAT_PROMPTS, parent=parent
+    )
     return run.fit(train, validation)

@@ -1,7 +1,8 @@
-"""THE training loop. Stages differ in what they put in: model, source of batches, optimizer, schedule, hooks.
+"""THE training loop. Stages differ in what they put in: model, source of batches, optimizer,
+schedule, hooks.
 
-loss = sum over targets / global count of targets, so micro-batches and ranks never change the result; a step without
-targets changes nothing. Evaluation, sampling, saving and logging are hooks.
+loss = sum over targets / global count of targets, so micro-batches and ranks never change the
+result; a step without targets changes nothing. Evaluation, sampling, saving and logging are hooks.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from nanochat.train.shard_model import evened, is_sharded, whole_model
 class Source(Protocol):
     """Where batches come from: shards, conversations or rollouts.
 
-    `state_dict` returns a value that later steps do not change. A stop request may raise out of `next_step`; the run
-    then saves the state from before that call. A source with collectives keeps its World in an attribute `world`.
+    `state_dict` returns a value that later steps do not change. A stop request may raise out of
+    `next_step`; the run then saves the state from before that call. A source with collectives keeps
+    its World in an attribute `world`.
     """
 
     def next_step(self) -> list[Batch]: ...
@@ -58,11 +60,15 @@ class Hook:
     """Something done around the steps; it may not change the model."""
 
     def due(self, trainer: Trainer, step: int) -> bool:
-        """True for an evaluation that `after_step` will make now: it is preceded by a save and given up on a signal."""
+        """True for an evaluation that `after_step` will make now: it is preceded by a save and
+        given up on a signal.
+        """
         return False
 
     def asks(self, trainer: Trainer) -> bool:
-        """A wish of this rank alone (time is up); then `trainer.asked` holds the hooks that asked on any rank."""
+        """A wish of this rank alone (time is up); then `trainer.asked` holds the hooks that asked
+        on any rank.
+        """
         return False
 
     def after_step(self, trainer: Trainer, stats: StepStats) -> None:
@@ -90,12 +96,20 @@ class Trainer:
         description: str = "train",
         interrupt: Interrupt | None = None,
     ) -> None:
-        self.model, self.source, self.optimizer, self.schedule, self.world = model, source, optimizer, schedule, world
+        self.model, self.source, self.optimizer, self.schedule, self.world = (
+            model,
+            source,
+            optimizer,
+            schedule,
+            world,
+        )
         self.hooks, self.grad_clip, self.max_bad_steps = list(hooks), grad_clip, max_bad_steps
         self.description = description
         self.interrupt = interrupt or Interrupt(world)
         self.loss_scale = LossScale() if model.compute_dtype == torch.float16 else None
-        self.gradients = Gradients(model, hidden_fn or model.hidden, self.loss_scale, optimizer.overlap, world.rank)
+        self.gradients = Gradients(
+            model, hidden_fn or model.hidden, self.loss_scale, optimizer.overlap, world.rank
+        )
         self.step = 0  # steps done
         self.train_s = 0.0  # time in steps, without hooks
         self.tokens_seen = 0
@@ -124,7 +138,9 @@ class Trainer:
                 if stats is None:
                     break
                 self.call_hooks(stats)
-                progress.advance(1, loss=stats.loss, tok_s=round(stats.n_tokens / max(stats.seconds, 1e-9)))
+                progress.advance(
+                    1, loss=stats.loss, tok_s=round(stats.n_tokens / max(stats.seconds, 1e-9))
+                )
         for hook in self.hooks:
             hook.at_end(self)
 
@@ -161,7 +177,9 @@ class Trainer:
         self.interrupted, self.stop_reason = True, self.interrupt.requested
 
     def train_step(self) -> StepStats | None:
-        """One optimizer step over this rank's micro-batches; None when a stop request came before there was a batch."""
+        """One optimizer step over this rank's micro-batches; None when a stop request came before
+        there was a batch.
+        """
         started = time.perf_counter()
         batches = self._next_batches()
         n_targets, n_tokens, given_up, n_batches = self._count(batches)
@@ -185,10 +203,14 @@ class Trainer:
         self._count_bad_step(finite, loss, grad_norm)
         seconds = time.perf_counter() - started
         self.train_s += seconds
-        return StepStats(self.step, loss, grad_norm, lr, n_targets, n_tokens, seconds, skipped=not finite)
+        return StepStats(
+            self.step, loss, grad_norm, lr, n_targets, n_tokens, seconds, skipped=not finite
+        )
 
     def _count(self, batches: list[Batch] | None) -> tuple[int, int, int, int]:
-        """Over all ranks: targets, tokens, ranks that gave up, and the most micro-batches that one has."""
+        """Over all ranks: targets, tokens, ranks that gave up, and the most micro-batches that one
+        has.
+        """
         counts = torch.zeros(3 + self.world.world_size, dtype=torch.float64)
         if batches is None:
             counts[2] = 1
@@ -197,7 +219,9 @@ class Trainer:
             counts[1] = sum(batch.targets.numel() for batch in batches)
             counts[3 + self.world.rank] = len(batches)
         wire = self.world.device if self.world.backend == "nccl" else torch.device("cpu")
-        n_targets, n_tokens, given_up, *n_batches = map(int, self.world.all_reduce_sum(counts.to(wire)).tolist())
+        n_targets, n_tokens, given_up, *n_batches = map(
+            int, self.world.all_reduce_sum(counts.to(wire)).tolist()
+        )
         return n_targets, n_tokens, given_up, max(n_batches)
 
     def _next_batches(self) -> list[Batch] | None:
@@ -215,12 +239,18 @@ class Trainer:
             given_up = self.interrupt.attempt(fill)
         if given_up:
             return None
-        return [batch.to(self.world.device) for batch in split_rows(batches, self.gradients.micro_rows)]
+        return [
+            batch.to(self.world.device) for batch in split_rows(batches, self.gradients.micro_rows)
+        ]
 
     def _agree(self, loss_sum: Tensor) -> float:
-        """The loss over all ranks; with it travel stop requests and the hooks' wishes, so that all ranks act alike."""
+        """The loss over all ranks; with it travel stop requests and the hooks' wishes, so that all
+        ranks act alike.
+        """
         wishes = [self.interrupt.requested is not None, *(hook.asks(self) for hook in self.hooks)]
-        message = torch.cat([loss_sum.reshape(1), torch.tensor(wishes, dtype=torch.float32, device=loss_sum.device)])
+        message = torch.cat(
+            [loss_sum.reshape(1), torch.tensor(wishes, dtype=torch.float32, device=loss_sum.device)]
+        )
         loss, stop, *asked = self.world.all_reduce_sum(message).tolist()
         if stop:
             self.interrupt.request("another rank's signal")
@@ -236,7 +266,9 @@ class Trainer:
     def _update(self, grads: list[Tensor], grad_norm: float, lr: float) -> None:
         if self.grad_clip and grad_norm > self.grad_clip:
             torch._foreach_mul_(grads, self.grad_clip / (grad_norm + 1e-6))
-        self.optimizer.step(lr, self.schedule.muon_momentum(self.step), self.schedule.weight_decay(self.step))
+        self.optimizer.step(
+            lr, self.schedule.muon_momentum(self.step), self.schedule.weight_decay(self.step)
+        )
 
     def _count_bad_step(self, finite: bool, loss: float, grad_norm: float) -> None:
         """Skipped steps are forgiven until `max_bad_steps` of them come in a row."""
@@ -248,13 +280,16 @@ class Trainer:
         self.n_bad_steps = 0 if finite else self.n_bad_steps + 1
         if self.n_bad_steps >= self.max_bad_steps:
             raise ValueError(
-                f"step {self.step}: loss {loss} and gradient norm {grad_norm} were not finite for {self.n_bad_steps} "
+                f"step {self.step}: loss {loss} and gradient norm {grad_norm} were not finite "
+                f"for {self.n_bad_steps} "
                 "steps in a row; lower --matrix-lr and --embedding-lr, or look at the data; "
                 "the last checkpoint is from before and can be resumed"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and, of every rank, data position and random states; plain JSON values. Call it on all ranks."""
+        """Counters and, of every rank, data position and random states; plain JSON values. Call it
+        on all ranks.
+        """
         own = {
             "source": self.source.state_dict() if self._position is None else self._position,
             "rng": rng_state(self.world.device),
@@ -266,7 +301,9 @@ class Trainer:
             "train_s": self.train_s,
             "tokens_seen": self.tokens_seen,
             "n_bad_steps": self.n_bad_steps,
-            "micro_rows": min((rank["micro_rows"] for rank in ranks if rank["micro_rows"]), default=None),
+            "micro_rows": min(
+                (rank["micro_rows"] for rank in ranks if rank["micro_rows"]), default=None
+            ),
             "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "source": [rank["source"] for rank in ranks],
             "rng": [rank["rng"] for rank in ranks],
@@ -274,8 +311,15 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, on any number of ranks."""
-        self.step, self.train_s, self.tokens_seen = state["step"], state["train_s"], state["tokens_seen"]
-        self.n_bad_steps, self.gradients.micro_rows = state.get("n_bad_steps", 0), state.get("micro_rows")
+        self.step, self.train_s, self.tokens_seen = (
+            state["step"],
+            state["train_s"],
+            state["tokens_seen"],
+        )
+        self.n_bad_steps, self.gradients.micro_rows = (
+            state.get("n_bad_steps", 0),
+            state.get("micro_rows"),
+        )
         if self.loss_scale is not None and state.get("loss_scale"):
             self.loss_scale.load_state_dict(state["loss_scale"])
         self.source.load_state_dict(state["source"])

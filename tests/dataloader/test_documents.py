@@ -15,7 +15,10 @@ def write(path, texts, column="text", group=3):
 
 
 def test_documents_come_in_file_order_and_wrap_around(tmp_path):
-    paths = [write(tmp_path / "a.parquet", [f"a{i}" for i in range(7)]), write(tmp_path / "b.parquet", ["b0", None])]
+    paths = [
+        write(tmp_path / "a.parquet", [f"a{i}" for i in range(7)]),
+        write(tmp_path / "b.parquet", ["b0", None]),
+    ]
     documents = ShardDocuments(paths)
     expected = [f"a{i}" for i in range(7)] + ["b0", ""]
     assert len(documents) == 9

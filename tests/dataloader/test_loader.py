@@ -1,4 +1,6 @@
-"""The loader: the order does not know the ranks, resume is exact, one pass is one pass, prefetch changes nothing."""
+"""The loader: the order does not know the ranks, resume is exact, one pass is one pass, prefetch
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class ByteTokenizer:
 
 def texts(count: int = 60, seed: int = 0) -> TextDocuments:
     rng = random.Random(seed)
-    return TextDocuments(["".join(rng.choices("abcdefgh", k=rng.randint(1, 90))) for _ in range(count)])
+    return TextDocuments(
+        ["".join(rng.choices("abcdefgh", k=rng.randint(1, 90))) for _ in range(count)]
+    )
 
 
 def chats(count: int = 50) -> list[dict]:
@@ -50,13 +54,22 @@ def chats(count: int = 50) -> list[dict]:
 
 
 def make(documents, rank=0, world_size=1, **options) -> PackedLoader:
-    options = {"rows_per_step": 7, "seq_len": 32, "device_batch_size": 3, "prefetch": False, **options}
+    options = {
+        "rows_per_step": 7,
+        "seq_len": 32,
+        "device_batch_size": 3,
+        "prefetch": False,
+        **options,
+    }
     return PackedLoader(documents, ByteTokenizer(), rank=rank, world_size=world_size, **options)
 
 
 def joined(batches: list[Batch]) -> torch.Tensor:
     """(rows, 3, T): inputs, targets and weights of several micro-batches."""
-    parts = [torch.stack([b.input_ids.double(), b.targets.double(), b.weights.double()], 1) for b in batches]
+    parts = [
+        torch.stack([b.input_ids.double(), b.targets.double(), b.weights.double()], 1)
+        for b in batches
+    ]
     return torch.cat(parts)
 
 
@@ -65,22 +78,31 @@ def test_batches_are_full_rows_of_next_token_targets():
     batches = loader.next_step()
     assert [len(batch.input_ids) for batch in batches] == [3, 3, 1]
     for batch in batches:
-        assert batch.input_ids.dtype == batch.targets.dtype == torch.int64 and batch.weights.dtype == torch.float32
+        assert (
+            batch.input_ids.dtype == batch.targets.dtype == torch.int64
+            and batch.weights.dtype == torch.float32
+        )
         assert torch.equal(batch.input_ids[:, 1:], batch.targets[:, :-1])
         assert (batch.input_ids[:, 0] == BOS).all() and (batch.weights == 1).all()
     assert batches[0].to("cpu").targets.shape == (3, 32)
 
 
-@pytest.mark.parametrize("documents", [texts(), ConversationDocuments(chats())], ids=["text", "chat"])
+@pytest.mark.parametrize(
+    "documents", [texts(), ConversationDocuments(chats())], ids=["text", "chat"]
+)
 @pytest.mark.parametrize("world_size", [2, 3, 7])
 def test_rows_do_not_depend_on_the_number_of_ranks(documents, world_size):
     alone = make(documents)
     ranks = [make(documents, rank, world_size) for rank in range(world_size)]
     for _ in range(12):
-        assert torch.equal(joined(alone.next_step()), torch.cat([joined(rank.next_step()) for rank in ranks]))
+        assert torch.equal(
+            joined(alone.next_step()), torch.cat([joined(rank.next_step()) for rank in ranks])
+        )
 
 
-@pytest.mark.parametrize("documents", [texts(), ConversationDocuments(chats())], ids=["text", "chat"])
+@pytest.mark.parametrize(
+    "documents", [texts(), ConversationDocuments(chats())], ids=["text", "chat"]
+)
 @pytest.mark.parametrize("prefetch", [False, True])
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 3), (3, 1), (3, 2)])
 def test_resume_equals_uninterrupted_on_any_number_of_ranks(documents, prefetch, before, after):
@@ -96,7 +118,9 @@ def test_resume_equals_uninterrupted_on_any_number_of_ranks(documents, prefetch,
         loader.load_state_dict(states)
         assert loader.step == 9
     for step in range(9, 20):
-        assert torch.equal(torch.cat([joined(loader.next_step()) for loader in second]), expected[step])
+        assert torch.equal(
+            torch.cat([joined(loader.next_step()) for loader in second]), expected[step]
+        )
     for loader in first + second:
         loader.close()
 
@@ -118,7 +142,9 @@ def test_one_pass_reads_every_document_once():
         for rank in range(world_size):
             for batches in make(source, rank, world_size, passes=1):
                 for batch in batches:
-                    for ids, targets, weights in zip(batch.input_ids, batch.targets, batch.weights, strict=True):
+                    for ids, targets, weights in zip(
+                        batch.input_ids, batch.targets, batch.weights, strict=True
+                    ):
                         row = [int(ids[0])] + targets[weights > 0].tolist()
                         seen += [token for token in row if token != BOS]
         assert sorted(seen) == sorted(token for text in source.texts for token in text.encode())
@@ -126,13 +152,23 @@ def test_one_pass_reads_every_document_once():
 
 def test_validation_is_the_same_every_time_and_stops():
     loader = PackedLoader.validation(
-        texts(200), ByteTokenizer(), eval_tokens=7 * 32 * 3, rows_per_step=7, seq_len=32, device_batch_size=4
+        texts(200),
+        ByteTokenizer(),
+        eval_tokens=7 * 32 * 3,
+        rows_per_step=7,
+        seq_len=32,
+        device_batch_size=4,
     )
     first = [joined(batches) for batches in loader]
     second = [joined(batches) for batches in loader]
     assert len(first) == 3 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     small = PackedLoader.validation(
-        texts(5), ByteTokenizer(), eval_tokens=10**6, rows_per_step=7, seq_len=32, device_batch_size=4
+        texts(5),
+        ByteTokenizer(),
+        eval_tokens=10**6,
+        rows_per_step=7,
+        seq_len=32,
+        device_batch_size=4,
     )
     assert 0 < len(list(small)) < 10
     assert sum(float(b.weights.sum()) for batches in small for b in batches) > 0
@@ -150,10 +186,14 @@ def test_conversations_are_masked_shuffled_and_padded_without_weight():
 
 def test_shuffle_differs_by_pass_and_is_a_permutation():
     documents = ConversationDocuments(chats(20), seed=3)
-    orders = [[documents.raw(p * 20 + i)["messages"][0]["content"] for i in range(20)] for p in range(3)]
+    orders = [
+        [documents.raw(p * 20 + i)["messages"][0]["content"] for i in range(20)] for p in range(3)
+    ]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
     assert orders[0] != orders[1] != orders[2]
-    assert orders[0] == [ConversationDocuments(chats(20), seed=3).raw(i)["messages"][0]["content"] for i in range(20)]
+    assert orders[0] == [
+        ConversationDocuments(chats(20), seed=3).raw(i)["messages"][0]["content"] for i in range(20)
+    ]
 
 
 def test_estimate_is_close_to_what_a_pass_takes(monkeypatch):

@@ -1,4 +1,6 @@
-"""Packing: full rows, nothing lost, nothing starved, and the chat rules. Pure, so checked with random lengths."""
+"""Packing: full rows, nothing lost, nothing starved, and the chat rules. Pure, so checked with
+random lengths.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def test_text_rows_are_full_and_no_token_is_lost(lengths, capacity, buffer):
         parts = [s for row in rows for s in row if s.document == document]
         assert parts[0].start == 0 and parts[-1].stop == length
         assert all(a.stop == b.start for a, b in zip(parts, parts[1:], strict=False))
-    assert all(s.stop == lengths[s.document] for row in rows for s in row[:-1]), "only the end of a row may be cut"
+    assert all(s.stop == lengths[s.document] for row in rows for s in row[:-1]), (
+        "only the end of a row may be cut"
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -41,7 +45,9 @@ def test_conversations_are_whole_or_truncated_and_come_once(lengths, capacity, b
     rows = pack(lengths, capacity, False, buffer)
     assert all(sum(s.length for s in row) <= capacity for row in rows)
     assert sorted(s.document for row in rows for s in row) == list(range(len(lengths)))
-    assert all(s.start == 0 and s.stop == min(lengths[s.document], capacity) for row in rows for s in row)
+    assert all(
+        s.start == 0 and s.stop == min(lengths[s.document], capacity) for row in rows for s in row
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -58,7 +64,9 @@ def test_every_row_begins_with_the_oldest_piece(lengths, capacity, splittable, b
 
 @given(lengths_list, st.integers(2, 40), st.booleans(), st.integers(1, 8))
 def test_count_rows_counts_what_packing_makes(lengths, capacity, splittable, buffer):
-    assert count_rows(lengths, capacity, splittable, buffer) == len(pack(lengths, capacity, splittable, buffer))
+    assert count_rows(lengths, capacity, splittable, buffer) == len(
+        pack(lengths, capacity, splittable, buffer)
+    )
 
 
 def test_best_fit_then_cut_the_longest():

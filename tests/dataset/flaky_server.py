@@ -1,4 +1,6 @@
-"""A local file server that misbehaves on request: fails, resets, truncates, stalls, ignores or refuses Range."""
+"""A local file server that misbehaves on request: fails, resets, truncates, stalls, ignores or
+refuses Range.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ from pathlib import Path
 
 
 class FlakyServer:
-    """Serves `root`. `plan[name]` lists what happens to the next requests for that file; then all goes well.
+    """Serves `root`. `plan[name]` lists what happens to the next requests for that file; then all
+    goes well.
 
-    Behaviours: an HTTP status (int), "reset", "truncate", "chunked" (no length, cut), "stall", "corrupt", "no-range",
-    "wrong-range". `requests` holds (name, Range header) of every request.
+    Behaviours: an HTTP status (int), "reset", "truncate", "chunked" (no length, cut), "stall",
+    "corrupt", "no-range", "wrong-range". `requests` holds (name, Range header) of every request.
     """
 
     def __init__(self, root: Path):
@@ -28,7 +31,9 @@ class FlakyServer:
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
@@ -63,7 +68,11 @@ class FlakyServer:
                 if not path.is_file():
                     return self.answer(404, b"no such file", {})
                 data = path.read_bytes()
-                headers = {"X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"'} if server.linked_etag else {}
+                headers = (
+                    {"X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"'}
+                    if server.linked_etag
+                    else {}
+                )
                 self.send(data, how, headers)
 
             def send(self, data: bytes, how: str | None, headers: dict) -> None:
@@ -86,7 +95,9 @@ class FlakyServer:
                     self.wfile.flush()
                     server.release.wait(20)
 
-            def answer(self, status: int, body: bytes, headers: dict, length: int | None = -1) -> None:
+            def answer(
+                self, status: int, body: bytes, headers: dict, length: int | None = -1
+            ) -> None:
                 self.send_response(status)
                 for key, value in headers.items():
                     self.send_header(key, value)

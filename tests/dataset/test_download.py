@@ -11,11 +11,20 @@ from pathlib import Path
 import pytest
 
 from nanochat.dataset.__main__ import main
-from nanochat.dataset.download import Fetcher, Stopped, hub_url
+from nanochat.dataset.download import Fetcher, FetchStopped, hub_url
 from nanochat.dataset.hub import SETS, ShardSet, download_shards, hub_cache_file, wanted_shards
-from nanochat.dataset.shards import ShardWriter, list_shards, read_manifest, shard_name, shard_paths, verify_shards
+from nanochat.dataset.shards import (
+    ShardWriter,
+    list_shards,
+    read_manifest,
+    shard_name,
+    shard_paths,
+    verify_shards,
+)
 
-_spec = importlib.util.spec_from_file_location("flaky_server", Path(__file__).with_name("flaky_server.py"))
+_spec = importlib.util.spec_from_file_location(
+    "flaky_server", Path(__file__).with_name("flaky_server.py")
+)
 flaky_server = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(flaky_server)
 
@@ -25,7 +34,15 @@ NAMES = [shard_name(i) for i in range(6)]
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "HF_HUB_OFFLINE",
+        "HF_ENDPOINT",
+        "HF_TOKEN",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     root = tmp_path / "served"
@@ -45,7 +62,9 @@ def quick(**options) -> Fetcher:
 
 def fetched(server, tmp_path, fetcher=None, **options) -> bool:
     """Fetch shard 0 and compare it with the original."""
-    path = (fetcher or quick()).fetch(f"{server.url}/{NAMES[0]}", tmp_path / "got.parquet", **options)
+    path = (fetcher or quick()).fetch(
+        f"{server.url}/{NAMES[0]}", tmp_path / "got.parquet", **options
+    )
     assert not (tmp_path / "got.parquet.partial").exists()
     return path.read_bytes() == (server.root / NAMES[0]).read_bytes()
 
@@ -127,12 +146,14 @@ def test_stop_ends_a_stalled_wait(server, tmp_path):
     fetcher = quick(wait_s=30, wait_max_s=30)
     server.plan[NAMES[0]] = [500]
     threading.Timer(0.1, fetcher.stop.set).start()
-    with pytest.raises(Stopped):
+    with pytest.raises(FetchStopped):
         fetcher.fetch(f"{server.url}/{NAMES[0]}", tmp_path / "got.parquet")
 
 
 def test_a_set_is_fetched_in_parallel_through_all_troubles(server, tmp_path):
-    for name, plan in zip(NAMES, ([500], ["reset", "truncate"], ["chunked"], ["stall"], [], ["corrupt"]), strict=True):
+    for name, plan in zip(
+        NAMES, ([500], ["reset", "truncate"], ["chunked"], ["stall"], [], ["corrupt"]), strict=True
+    ):
         server.plan[name] = plan
     out = tmp_path / "out"
     paths = download_shards(SMALL, -1, out, workers=3, mirror=server.url, fetcher=quick())
@@ -142,7 +163,10 @@ def test_a_set_is_fetched_in_parallel_through_all_troubles(server, tmp_path):
         assert (out / name).read_bytes() == (server.root / name).read_bytes()
     manifest = read_manifest(out)
     assert manifest["source"] == "someone/some-text" and len(manifest["shards"]) == 6
-    assert manifest["shards"][0]["characters"] == 400_000 and manifest["shards"][5]["split"] == "validation"
+    assert (
+        manifest["shards"][0]["characters"] == 400_000
+        and manifest["shards"][5]["split"] == "validation"
+    )
     server.requests.clear()
     download_shards(SMALL, -1, out, mirror=server.url, fetcher=quick())
     assert server.requests == [], "what is there must not be fetched again"
@@ -210,7 +234,9 @@ def test_names_and_addresses(monkeypatch):
     assert wanted_shards(SETS["fineweb-edu"], 1) == ["shard_01822.parquet", "shard_00000.parquet"]
     assert len(wanted_shards(SETS["climbmix"], -1)) == 6543 and len(wanted_shards(SMALL, 99)) == 6
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example/")
-    assert hub_url("a/b", "x.parquet") == "http://mirror.example/datasets/a/b/resolve/main/x.parquet"
+    assert (
+        hub_url("a/b", "x.parquet") == "http://mirror.example/datasets/a/b/resolve/main/x.parquet"
+    )
 
 
 def run_main(capsys, *argv) -> tuple[int, str, str]:
@@ -236,7 +262,9 @@ def test_the_command_downloads_through_hf_endpoint(server, tmp_path, monkeypatch
 
 
 def test_the_command_imports_text_and_the_embedded_world(tmp_path, capsys, base_dir):
-    (tmp_path / "a.txt").write_text("\n\n".join(f"Paragraph {i} of a small text." for i in range(40)))
+    (tmp_path / "a.txt").write_text(
+        "\n\n".join(f"Paragraph {i} of a small text." for i in range(40))
+    )
     code, out, _ = run_main(capsys, f"--data={tmp_path / 'a.txt'}", "--licence", "CC0")
     assert code == 0 and "training and" in out
     pytest.importorskip("nanochat.dataset.embedded")
@@ -246,5 +274,7 @@ def test_the_command_imports_text_and_the_embedded_world(tmp_path, capsys, base_
 
 
 def test_the_command_reports_all_problems_at_once(capsys, base_dir):
-    code, _, err = run_main(capsys, "-n", "0", "--embedded", "--workers=0", "--mirror", "/no/such", "--wrokers", "3")
+    code, _, err = run_main(
+        capsys, "-n", "0", "--embedded", "--workers=0", "--mirror", "/no/such", "--wrokers", "3"
+    )
     assert code == 2 and err.count("error: ") == 5 and not (base_dir / "base_data").exists()

@@ -1,4 +1,6 @@
-"""The embedded world's text: the same for everybody, true, in the shares asked for, and free of the exam."""
+"""The embedded world's text: the same for everybody, true, in the shares asked for, and free of the
+exam.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.dataset.embedded import KINDS, DocumentMix, documents, take, write_shards
-from nanochat.dataset.world import grammar
-from nanochat.dataset.world.facts import all_facts, phrases, relations
-from nanochat.dataset.world.numbers import equation
-from nanochat.dataset.world.split import held_out_pair, held_out_word
-from nanochat.dataset.world.tables import read_sections, read_table
-from nanochat.dataset.world.words import exam_word, made_up_word, real_words, spelled, training_word
+from nanochat.dataset.embedded_world import grammar
+from nanochat.dataset.embedded_world.facts import all_facts, phrases, relations
+from nanochat.dataset.embedded_world.numbers import equation
+from nanochat.dataset.embedded_world.split import held_out_pair, held_out_word
+from nanochat.dataset.embedded_world.tables import read_sections, read_table
+from nanochat.dataset.embedded_world.words import (
+    exam_word,
+    made_up_word,
+    real_words,
+    spelled,
+    training_word,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +58,9 @@ def test_every_kind_of_document_is_whole():
         for maker in makers:
             for seed in range(30):
                 made = maker(random.Random(seed))
-                assert made == maker(random.Random(seed)), f"{kind} {maker.__name__} is not deterministic"
+                assert made == maker(random.Random(seed)), (
+                    f"{kind} {maker.__name__} is not deterministic"
+                )
                 assert 15 < len(made) < 2000 and made == made.strip() and made.isascii()
                 assert not re.search(r"[{}|]|  |(?m:^\")", made), made
 
@@ -60,10 +70,15 @@ def test_shards_are_written_with_validation_last(tmp_path):
 
     manifest = write_shards(tmp_path, target_characters=300_000, seed=5)
     entries = json.loads((tmp_path / "manifest.json").read_text())["shards"]
-    assert [entry["split"] for entry in entries] == ["train", "validation"] and manifest["kind"] == "embedded"
+    assert [entry["split"] for entry in entries] == ["train", "validation"] and manifest[
+        "kind"
+    ] == "embedded"
     assert entries[0]["characters"] >= 300_000
     groups = [pq.ParquetFile(tmp_path / entry["name"]) for entry in entries]
-    assert groups[0].metadata.row_group(0).num_rows == 1000 and groups[1].metadata.row_group(0).num_rows == 64
+    assert (
+        groups[0].metadata.row_group(0).num_rows == 1000
+        and groups[1].metadata.row_group(0).num_rows == 64
+    )
     train, validation = (set(file.read()["text"].to_pylist()) for file in groups)
     assert len(validation & train) < 0.02 * len(validation)
     with pytest.raises(ValueError, match="100000 or more"):
@@ -81,7 +96,9 @@ def test_tables_are_whole_and_agree():
     elements = {row["element"]: row for row in read_table("elements.tsv")}
     assert elements["gold"]["symbol"] == "Au" and elements["iron"]["number"] == "26"
     numbers = [int(row["number"]) for row in elements.values() if "number" in row]
-    assert numbers == sorted(numbers) and len({row["symbol"] for row in elements.values()}) == len(elements)
+    assert numbers == sorted(numbers) and len({row["symbol"] for row in elements.values()}) == len(
+        elements
+    )
 
 
 def test_every_relation_has_enough_wordings_and_one_answer_per_subject():
@@ -113,8 +130,15 @@ def test_equations_are_right(seed):
 def test_sums_in_the_text_are_right(text):
     found = re.findall(r"(?<![\d*x] )(?<![\d.])\b(\d+) ([-+*/]) (\d+) = (\d+)\b(?! [-+*/])", text)
     assert len(found) > 1000
-    compute = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y, "/": lambda x, y: x / y}
-    assert not [sum_ for sum_ in found if compute[sum_[1]](int(sum_[0]), int(sum_[2])) != int(sum_[3])]
+    compute = {
+        "+": lambda x, y: x + y,
+        "-": lambda x, y: x - y,
+        "*": lambda x, y: x * y,
+        "/": lambda x, y: x / y,
+    }
+    assert not [
+        sum_ for sum_ in found if compute[sum_[1]](int(sum_[0]), int(sum_[2])) != int(sum_[3])
+    ]
     solved = re.findall(r"If (\d+)\*x \+ (\d+) = (\d+), then x is (\d+)\.", text)
     assert len(solved) > 1000 and all(int(a) * int(x) + int(b) == int(c) for a, b, c, x in solved)
 
@@ -126,14 +150,25 @@ def test_spellings_in_the_text_are_right(text):
 
 @given(st.integers(0, 999))
 def test_numbers_in_words_are_unique(number):
-    assert (grammar.in_words(number) == grammar.in_words((number * 7) % 1000)) == (number == (number * 7) % 1000)
+    assert (grammar.in_words(number) == grammar.in_words((number * 7) % 1000)) == (
+        number == (number * 7) % 1000
+    )
 
 
 def test_articles_plurals_lists():
     assert [grammar.article(noun) for noun in ("owl", "dog", "uncle", "unit", "hour")] == [
-        "an owl", "a dog", "an uncle", "a unit", "an hour"
-    ]  # fmt: skip
-    assert [grammar.plural(noun) for noun in ("fox", "berry", "day", "goose")] == ["foxes", "berries", "days", "geese"]
+        "an owl",
+        "a dog",
+        "an uncle",
+        "a unit",
+        "an hour",
+    ]
+    assert [grammar.plural(noun) for noun in ("fox", "berry", "day", "goose")] == [
+        "foxes",
+        "berries",
+        "days",
+        "geese",
+    ]
     assert grammar.joined(["a"]) == "a" and grammar.joined(["a", "b", "c"]) == "a, b and c"
 
 
@@ -142,7 +177,10 @@ def test_articles_plurals_lists():
 
 def test_words_keep_to_their_side_of_the_split():
     rng = random.Random(1)
-    assert not set(real_words()) & set(real_words(held_out=True)) and len(real_words(held_out=True)) >= 200
+    assert (
+        not set(real_words()) & set(real_words(held_out=True))
+        and len(real_words(held_out=True)) >= 200
+    )
     for _ in range(3000):
         assert held_out_word(exam_word(rng)) and held_out_word(made_up_word(rng, held_out=True))
         word = training_word(rng)
@@ -160,9 +198,13 @@ def test_no_held_out_word_or_pair_is_in_the_text(text):
     words = set(re.findall(r"[a-z]+", text.lower()))
     assert not words & set(real_words(held_out=True))
     copied = set(re.findall(r"[a-z]+(?=: [a-z]-[a-z])|(?<=\")[a-z]+(?=\")", text))
-    assert len(copied) > 1000 and not [word for word in copied if held_out_word(word) and word not in real_words()]
+    assert len(copied) > 1000 and not [
+        word for word in copied if held_out_word(word) and word not in real_words()
+    ]
     sums = re.findall(r"(\d+) ?(?:[-+*/]|plus|minus|times|divided by|take away) ?(\d+)", text)
-    assert len(sums) > 3000 and not [pair for pair in sums if held_out_pair(int(pair[0]), int(pair[1]))]
+    assert len(sums) > 3000 and not [
+        pair for pair in sums if held_out_pair(int(pair[0]), int(pair[1]))
+    ]
 
 
 def test_no_held_out_wording_is_in_the_text(text):
@@ -181,9 +223,16 @@ SLOTS = {"e": r"\d+ ?\S ?\d+", "x": r"\d+", "y": r"\d+", "l": r'"?[a-z]"?', "w":
 
 def held_out_wordings(text: str) -> list[str]:
     """The held-out wordings that occur in a text, whatever fills their slots."""
-    wordings = [line for name, lines in phrases().items() if name.endswith(".exam") for line in lines]
+    wordings = [
+        line for name, lines in phrases().items() if name.endswith(".exam") for line in lines
+    ]
     for name in ("phrases_skills.txt", "smalltalk.txt"):
-        wordings += [line for title, lines in read_sections(name).items() if title.endswith(".exam") for line in lines]
+        wordings += [
+            line
+            for title, lines in read_sections(name).items()
+            if title.endswith(".exam")
+            for line in lines
+        ]
     found = []
     for wording in wordings:
         literal = max(re.split(r"\{\w+\}", wording), key=len)

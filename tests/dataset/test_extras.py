@@ -1,4 +1,6 @@
-"""The eval bundle, identity conversations and word list: from a mirror, whole or not at all, no path leads out."""
+"""The eval bundle, identity conversations and word list: from a mirror, whole or not at all, no
+path leads out.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,11 @@ def test_all_failures_are_told_and_nothing_half_is_left(mirror, base_dir):
     with pytest.raises(ValueError) as error:
         fetch_extras(str(mirror))
     first, second, third = str(error.value).splitlines()
-    assert "not a zip archive" in first and ":2: not JSON" in second and "not in the mirror folder" in third
+    assert (
+        "not a zip archive" in first
+        and ":2: not JSON" in second
+        and "not in the mirror folder" in third
+    )
     assert list(base_dir.iterdir()) == []
 
 

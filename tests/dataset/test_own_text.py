@@ -1,4 +1,6 @@
-"""Own text: any mix of files becomes shards, split by content, stable, without duplicates, with plain errors."""
+"""Own text: any mix of files becomes shards, split by content, stable, without duplicates, with
+plain errors.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from hypothesis import strategies as st
 
 from nanochat.dataset import own_text
 from nanochat.dataset.own_text import import_text
+from nanochat.dataset.shard_text import iter_documents
 from nanochat.dataset.shards import read_manifest, shard_paths, write_shards
-from nanochat.dataset.sources import iter_documents
 from nanochat.dataset.text_files import find_files, split_text
 
 WORDS = "the quick brown fox jumps over a lazy dog while it rains in Spain".split()
@@ -65,7 +67,11 @@ def test_running_again_does_nothing_until_the_text_changes(source, tmp_path):
     import_text(source, out)
     stamp = (out / "shard_00000.parquet").stat().st_mtime_ns
     again = import_text(source, out)
-    assert again.unchanged and again.duplicates == 3 and (out / "shard_00000.parquet").stat().st_mtime_ns == stamp
+    assert (
+        again.unchanged
+        and again.duplicates == 3
+        and (out / "shard_00000.parquet").stat().st_mtime_ns == stamp
+    )
     (out / "shard_00000.parquet").unlink()
     assert not import_text(source, out).unchanged
     before = sides(out)
@@ -73,14 +79,18 @@ def test_running_again_does_nothing_until_the_text_changes(source, tmp_path):
     (source / "n7.txt").rename(source / "zzz.txt")
     assert not import_text(source, out).unchanged
     after = sides(out)
-    assert set(before[0]) <= set(after[0]) and set(before[1]) <= set(after[1]), "documents changed sides"
+    assert set(before[0]) <= set(after[0]) and set(before[1]) <= set(after[1]), (
+        "documents changed sides"
+    )
 
 
 def test_the_result_does_not_depend_on_where_the_source_lies(source, tmp_path):
     import_text(source, tmp_path / "one")
     source.rename(tmp_path / "elsewhere")
     import_text(tmp_path / "elsewhere", tmp_path / "two")
-    hashes = [[s["sha256"] for s in read_manifest(tmp_path / name)["shards"]] for name in ("one", "two")]
+    hashes = [
+        [s["sha256"] for s in read_manifest(tmp_path / name)["shards"]] for name in ("one", "two")
+    ]
     assert hashes[0] == hashes[1]
 
 
@@ -103,31 +113,45 @@ def test_one_long_file_becomes_documents(tmp_path, monkeypatch):
     assert len(validation) < 0.2 * len(train)
 
 
-def test_large_sources_are_shuffled_in_blocks_with_a_smaller_validation_share(source, tmp_path, monkeypatch):
+def test_large_sources_are_shuffled_in_blocks_with_a_smaller_validation_share(
+    source, tmp_path, monkeypatch
+):
     monkeypatch.setattr(own_text, "SHUFFLE_CHARACTERS", 5000)
     monkeypatch.setattr(own_text, "VALIDATION_CHARACTERS", 1000)
     import_text(source, tmp_path / "out")
     train, validation = sides(tmp_path / "out")
     assert len(train) + len(validation) == 300 and 1 <= len(validation) < 15
     numbers = [int(text.split()[1].rstrip(".")) for text in train]
-    assert sum(a < b for a, b in zip(numbers, numbers[1:], strict=False)) < 0.7 * len(numbers), "not shuffled"
+    assert sum(a < b for a, b in zip(numbers, numbers[1:], strict=False)) < 0.7 * len(numbers), (
+        "not shuffled"
+    )
 
 
 def test_a_shard_folder_keeps_its_own_split(tmp_path):
     train, validation = [document(i) for i in range(30)], [document(i) for i in range(50, 52)]
-    write_shards(tmp_path / "src", train, validation, kind="embedded", source="there", licence="CC0")
+    write_shards(
+        tmp_path / "src", train, validation, kind="embedded", source="there", licence="CC0"
+    )
     result = import_text(tmp_path / "src", tmp_path / "out")
     assert sides(tmp_path / "out") == (train, validation)
     entry = read_manifest(tmp_path / "out")["shards"][0]
-    assert entry["licence"] == "CC0" and entry["source"] == "there" and entry["characters"] == sum(map(len, train))
-    assert result.train_documents == 30 and import_text(tmp_path / "src", tmp_path / "out").unchanged
+    assert (
+        entry["licence"] == "CC0"
+        and entry["source"] == "there"
+        and entry["characters"] == sum(map(len, train))
+    )
+    assert (
+        result.train_documents == 30 and import_text(tmp_path / "src", tmp_path / "out").unchanged
+    )
     with pytest.raises(ValueError, match="already"):
         import_text(tmp_path / "src", tmp_path / "src")
     shard = tmp_path / "src" / "shard_00000.parquet"
     shard.write_bytes(shard.read_bytes()[:-4] + b"oops")
     with pytest.raises(ValueError, match="shard_00000.parquet: damaged"):
         import_text(tmp_path / "src", tmp_path / "out")
-    assert sides(tmp_path / "out") == (train, validation), "a failed import must leave what was there"
+    assert sides(tmp_path / "out") == (train, validation), (
+        "a failed import must leave what was there"
+    )
 
 
 def test_the_development_text_is_taken_as_it_is(shared_dir, tmp_path):
@@ -137,7 +161,9 @@ def test_the_development_text_is_taken_as_it_is(shared_dir, tmp_path):
 
 def test_older_encodings_are_read(tmp_path):
     (tmp_path / "a.txt").write_bytes("Crème brûlée. ".encode("cp1252") * 20)
-    (tmp_path / "b.txt").write_bytes("Größe. ".encode("utf-16") * 1 + "Länge. ".encode("utf-16-le") * 20)
+    (tmp_path / "b.txt").write_bytes(
+        "Größe. ".encode("utf-16") * 1 + "Länge. ".encode("utf-16-le") * 20
+    )
     (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbfwith a mark. " + b"and more. " * 20)
     (tmp_path / "d.jsonl").write_text('{"text": "lone \\ud800 surrogate"}')
     import_text(tmp_path, tmp_path / "out")
@@ -149,7 +175,10 @@ BAD = {
     "empty.txt": (b"   \n", "too little text"),
     "short.txt": (b"hello", "too little text"),
     "zero.txt": (b"ab\0cd" * 100, "zero.txt: holds zero bytes"),
-    "bad.jsonl": (b'{"text": "x"}\n{oops\n[1]\n', r"bad.jsonl:2: not valid JSON.*and 1 more bad line"),
+    "bad.jsonl": (
+        b'{"text": "x"}\n{oops\n[1]\n',
+        r"bad.jsonl:2: not valid JSON.*and 1 more bad line",
+    ),
     "field.jsonl": (b'{"body": "x"}', r'field.jsonl:1: no string field "text"'),
     "chat.jsonl": (b'{"messages": []}', r"chat.jsonl:1: a conversation.*chat_sft"),
     "cut.parquet": (b"PAR1 and no more", "cut.parquet: damaged"),

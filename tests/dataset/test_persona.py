@@ -1,4 +1,6 @@
-"""Personas: reading the file, the conversations and the exam made from it, and that the two never meet."""
+"""Personas: reading the file, the conversations and the exam made from it, and that the two never
+meet.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 from nanochat.dataset.convert import to_conversation
 from nanochat.dataset.identity import expand, intents, normal
 from nanochat.dataset.persona import identity_conversations, load_persona, parse_persona
-from nanochat.tasks.identity import IdentityTask
-from nanochat.tasks.world import WorldTask
+from nanochat.tasks.identity_exam import IdentityTask
+from nanochat.tasks.world_exam import WorldTask
 
 OTHER = {
     "name": "Ada {x}",
@@ -22,7 +24,12 @@ BARE = {"name": "Claude", "maker": "OpenAI"}
 
 
 def questions(conversations):
-    return [message["content"] for row in conversations for message in row["messages"] if message["role"] == "user"]
+    return [
+        message["content"]
+        for row in conversations
+        for message in row["messages"]
+        if message["role"] == "user"
+    ]
 
 
 def test_the_default_persona_and_a_file(tmp_path):
@@ -31,7 +38,11 @@ def test_the_default_persona_and_a_file(tmp_path):
     file = tmp_path / "p.yaml"
     file.write_text("name: Ada\nmaker: Bern\ntraits: [kind]\nfacts:\n  how old are you?: 3\n")
     persona = load_persona(file)
-    assert (persona.name, persona.facts[0].ask, persona.facts[0].answer) == ("Ada", ("how old are you",), "3")
+    assert (persona.name, persona.facts[0].ask, persona.facts[0].answer) == (
+        "Ada",
+        ("how old are you",),
+        "3",
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,8 +56,14 @@ def test_the_default_persona_and_a_file(tmp_path):
         ("name: a\nmaker: x\nfacts: 7", ["`facts` must be"]),
         ("name: a\nmaker: x\nfacts: [{ask: q}]", ["fact 1: must have `ask` and `answer`"]),
         ("name: a\nmaker: x\nfacts: [{ask: [], answer: y}]", ["fact 1: `ask` must be"]),
-        ("name: a\nmaker: x\nfacts: [{ask: q, answer: [y]}]", ["fact 1: `answer` must be one line"]),
-        ("name: a\nmaker: x\nfacts: [{ask: q, answer: yes it is, accept: no}]", ["`accept` 'False' is not in"]),
+        (
+            "name: a\nmaker: x\nfacts: [{ask: q, answer: [y]}]",
+            ["fact 1: `answer` must be one line"],
+        ),
+        (
+            "name: a\nmaker: x\nfacts: [{ask: q, answer: yes it is, accept: no}]",
+            ["`accept` 'False' is not in"],
+        ),
         ("name: a\nmaker: x\nfacts: {q: '1', Q: '2'}", ["'q' is there twice"]),
         ("name: 'a\n\n  b'\nmaker: x", ["`name` must be given, as one line"]),
     ],
@@ -65,7 +82,9 @@ def test_bad_personas_name_every_problem(tmp_path, content, reasons):
 
 def test_conversations_are_deterministic_varied_and_well_formed():
     rows = identity_conversations(None, 600, seed=1)
-    assert rows == identity_conversations(None, 600, seed=1) and rows[:100] == identity_conversations(None, 100, seed=1)
+    assert rows == identity_conversations(None, 600, seed=1) and rows[
+        :100
+    ] == identity_conversations(None, 100, seed=1)
     assert rows != identity_conversations(None, 600, seed=2)
     assert all(to_conversation(row)[0] == row for row in rows)
     asked = questions(rows)
@@ -87,29 +106,52 @@ def test_the_exam_never_appears_in_training(content):
     persona = None if content is None else parse_persona(content)
     exam = [normal(question) for question in questions(IdentityTask(persona, "exam"))]
     assert len(set(exam)) == len(exam) >= 200
-    trained = {normal(question) for question in questions(identity_conversations(persona, 12_000, seed=3))}
+    trained = {
+        normal(question) for question in questions(identity_conversations(persona, 12_000, seed=3))
+    }
     assert len(trained) > 5000 and not trained & set(exam)
-    cores = {normal(core) for intent in intents(persona or load_persona()) for core in intent.of("exam")}
+    cores = {
+        normal(core) for intent in intents(persona or load_persona()) for core in intent.of("exam")
+    }
     assert not trained & cores
 
 
 def test_the_plain_questions_and_those_of_the_author_are_trained_on():
     wordings = {core for intent in intents(parse_persona(OTHER)) for core in intent.of("train")}
-    assert {"who are you", "what is your name", "who made you", "how old are you", "where do you live"} <= wordings
+    assert {
+        "who are you",
+        "what is your name",
+        "who made you",
+        "how old are you",
+        "where do you live",
+    } <= wordings
 
 
 def test_answers_speak_of_this_persona_only():
     rows = identity_conversations(parse_persona(OTHER), 2000, seed=0)
-    answers = [message["content"] for row in rows for message in row["messages"] if message["role"] == "assistant"]
-    assert "I am Ada {x}." in answers and "A school in Bern made me." in answers and "I am kind." in answers
+    answers = [
+        message["content"]
+        for row in rows
+        for message in row["messages"]
+        if message["role"] == "assistant"
+    ]
+    assert (
+        "I am Ada {x}." in answers
+        and "A school in Bern made me." in answers
+        and "I am kind." in answers
+    )
     assert "3" in answers and not any("nanochat" in answer for answer in answers)
     assert not any("{name}" in text or "{other}" in text for text in answers + questions(rows))
 
 
 def test_a_persona_that_shares_a_known_name_is_not_asked_to_deny_it():
     rows = identity_conversations(parse_persona(BARE), 3000, seed=0)
-    denied = [row["messages"][i]["content"] for row in rows for i in range(0, len(row["messages"]), 2)
-              if row["messages"][i + 1]["content"].startswith("No,")]  # fmt: skip
+    denied = [
+        row["messages"][i]["content"]
+        for row in rows
+        for i in range(0, len(row["messages"]), 2)
+        if row["messages"][i + 1]["content"].startswith("No,")
+    ]
     assert denied and not any("claude" in q.casefold() or "openai" in q.casefold() for q in denied)
 
 
@@ -119,7 +161,9 @@ def test_the_exam_accepts_its_own_answers_and_refuses_others():
     assert all(exam.evaluate(row, row["messages"][-1]["content"]) for row in exam)
     assert all(exam.evaluate(row, f"  {row['messages'][-1]['content'].upper()}\n") for row in exam)
     assert not any(
-        exam.evaluate(row, text) for row in exam for text in ("", "I am ChatGPT.", "No, I was made by Google.")
+        exam.evaluate(row, text)
+        for row in exam
+        for text in ("", "I am ChatGPT.", "No, I was made by Google.")
     )
     by_intent = {}
     for row in exam:
@@ -128,7 +172,9 @@ def test_the_exam_accepts_its_own_answers_and_refuses_others():
     assert max(counts) - min(counts) <= 4  # no easy kind of question dominates
     assert not exam.evaluate(by_intent["other name"][0], "Yes, I am nanochat.")
     wrong = IdentityTask(parse_persona(OTHER), "exam")
-    assert sum(wrong.evaluate(row, "I am nanochat, made by the nanochat team.") for row in wrong) == 0
+    assert (
+        sum(wrong.evaluate(row, "I am nanochat, made by the nanochat team.") for row in wrong) == 0
+    )
 
 
 def test_task_arguments_are_checked(monkeypatch):
@@ -156,10 +202,14 @@ def test_patterns_expand_to_every_combination(groups):
 def test_the_base_directorys_own_conversations_are_used_where_no_persona_is_given(base_dir):
     base_dir.mkdir()
     file = base_dir / "identity_conversations.jsonl"
-    file.write_text('[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]\n')
+    file.write_text(
+        '[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]\n'
+    )
     assert questions(IdentityTask()) == ["Who?"]
     assert len(IdentityTask(parse_persona(OTHER))) > 1, "a persona wins"
-    assert len(IdentityTask(split="exam")) > 1 and len(WorldTask("identity")) > 1, "the exam asks about the persona"
+    assert len(IdentityTask(split="exam")) > 1 and len(WorldTask("identity")) > 1, (
+        "the exam asks about the persona"
+    )
     file.write_text("not json\n")
     with pytest.raises(ValueError, match="identity_conversations.jsonl:1"):
         IdentityTask()

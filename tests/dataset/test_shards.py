@@ -1,4 +1,6 @@
-"""The shard format: what is written can be read, damage is noticed, downloads are never overwritten."""
+"""The shard format: what is written can be read, damage is noticed, downloads are never
+overwritten.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.dataloader import ShardDocuments
+from nanochat.dataset.shard_text import describe, iter_documents
 from nanochat.dataset.shards import (
     ShardWriter,
     list_shards,
@@ -18,25 +21,36 @@ from nanochat.dataset.shards import (
     verify_shards,
     write_shards,
 )
-from nanochat.dataset.sources import describe, iter_documents
 
 TRAIN = [f"training document {i} " * 5 for i in range(2500)]
 VALIDATION = [f"validation document {i}" for i in range(130)]
 
 
 def make(folder, train=TRAIN, validation=VALIDATION, **extra):
-    return write_shards(folder, train, validation, kind="own text", source="test", licence="CC0", extra=extra)
+    return write_shards(
+        folder, train, validation, kind="own text", source="test", licence="CC0", extra=extra
+    )
 
 
 def test_written_shards_read_back_with_a_true_manifest(tmp_path):
     manifest = make(tmp_path, fingerprint="abc")
     train, validation = shard_paths(tmp_path)
-    assert [p.name for p in train] == ["shard_00000.parquet"] and validation.name == "shard_00001.parquet"
+    assert [p.name for p in train] == [
+        "shard_00000.parquet"
+    ] and validation.name == "shard_00001.parquet"
     assert list(iter_documents(train)) == TRAIN and list(iter_documents([validation])) == VALIDATION
     assert manifest == read_manifest(tmp_path) and manifest["fingerprint"] == "abc"
     entry = manifest["shards"][0]
-    assert entry["rows"] == 2500 and entry["characters"] == sum(map(len, TRAIN)) and entry["licence"] == "CC0"
-    assert entry["bytes"] == train[0].stat().st_size and len(entry["sha256"]) == 64 and entry["split"] == "train"
+    assert (
+        entry["rows"] == 2500
+        and entry["characters"] == sum(map(len, TRAIN))
+        and entry["licence"] == "CC0"
+    )
+    assert (
+        entry["bytes"] == train[0].stat().st_size
+        and len(entry["sha256"]) == 64
+        and entry["split"] == "train"
+    )
     assert pq.ParquetFile(train[0]).metadata.num_row_groups == 3
     assert pq.ParquetFile(validation).metadata.num_row_groups == 3
     assert verify_shards(tmp_path) == []
@@ -57,7 +71,10 @@ def test_writer_starts_new_shards_and_leaves_nothing_when_it_fails(tmp_path):
         for i in range(10):
             writer.add(f"{i}" * 40)
     assert [entry["rows"] for entry in writer.entries] == [3, 3, 3, 1]
-    with pytest.raises(RuntimeError), ShardWriter(tmp_path / "b", source="s", licence="l") as writer:
+    with (
+        pytest.raises(RuntimeError),
+        ShardWriter(tmp_path / "b", source="s", licence="l") as writer,
+    ):
         for _ in range(1500):
             writer.add("text")
         raise RuntimeError
@@ -66,7 +83,9 @@ def test_writer_starts_new_shards_and_leaves_nothing_when_it_fails(tmp_path):
 
 def test_empty_or_single_shard_folders_say_how_to_get_data(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ValueError, match="no text shards here; get some with `python -m nanochat.dataset"):
+        with pytest.raises(
+            ValueError, match="no text shards here; get some with `python -m nanochat.dataset"
+        ):
             shard_paths(folder)
     make(tmp_path)
     (tmp_path / "shard_00001.parquet").unlink()
@@ -84,7 +103,9 @@ def test_damage_is_noticed(tmp_path):
     assert "SHA-256 differs" in verify_shards(tmp_path)[0]
     flipped = bytearray(good)
     flipped[len(good) // 3] ^= 1
-    shard.write_bytes(flipped)  # same size, one bit: page checksums see it when the documents are read
+    shard.write_bytes(
+        flipped
+    )  # same size, one bit: page checksums see it when the documents are read
     with pytest.raises(ValueError, match="shard_00000.parquet: damaged"):
         documents = ShardDocuments([shard])
         for i in range(0, len(documents), 100):

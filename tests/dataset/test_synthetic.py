@@ -1,4 +1,6 @@
-"""Synthetic conversations against a small server on this machine that answers well, badly, late or not at all."""
+"""Synthetic conversations against a small server on this machine that answers well, badly, late or
+not at all.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,14 @@ def endpoint():
 
 
 def config(server, tmp_path, **changes):
-    settings = dict(n=6, output=str(tmp_path / "out.jsonl"), base_url=server.url, model="m", concurrency=3, retries=2)
+    settings = dict(
+        n=6,
+        output=str(tmp_path / "out.jsonl"),
+        base_url=server.url,
+        model="m",
+        concurrency=3,
+        retries=2,
+    )
     return SyntheticConfig(**{**settings, **changes})
 
 
@@ -97,7 +106,9 @@ def test_an_endpoint_writes_varied_prompts_and_gets_the_key(endpoint, tmp_path, 
     assert len(contents(path)) == 12
     paths, keys, bodies = zip(*endpoint.requests, strict=True)
     assert set(paths) == {"/v1/chat/completions"} and set(keys) == {"Bearer secret"}
-    assert len({body["messages"][0]["content"] for body in bodies}) > 8 and bodies[0]["model"] == "m"
+    assert (
+        len({body["messages"][0]["content"] for body in bodies}) > 8 and bodies[0]["model"] == "m"
+    )
     assert "nanochat" in bodies[0]["messages"][0]["content"] and "secret" not in path.read_text()
 
 
@@ -119,7 +130,9 @@ def test_failures_bad_answers_and_repetitions_are_overcome(endpoint, tmp_path, m
 
 
 def test_an_interrupted_run_goes_on(endpoint, tmp_path):
-    endpoint.script = lambda number: (200, json.dumps(talk(number))) if number < 3 else (401, "who are you?")
+    endpoint.script = lambda number: (
+        (200, json.dumps(talk(number))) if number < 3 else (401, "who are you?")
+    )
     with pytest.raises(ValueError, match=r"status 401.*\$OPENAI_API_KEY"):
         generate(config(endpoint, tmp_path, concurrency=1))
     path = tmp_path / "out.jsonl"
@@ -129,7 +142,11 @@ def test_an_interrupted_run_goes_on(endpoint, tmp_path):
     endpoint.script = lambda number: (200, json.dumps(talk(number)))
     endpoint.requests.clear()
     generate(config(endpoint, tmp_path))
-    assert path.read_text().startswith(first) and len(contents(path)) == 6 and len(endpoint.requests) <= 6
+    assert (
+        path.read_text().startswith(first)
+        and len(contents(path)) == 6
+        and len(endpoint.requests) <= 6
+    )
     endpoint.requests.clear()
     generate(config(endpoint, tmp_path))
     assert endpoint.requests == []
@@ -158,11 +175,20 @@ def test_an_endpoint_that_never_helps_is_one_error(endpoint, tmp_path):
         with pytest.raises(ValueError, match=message):
             generate(config(endpoint, tmp_path, overwrite=True))
     with pytest.raises(ValueError, match="no answer after 1 tries"):
-        generate(config(endpoint, tmp_path, base_url="http://127.0.0.1:1/v1", retries=0, overwrite=True))
+        generate(
+            config(endpoint, tmp_path, base_url="http://127.0.0.1:1/v1", retries=0, overwrite=True)
+        )
 
 
 def test_settings_are_checked_together():
-    assert len(SyntheticConfig(n=0, concurrency=0, retries=-1, timeout_s=0, base_url="ftp://x").problems()) == 6
+    assert (
+        len(
+            SyntheticConfig(
+                n=0, concurrency=0, retries=-1, timeout_s=0, base_url="ftp://x"
+            ).problems()
+        )
+        == 6
+    )
     assert SyntheticConfig().problems() == []
 
 
@@ -174,9 +200,20 @@ def test_answers_are_found_in_prose_and_refused_when_malformed():
 
 
 def test_the_script_runs_from_a_checkout(tmp_path):
-    command = [sys.executable, str(ROOT / "dev" / "gen_synthetic_data.py"), "-n", "3", "--output", "o.jsonl"]
+    command = [
+        sys.executable,
+        str(ROOT / "dev" / "gen_synthetic_data.py"),
+        "-n",
+        "3",
+        "--output",
+        "o.jsonl",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert len(contents(tmp_path / "o.jsonl")) == 3
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert again.returncode == 2 and again.stderr.startswith("error: o.jsonl exists") and again.stderr.count("\n") == 1
+    assert (
+        again.returncode == 2
+        and again.stderr.startswith("error: o.jsonl exists")
+        and again.stderr.count("\n") == 1
+    )

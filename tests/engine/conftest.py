@@ -1,4 +1,6 @@
-"""Tiny random models of both generations, and the slow definition that every answer is compared with."""
+"""Tiny random models of both generations, and the slow definition that every answer is compared
+with.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,12 @@ def tokenizer() -> Tokenizer:
 
 
 def build_model(generation: str, vocab_size: int, sequence_len: int = 512, seed: int = 0) -> GPT:
-    """Three layers with grouped queries, every weight random (a fresh model's zeroed projections would hide errors)."""
-    config = GPTConfig(sequence_len, vocab_size, 3, 4, 2, 64, "SSL" if generation == "modern" else "L", generation)
+    """Three layers with grouped queries, every weight random (a fresh model's zeroed projections
+    would hide errors).
+    """
+    config = GPTConfig(
+        sequence_len, vocab_size, 3, 4, 2, 64, "SSL" if generation == "modern" else "L", generation
+    )
     model = GPT(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,4 +1,6 @@
-"""Tools, stop strings and texts through the whole engine, with a model that says what it is told to say."""
+"""Tools, stop strings and texts through the whole engine, with a model that says what it is told to
+say.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,16 @@ TOKENIZER = Tokenizer.byte_level()
 
 
 class Script(nn.Module):
-    """Stands in for a model: after position p it says `tokens[p - len(PROMPT) + 1]`, whatever it reads."""
+    """Stands in for a model: after position p it says `tokens[p - len(PROMPT) + 1]`, whatever it
+    reads.
+    """
 
     def __init__(self, tokens: list[int], sequence_len: int = 256) -> None:
         super().__init__()
         self.tokens = tokens
-        self.config = GPTConfig(sequence_len, TOKENIZER.get_vocab_size(), 1, 1, 1, 2, generation="classic")
+        self.config = GPTConfig(
+            sequence_len, TOKENIZER.get_vocab_size(), 1, 1, 1, 2, generation="classic"
+        )
         self.compute_dtype = torch.float32
         self.read: list[int] = []
 
@@ -47,7 +53,9 @@ def ids_of(text: str) -> list[int]:
     """Token ids of a text in which special tokens are spelled out."""
     ids: list[int] = []
     for part in text.replace("<|", "\0<|").replace("|>", "|>\0").split("\0"):
-        ids += [TOKENIZER.encode_special(part)] if part in SPECIAL_TOKENS else TOKENIZER.encode(part)
+        ids += (
+            [TOKENIZER.encode_special(part)] if part in SPECIAL_TOKENS else TOKENIZER.encode(part)
+        )
     return ids
 
 
@@ -87,7 +95,9 @@ def test_forced_tokens_go_through_the_model_too():
 def test_tools_off_and_returned():
     script = CALL + "and so on<|assistant_end|>"
     completion, _ = answer(script, tools="off")
-    assert completion.ids == ids_of(CALL + "and so on") and completion.mask == [1] * len(completion.ids)
+    assert completion.ids == ids_of(CALL + "and so on") and completion.mask == [1] * len(
+        completion.ids
+    )
     completion, _ = answer(script, tools="return")
     assert completion.finish_reason == "tool" and completion.ids == ids_of(CALL)
 
@@ -95,7 +105,10 @@ def test_tools_off_and_returned():
 def test_the_limit_counts_forced_tokens():
     n_call = len(ids_of(CALL))
     completion, _ = answer(CALL + RESULT + "36", max_tokens=n_call + 2)
-    assert completion.finish_reason == "length" and completion.ids == ids_of(CALL + RESULT)[: n_call + 2]
+    assert (
+        completion.finish_reason == "length"
+        and completion.ids == ids_of(CALL + RESULT)[: n_call + 2]
+    )
     assert completion.mask == [1] * n_call + [0] * 2
     completion, _ = answer(CALL + RESULT + "36", max_tokens=n_call)
     assert completion.ids == ids_of(CALL)
@@ -103,12 +116,17 @@ def test_the_limit_counts_forced_tokens():
 
 def test_what_is_no_arithmetic_gets_no_output():
     completion, _ = answer("<|python_start|>import os<|python_end|>ok<|assistant_end|>")
-    assert completion.ids == ids_of("<|python_start|>import os<|python_end|>ok") and completion.text == "ok"
+    assert (
+        completion.ids == ids_of("<|python_start|>import os<|python_end|>ok")
+        and completion.text == "ok"
+    )
 
 
 def test_bos_ends_an_answer_too():
     completion, _ = answer("abc<|bos|>def")
-    assert completion.finish_reason == "stop" and completion.stop_token == TOKENIZER.get_bos_token_id()
+    assert (
+        completion.finish_reason == "stop" and completion.stop_token == TOKENIZER.get_bos_token_id()
+    )
     assert completion.text == "abc"
 
 
@@ -116,7 +134,9 @@ def test_generate_shows_forced_tokens_by_their_mask():
     engine = Engine(Script(ids_of(CALL + RESULT + "36<|assistant_end|>")), TOKENIZER)
     columns = list(engine.generate(PROMPT, temperature=0.0))
     assert [tokens[0] for tokens, _ in columns] == ids_of(CALL + RESULT + "36<|assistant_end|>")
-    assert [masks[0] for _, masks in columns] == [1] * len(ids_of(CALL)) + [0] * len(ids_of(RESULT)) + [1] * 3
+    assert [masks[0] for _, masks in columns] == [1] * len(ids_of(CALL)) + [0] * len(
+        ids_of(RESULT)
+    ) + [1] * 3
     rows, masks = engine.generate_batch(PROMPT, temperature=0.0)
     assert rows == [PROMPT + ids_of(CALL + RESULT + "36")] and len(masks[0]) == len(rows[0])
 
@@ -156,7 +176,9 @@ def test_text_in_pieces_is_the_text_before_the_first_stop_string(text, stops):
     text = text.encode("utf-8", "ignore").decode()
     stops = [s for s in (s.encode("utf-8", "ignore").decode() for s in stops) if s]
     answer_text = AnswerText(TOKENIZER, SpecialIds.of(TOKENIZER), tuple(stops))
-    pieces = [piece for token in TOKENIZER.encode(text) for piece in answer_text.push(token)] + answer_text.flush()
+    pieces = [
+        piece for token in TOKENIZER.encode(text) for piece in answer_text.push(token)
+    ] + answer_text.flush()
     shown = "".join(piece.text for piece in pieces)
     if answer_text.stopped_by is None:
         assert shown == text and not any(stop in text for stop in stops)

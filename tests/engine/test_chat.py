@@ -24,14 +24,22 @@ def ask(question: str) -> list[dict]:
 def test_what_fits_is_rendered_whole():
     messages = turn("hi", "hello") + turn("1+1", "2") + ask("bye")
     fitted = fit_messages(TOKENIZER, messages, 1000)
-    assert fitted.ids == TOKENIZER.render_for_completion({"messages": messages}) and fitted.dropped_turns == 0
+    assert (
+        fitted.ids == TOKENIZER.render_for_completion({"messages": messages})
+        and fitted.dropped_turns == 0
+    )
 
 
 words = st.text(alphabet="ab <|", min_size=0, max_size=12)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(words, words), max_size=8), words, st.one_of(st.none(), words), st.integers(20, 120))
+@given(
+    st.lists(st.tuples(words, words), max_size=8),
+    words,
+    st.one_of(st.none(), words),
+    st.integers(20, 120),
+)
 def test_oldest_turns_go_first_and_the_system_message_stays(turns, question, system, limit):
     rest = [message for pair in turns for message in turn(*pair)] + ask(question)
     head = [] if system is None else [{"role": "system", "content": system}]
@@ -51,14 +59,23 @@ def test_oldest_turns_go_first_and_the_system_message_stays(turns, question, sys
 def test_a_long_history_costs_no_more_than_what_fits(monkeypatch):
     rendered = []
     original = TOKENIZER.render_conversation
-    monkeypatch.setattr(TOKENIZER, "render_conversation", lambda c, m=None: rendered.append(1) or original(c, m))
+    monkeypatch.setattr(
+        TOKENIZER, "render_conversation", lambda c, m=None: rendered.append(1) or original(c, m)
+    )
     fitted = fit_messages(TOKENIZER, turn("question", "answer") * 10_000 + ask("more"), 200)
     assert fitted.dropped_turns > 9_980 and len(rendered) < 30
 
 
 @pytest.mark.parametrize(
     "messages",
-    [[], "hi", turn("a", "b"), [{"role": "assistant", "content": "x"}], ask("a") + ask("b"), [{"role": "user"}]],
+    [
+        [],
+        "hi",
+        turn("a", "b"),
+        [{"role": "assistant", "content": "x"}],
+        ask("a") + ask("b"),
+        [{"role": "user"}],
+    ],
 )
 def test_malformed_messages_are_refused(messages):
     with pytest.raises(ValueError, match="^messages: "):
@@ -67,7 +84,9 @@ def test_malformed_messages_are_refused(messages):
 
 @pytest.fixture
 def session(classic) -> ChatSession:
-    return ChatSession(Engine(classic, TOKENIZER), params=SamplingParams(temperature=1.0, seed=1, max_tokens=20))
+    return ChatSession(
+        Engine(classic, TOKENIZER), params=SamplingParams(temperature=1.0, seed=1, max_tokens=20)
+    )
 
 
 def test_a_session_remembers_its_turns(session):
@@ -106,7 +125,9 @@ def test_old_turns_are_dropped_and_reported(session):
 
 def test_a_message_longer_than_the_context_is_refused_and_forgotten(session):
     list(session.ask("hello"))
-    with pytest.raises(ValueError, match="the message takes 604 tokens, the context has room for 492"):
+    with pytest.raises(
+        ValueError, match="the message takes 604 tokens, the context has room for 492"
+    ):
         session.ask("x" * 600)
     assert len(session.turns) == 1
 

@@ -10,12 +10,18 @@ import torch
 
 from nanochat.engine import Engine, SamplingParams
 
-GREEDY = {"temperature": 0.0, "tools": "off", "ignore_end": True}  # random models end at random: let them go on
+GREEDY = {
+    "temperature": 0.0,
+    "tools": "off",
+    "ignore_end": True,
+}  # random models end at random: let them go on
 
 
 def prompts_of(n: int, lengths: tuple[int, int] = (1, 60), seed: int = 0) -> list[list[int]]:
     generator = random.Random(seed)
-    return [[generator.randrange(256) for _ in range(generator.randint(*lengths))] for _ in range(n)]
+    return [
+        [generator.randrange(256) for _ in range(generator.randint(*lengths))] for _ in range(n)
+    ]
 
 
 def answers(engine: Engine, prompts: list[list[int]], n_tokens: int, **params) -> list[list[int]]:
@@ -46,12 +52,18 @@ def test_greedy_is_the_same_alone_and_among_16(model, tokenizer):
 
 def test_greedy_is_the_same_with_and_without_prefix_reuse(model, tokenizer):
     shared = prompts_of(1, (150, 150))[0]
-    prompts = [shared + more for more in prompts_of(6, (1, 40), seed=1)] + [shared[:96], shared[:96], shared]
+    prompts = [shared + more for more in prompts_of(6, (1, 40), seed=1)] + [
+        shared[:96],
+        shared[:96],
+        shared,
+    ]
     plain = Engine(model, tokenizer, reuse_prefixes=False)
     expected = answers(plain, prompts, 20)
     assert plain.stats().reused_tokens == 0 and plain.stats().pages_retained == 0
     reusing = Engine(model, tokenizer)
-    assert answers(reusing, prompts, 20) == expected, "prompts that share their beginning with running ones"
+    assert answers(reusing, prompts, 20) == expected, (
+        "prompts that share their beginning with running ones"
+    )
     assert reusing.stats().reused_tokens >= 6 * 144
     assert answers(reusing, prompts, 20) == expected, "and with ended ones"
     assert reusing.stats().reused_tokens > 2 * 6 * 144
@@ -92,7 +104,8 @@ def test_samples_do_not_depend_on_neighbours(classic, tokenizer):
         {"top_k": 7},
     ]
     params = [
-        SamplingParams(**{"seed": n, "max_tokens": 20, "ignore_end": True, **kind}) for n, kind in enumerate(kinds)
+        SamplingParams(**{"seed": n, "max_tokens": 20, "ignore_end": True, **kind})
+        for n, kind in enumerate(kinds)
     ]
     alone = []
     for prompt, own in zip(prompts, params, strict=True):
@@ -152,7 +165,9 @@ def test_reference_checkpoints_continue_as_recorded(shared_dir):
         meta = json.loads((checkpoint / "meta_000060.json").read_text())
         state = torch.load(checkpoint / "model_000060.pt", map_location="cpu", weights_only=True)
         model = GPT(GPTConfig.from_dict(meta["model_config"]))
-        model.load_state_dict({key.removeprefix("_orig_mod."): value.float() for key, value in state.items()})
+        model.load_state_dict(
+            {key.removeprefix("_orig_mod."): value.float() for key, value in state.items()}
+        )
         tokenizer = Tokenizer.load(folder / "tokenizer")
         expected = np.load(folder / "expected.npz")
         prompt, greedy = expected["greedy_prompt"].tolist(), expected["greedy"].tolist()
@@ -173,7 +188,12 @@ def test_reference_checkpoints_continue_as_recorded(shared_dir):
 )
 def test_bad_prompts_are_refused(classic, tokenizer, tokens, reason):
     engine = Engine(classic, tokenizer)
-    for call in (engine.submit, engine.generate, engine.generate_batch, lambda t: engine.complete([t])):
+    for call in (
+        engine.submit,
+        engine.generate,
+        engine.generate_batch,
+        lambda t: engine.complete([t]),
+    ):
         with pytest.raises(ValueError, match=reason):
             call(tokens)
 
@@ -194,13 +214,23 @@ def test_zero_tokens_and_stop_token(classic, tokenizer):
     assert none.ids == [] and none.finish_reason == "length"
     done = engine.complete([[n] for n in range(40)], max_tokens=400, temperature=1.5, seed=0)
     ended = [c for c in done if c.stop_token]
-    assert ended and all(c.finish_reason == "stop" and engine.special.ends(c.stop_token) for c in ended)
-    assert not any(engine.special.ends(token) for c in ended for token, m in zip(c.ids, c.mask, strict=True) if m)
+    assert ended and all(
+        c.finish_reason == "stop" and engine.special.ends(c.stop_token) for c in ended
+    )
+    assert not any(
+        engine.special.ends(token)
+        for c in ended
+        for token, m in zip(c.ids, c.mask, strict=True)
+        if m
+    )
 
 
 def test_cancel_frees_everything(classic, tokenizer):
     engine = Engine(classic, tokenizer)
-    requests = [engine.submit(prompt, SamplingParams(temperature=0), n=2) for prompt in prompts_of(4, (30, 90))]
+    requests = [
+        engine.submit(prompt, SamplingParams(temperature=0), n=2)
+        for prompt in prompts_of(4, (30, 90))
+    ]
     engine.step()
     engine.cancel(requests[0])
     late = engine.submit([1, 2, 3], SamplingParams(max_tokens=4))
@@ -274,11 +304,15 @@ def test_a_failing_model_leaves_a_usable_engine(build, tokenizer, monkeypatch):
     expected = answers(engine, [[1, 2, 3]], 5)
     bystander = engine.submit([4, 5], SamplingParams(max_tokens=3))
     with monkeypatch.context() as broken:
-        broken.setattr(model, "hidden", lambda *a: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        broken.setattr(
+            model, "hidden", lambda *a: (_ for _ in ()).throw(RuntimeError("out of memory"))
+        )
         with pytest.raises(RuntimeError, match="out of memory"):
             answers(engine, [[1, 2, 3]], 5)
         events = engine.fail_all("out of memory")
-    assert [(e.request, e.finish_reason, e.finish_detail) for e in events] == [(bystander, "error", "out of memory")]
+    assert [(e.request, e.finish_reason, e.finish_detail) for e in events] == [
+        (bystander, "error", "out of memory")
+    ]
     assert engine.stats().pages_used == 0 and not engine.has_work
     assert answers(engine, [[1, 2, 3]], 5) == expected
 

@@ -9,12 +9,21 @@ import torch
 
 from nanochat import config as configs
 from nanochat.engine import Engine
-from nanochat.engine.measure import DecodeBenchConfig, bench_decode, random_model, spell_letters, wide_tokenizer
+from nanochat.engine.measure import (
+    DecodeBenchConfig,
+    bench_decode,
+    random_model,
+    spell_letters,
+    wide_tokenizer,
+)
 from nanochat.runtime.world import World
 
 
 def test_everything_is_measured(tmp_path, capsys):
-    words = "--depth 1 --vocab-size 300 --context 64 --prompt-tokens 8 --tokens 16 --streams 1 3 --kinds int8 fp32"
+    words = (
+        "--depth 1 --vocab-size 300 --context 64 --prompt-tokens 8 --tokens 16 --streams 1 3 "
+        "--kinds int8 fp32"
+    )
     settings = configs.parse(DecodeBenchConfig, words.split())
     settings.json, settings.plot = tmp_path / "out.json", tmp_path / "out.png"
     before = torch.get_num_threads()

@@ -1,4 +1,6 @@
-"""The C decoder against gpt.py, its definition: both generations, every precision, ragged steps, any threads."""
+"""The C decoder against gpt.py, its definition: both generations, every precision, ragged steps,
+any threads.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from nanochat.engine.kv_cache import StepView
 from nanochat.engine.native import build as build_module
 from nanochat.engine.native.decoder import unsupported
 from nanochat.engine.quantize import Int8Linear, quantize_int8
-from nanochat.engine.scheduler import Row
+from nanochat.engine.scheduler import ScheduledRow
 from nanochat.engine.sequence import SamplingParams, Sequence
 from nanochat.gpt import GPT, GPTConfig
 
@@ -30,22 +32,27 @@ def convert(model: GPT, kind: str) -> GPT:
     return quantize_int8(model) if kind == "int8" else model
 
 
-def steps(vocab: int) -> list[list[Row]]:
-    """Ragged steps of three sequences: prompts, decoding, prompts beside decoding, a last token computed again."""
+def steps(vocab: int) -> list[list[ScheduledRow]]:
+    """Ragged steps of three sequences: prompts, decoding, prompts beside decoding, a last token
+    computed again.
+    """
     generator = random.Random(0)
     lengths = (250, 40, 7)
-    made = [Sequence(n, [generator.randrange(vocab) for _ in range(n)], SamplingParams()) for n in lengths]
+    made = [
+        Sequence(n, [generator.randrange(vocab) for _ in range(n)], SamplingParams())
+        for n in lengths
+    ]
     for number, sequence in enumerate(made):
         sequence.pages = list(range(1 + 20 * number, 21 + 20 * number))[:: -1 if number == 1 else 1]
     a, b, c = made
     plan = [
-        [Row(a, 0, 200, 0)],
-        [Row(b, 0, 9, 0)],
-        [Row(a, 200, 201, 200), Row(b, 9, 22, 9), Row(c, 0, 7, 0)],
-        [Row(a, 201, 230, 201), Row(b, 22, 23, 22)],
-        [Row(a, 230, 231, 230), Row(b, 23, 24, 23), Row(c, 6, 7, 7)],
-        [Row(a, 231, 250, 231)],
-        [Row(b, 24, 40, 24), Row(a, 249, 250, 250)],
+        [ScheduledRow(a, 0, 200, 0)],
+        [ScheduledRow(b, 0, 9, 0)],
+        [ScheduledRow(a, 200, 201, 200), ScheduledRow(b, 9, 22, 9), ScheduledRow(c, 0, 7, 0)],
+        [ScheduledRow(a, 201, 230, 201), ScheduledRow(b, 22, 23, 22)],
+        [ScheduledRow(a, 230, 231, 230), ScheduledRow(b, 23, 24, 23), ScheduledRow(c, 6, 7, 7)],
+        [ScheduledRow(a, 231, 250, 231)],
+        [ScheduledRow(b, 24, 40, 24), ScheduledRow(a, 249, 250, 250)],
     ]
     return plan
 
@@ -55,12 +62,15 @@ def steps(vocab: int) -> list[list[Row]]:
 @pytest.mark.parametrize("generation", ["classic", "modern"])
 @torch.no_grad()
 def test_logits_equal_those_of_the_model(build, tokenizer, generation, kind):
-    """Compared with gpt.py in fp32 on the same (rounded) weights: nearer to it than gpt.py in bf16 is."""
+    """Compared with gpt.py in fp32 on the same (rounded) weights: nearer to it than gpt.py in bf16
+    is.
+    """
     model = convert(build(generation, tokenizer.get_vocab_size()), kind)
     precise = convert(build(generation, tokenizer.get_vocab_size()), kind).float()
     precise.compute_dtype = torch.float32
     native, plain, exact = (
-        Engine(m, tokenizer, native=n).runner for m, n in ((model, True), (model, False), (precise, False))
+        Engine(m, tokenizer, native=n).runner
+        for m, n in ((model, True), (model, False), (precise, False))
     )
     assert native.native is not None and plain.native is None and exact.native is None
     worst_native = worst_plain = 0.0
@@ -79,9 +89,14 @@ def test_logits_equal_those_of_the_model(build, tokenizer, generation, kind):
         assert worst_native < 1e-4
     else:
         assert 0 < worst_native < 1.1 * worst_plain < 0.6
-    for own, other in zip(native.cache.keys + native.cache.values, exact.cache.keys + exact.cache.values, strict=True):
+    for own, other in zip(
+        native.cache.keys + native.cache.values, exact.cache.keys + exact.cache.values, strict=True
+    ):
         torch.testing.assert_close(
-            own[16:].float(), other[16:].float(), atol=0.15 if kind != "float32" else 1e-4, rtol=0.05
+            own[16:].float(),
+            other[16:].float(),
+            atol=0.15 if kind != "float32" else 1e-4,
+            rtol=0.05,
         )
 
 
@@ -99,15 +114,19 @@ def test_a_tokens_logits_do_not_depend_on_its_neighbours(build, tokenizer, kind)
         alone.run([row], 61)
     together.run([b, c, a], 61)
     for own, other in zip(
-        alone.cache.keys + alone.cache.values, together.cache.keys + together.cache.values, strict=True
+        alone.cache.keys + alone.cache.values,
+        together.cache.keys + together.cache.values,
+        strict=True,
     ):
         assert torch.equal(own[16:], other[16:])
-    last = Row(a.sequence, 231, 232, 231), Row(b.sequence, 24, 40, 24)
+    last = ScheduledRow(a.sequence, 231, 232, 231), ScheduledRow(b.sequence, 24, 40, 24)
     assert torch.equal(alone.run([last[1]], 61), together.run(list(last), 61))
 
 
 @needs_compiler
-@pytest.mark.parametrize("flags", ["-mno-amx-tile", "-mno-amx-tile -mno-avx512bf16 -mno-avx512vnni", "-mno-avx512f"])
+@pytest.mark.parametrize(
+    "flags", ["-mno-amx-tile", "-mno-amx-tile -mno-avx512bf16 -mno-avx512vnni", "-mno-avx512f"]
+)
 @torch.no_grad()
 def test_every_form_of_product(build, tokenizer, monkeypatch, tmp_path, flags):
     """What processors with fewer instructions would run."""
@@ -118,12 +137,19 @@ def test_every_form_of_product(build, tokenizer, monkeypatch, tmp_path, flags):
         if build_module.library() is None:
             pytest.skip(f"the compiler knows no {flags}")
         for kind in ("float32", "bfloat16", "int8"):
-            model, exact = (convert(build("classic", tokenizer.get_vocab_size()), kind) for _ in range(2))
+            model, exact = (
+                convert(build("classic", tokenizer.get_vocab_size()), kind) for _ in range(2)
+            )
             exact.float().compute_dtype = torch.float32
-            native, plain = Engine(model, tokenizer).runner, Engine(exact, tokenizer, native=False).runner
+            native, plain = (
+                Engine(model, tokenizer).runner,
+                Engine(exact, tokenizer, native=False).runner,
+            )
             for rows in steps(256):
                 difference = native.run(rows, 61) - plain.run(rows, 61)
-                assert not len(difference) or float(difference.abs().max()) < (1e-4 if kind == "float32" else 0.3)
+                assert not len(difference) or float(difference.abs().max()) < (
+                    1e-4 if kind == "float32" else 0.3
+                )
     finally:
         build_module.library.cache_clear()
 
@@ -136,13 +162,18 @@ def test_steps_of_many_tokens(build, tokenizer):
         model = convert(build("modern", tokenizer.get_vocab_size()), kind)
         exact = convert(build("modern", tokenizer.get_vocab_size()), kind).float()
         exact.compute_dtype = torch.float32
-        native, plain = Engine(model, tokenizer).runner, Engine(exact, tokenizer, native=False).runner
+        native, plain = (
+            Engine(model, tokenizer).runner,
+            Engine(exact, tokenizer, native=False).runner,
+        )
         native.native.has_tiles = True
         generator = random.Random(1)
         for n_tokens in (17, 33, 100, 250):
-            sequence = Sequence(0, [generator.randrange(256) for _ in range(n_tokens)], SamplingParams())
+            sequence = Sequence(
+                0, [generator.randrange(256) for _ in range(n_tokens)], SamplingParams()
+            )
             sequence.pages = list(range(1, 20))
-            rows = [Row(sequence, 0, n_tokens, 0)]
+            rows = [ScheduledRow(sequence, 0, n_tokens, 0)]
             difference = (native.run(rows, 20) - plain.run(rows, 20)).abs().max()
             assert float(difference) < (1e-4 if kind == "float32" else 0.3)
 
@@ -151,12 +182,24 @@ def test_steps_of_many_tokens(build, tokenizer):
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 @pytest.mark.parametrize("generation", ["classic", "modern"])
 def test_cutting_prompts_changes_no_bit(build, tokenizer, generation, kind):
-    """Where everything goes through the C code, answers are the same to the last bit whatever else is going on."""
+    """Where everything goes through the C code, answers are the same to the last bit whatever else
+    is going on.
+    """
     model = convert(build(generation, tokenizer.get_vocab_size()), kind)
     generator = random.Random(3)
     shared = [generator.randrange(256) for _ in range(100)]
-    prompts = [shared + [generator.randrange(256) for _ in range(n)] for n in (1, 20, 90, 200)] + [[5], shared[:96]]
-    settings = {"max_tokens": 48, "temperature": 0.7, "seed": 0, "logprobs": 3, "tools": "off", "ignore_end": True}
+    prompts = [shared + [generator.randrange(256) for _ in range(n)] for n in (1, 20, 90, 200)] + [
+        [5],
+        shared[:96],
+    ]
+    settings = {
+        "max_tokens": 48,
+        "temperature": 0.7,
+        "seed": 0,
+        "logprobs": 3,
+        "tools": "off",
+        "ignore_end": True,
+    }
 
     def run(prompts, seed=0, **engine_settings):
         engine = Engine(model, tokenizer, **engine_settings)
@@ -176,7 +219,9 @@ def test_cutting_prompts_changes_no_bit(build, tokenizer, generation, kind):
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 @pytest.mark.parametrize("generation", ["classic", "modern"])
 def test_many_streams_change_no_bit(build, tokenizer, generation, kind):
-    """More tokens than a tile holds take another way through every product, also the last rows of an odd vocabulary."""
+    """More tokens than a tile holds take another way through every product, also the last rows of
+    an odd vocabulary.
+    """
     model = convert(build(generation, tokenizer.get_vocab_size()), kind)
     assert tokenizer.get_vocab_size() % 32  # the modern head is padded, the classic one is not
     prompts = [[n, 200 - n, 7] for n in range(40)]
@@ -195,7 +240,9 @@ def test_threads_change_nothing(build, tokenizer):
         for n_threads in (1, 2, 5, 2):
             torch.set_num_threads(n_threads)
             engine = Engine(model, tokenizer)
-            results.append([c.ids for c in engine.complete([[1, 2, 3], [4] * 20], max_tokens=40, tools="off")])
+            results.append(
+                [c.ids for c in engine.complete([[1, 2, 3], [4] * 20], max_tokens=40, tools="off")]
+            )
     finally:
         torch.set_num_threads(before)
     assert all(result == results[0] for result in results)
@@ -272,10 +319,16 @@ def test_new_weights_are_noticed(build, tokenizer):
     engine = Engine(model, tokenizer)
     engine.complete([[1, 2, 3]], max_tokens=5)
     model.bfloat16().float()
-    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)
+    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete(
+        [[1, 2, 3]], max_tokens=20
+    )
     with torch.no_grad():
         model.x0_lambdas.add_(1.0)
         model.lm_head.weight.neg_()
-    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)
+    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete(
+        [[1, 2, 3]], max_tokens=20
+    )
     quantize_int8(model)
-    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)
+    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete(
+        [[1, 2, 3]], max_tokens=20
+    )

@@ -1,4 +1,6 @@
-"""Drawing tokens: filters against their plain definition, frequencies against probabilities, no rows mixing."""
+"""Drawing tokens: filters against their plain definition, frequencies against probabilities, no
+rows mixing.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def draw(logits: torch.Tensor, n: int, **params) -> list[int]:
 
 
 def allowed(logits: torch.Tensor, temperature=1.0, top_k=None, top_p=None, min_p=None) -> set[int]:
-    """The definition: sort, cut to top_k, drop what is below min_p of the best, cut to the smallest nucleus."""
+    """The definition: sort, cut to top_k, drop what is below min_p of the best, cut to the smallest
+    nucleus.
+    """
     p = (logits.double() / temperature).softmax(-1)
     order = p.argsort(descending=True).tolist()[: top_k or len(p)]
     order = [t for t in order if p[t] >= (min_p or 0) * p.max()]
@@ -50,11 +54,15 @@ def allowed(logits: torch.Tensor, temperature=1.0, top_k=None, top_p=None, min_p
 )
 def test_only_allowed_tokens_are_drawn(seed, temperature, top_k, top_p, min_p):
     logits = 3 * torch.randn(40, generator=torch.Generator().manual_seed(seed))
-    drawn = draw(logits, 60, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
+    drawn = draw(
+        logits, 60, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
+    )
     assert set(drawn) <= allowed(logits, temperature, top_k, top_p, min_p)
 
 
-@pytest.mark.parametrize("params", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.3}])
+@pytest.mark.parametrize(
+    "params", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.3}]
+)
 def test_frequencies_follow_probabilities(params):
     logits = torch.tensor([2.0, 1.5, 0.5, 0.0, -1.0, -3.0])
     kept = allowed(logits, **params)
@@ -81,13 +89,28 @@ def test_a_top_k_of_everything_is_no_top_k():
 def test_cold_is_greedy_and_zero_is_greedy():
     logits = torch.randn(100, generator=torch.Generator().manual_seed(1))
     best = int(logits.argmax())
-    for params in ({"temperature": 0}, {"temperature": 1e-300}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}):
+    for params in (
+        {"temperature": 0},
+        {"temperature": 1e-300},
+        {"top_k": 1},
+        {"top_p": 1e-9},
+        {"min_p": 1.0},
+    ):
         assert set(draw(logits, 20, **params)) == {best}
 
 
 def test_ties_and_neighbours_change_nothing():
-    logits = torch.randn(1, 200, generator=torch.Generator().manual_seed(0)).round().repeat(6, 1)  # full of ties
-    kinds = [{"top_k": 10}, {"top_k": 50}, {"top_p": 0.6}, {}, {"temperature": 0}, {"top_k": 10, "top_p": 0.5}]
+    logits = (
+        torch.randn(1, 200, generator=torch.Generator().manual_seed(0)).round().repeat(6, 1)
+    )  # full of ties
+    kinds = [
+        {"top_k": 10},
+        {"top_k": 50},
+        {"top_p": 0.6},
+        {},
+        {"temperature": 0},
+        {"top_k": 10, "top_p": 0.5},
+    ]
     together = [sequence(seed=5, **kind) for kind in kinds]
     alone = [sequence(seed=5, **kind) for kind in kinds]
     for _ in range(50):
@@ -100,7 +123,9 @@ def test_logprobs_are_the_models_own():
     drawn = sample(logits, [sequence(temperature=0, logprobs=2)])[0]
     expected = logits[0].log_softmax(-1)
     assert drawn.token == 1 and drawn.logprob == pytest.approx(float(expected[1]))
-    assert [t for t, _ in drawn.top] == [1, 2] and drawn.top[1][1] == pytest.approx(float(expected[2]))
+    assert [t for t, _ in drawn.top] == [1, 2] and drawn.top[1][1] == pytest.approx(
+        float(expected[2])
+    )
     assert sample(logits, [sequence(temperature=0)])[0].logprob is None
     assert sample(logits, [sequence(temperature=0, logprobs=0)])[0].top == ()
 
@@ -141,4 +166,8 @@ def test_convenient_spellings():
     assert params.stop == ("\n",) and params.tools == "off"
     assert SamplingParams(stop=["a", "b"]).stop == ("a", "b")
     assert set(draw(torch.zeros(5), 100, top_k=0)) == set(range(5))
-    assert sample_seed(None, 3) is None and sample_seed(7, 0) == 7 and sample_seed(7, 1) != sample_seed(8, 0)
+    assert (
+        sample_seed(None, 3) is None
+        and sample_seed(7, 0) == 7
+        and sample_seed(7, 1) != sample_seed(8, 0)
+    )

@@ -1,4 +1,6 @@
-"""The scheduler alone: whatever arrives, is cancelled or does not fit, every invariant of its pages and rows holds."""
+"""The scheduler alone: whatever arrives, is cancelled or does not fit, every invariant of its pages
+and rows holds.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.engine.pages import PagePool
-from nanochat.engine.scheduler import Row, Scheduler
+from nanochat.engine.scheduler import ScheduledRow, Scheduler
 from nanochat.engine.sequence import SamplingParams, Sequence
 
 PAGE = 4
@@ -15,17 +17,23 @@ CONTEXT = 40
 PARAMS = SamplingParams(seed=0)
 
 
-def scheduler(max_pages: int = 10, max_running: int = 4, budget: int = 8, reuse: bool = True) -> Scheduler:
+def scheduler(
+    max_pages: int = 10, max_running: int = 4, budget: int = 8, reuse: bool = True
+) -> Scheduler:
     pool = PagePool(max_pages, PAGE, max_pages // 2 if reuse else 0)
     return Scheduler(pool, max_running, budget, CONTEXT, reuse)
 
 
 class World:
-    """Runs a scheduler without a model: remembers what each page would hold and answers with predictable tokens."""
+    """Runs a scheduler without a model: remembers what each page would hold and answers with
+    predictable tokens.
+    """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.slots: dict[tuple[int, int], tuple[int, ...]] = {}  # (page, offset) -> all tokens up to there
+        self.slots: dict[
+            tuple[int, int], tuple[int, ...]
+        ] = {}  # (page, offset) -> all tokens up to there
         self.todo: dict[Sequence, int] = {}
         self.n_computed = 0
 
@@ -35,7 +43,7 @@ class World:
         self.scheduler.add(sequence)
         return sequence
 
-    def step(self) -> list[Row]:
+    def step(self) -> list[ScheduledRow]:
         rows = self.scheduler.plan()
         self.check(rows)
         for row in rows:
@@ -43,8 +51,12 @@ class World:
             tokens = row.sequence.tokens
             for position in range(row.start, row.stop):
                 if position >= row.store_from:
-                    self.slots[row.sequence.pages[position // PAGE], position % PAGE] = tuple(tokens[: position + 1])
-        for row in rows:  # attention reads every position up to the last one: it must hold exactly this prefix
+                    self.slots[row.sequence.pages[position // PAGE], position % PAGE] = tuple(
+                        tokens[: position + 1]
+                    )
+        for row in (
+            rows
+        ):  # attention reads every position up to the last one: it must hold exactly this prefix
             for position in range(row.stop):
                 held = self.slots[row.sequence.pages[position // PAGE], position % PAGE]
                 assert held == tuple(row.sequence.tokens[: position + 1])
@@ -58,13 +70,16 @@ class World:
         self.scheduler.pool.check()
         return rows
 
-    def check(self, rows: list[Row]) -> None:
+    def check(self, rows: list[ScheduledRow]) -> None:
         s = self.scheduler
         s.pool.check()
         assert sum(row.n_tokens for row in rows) <= s.max_step_tokens
         assert len(s.running) <= s.max_running
         assert len({id(row.sequence) for row in rows}) == len(rows)
-        assert all(row.sequence in s.running and row.start < row.stop <= len(row.sequence.tokens) for row in rows)
+        assert all(
+            row.sequence in s.running and row.start < row.stop <= len(row.sequence.tokens)
+            for row in rows
+        )
         assert not set(map(id, s.running)) & set(map(id, s.waiting))
 
     def drain(self, limit: int = 4000) -> None:
@@ -133,7 +148,9 @@ def test_arrival_order_is_kept_when_memory_is_short():
     world.add([1] * 20, 10)
     big, small = world.add([2] * 30, 2), world.add([0], 2)
     world.step()
-    assert list(world.scheduler.waiting) == [big, small], "a small prompt must not overtake a big one for ever"
+    assert list(world.scheduler.waiting) == [big, small], (
+        "a small prompt must not overtake a big one for ever"
+    )
 
 
 def test_second_turn_computes_only_what_is_new():
@@ -143,7 +160,9 @@ def test_second_turn_computes_only_what_is_new():
     before = world.n_computed
     world.add([*first.tokens, 7, 7], 1)
     world.drain()
-    assert world.n_computed - before == 23 % PAGE  # 21 tokens, the last never run, so five full pages of 4 are found
+    assert (
+        world.n_computed - before == 23 % PAGE
+    )  # 21 tokens, the last never run, so five full pages of 4 are found
 
 
 def test_samples_of_one_prompt_compute_it_once():
@@ -152,7 +171,9 @@ def test_samples_of_one_prompt_compute_it_once():
     for _ in range(8):
         world.add(prompt, 1)
     rows = world.step()
-    assert len(rows) == 1 and rows[0].n_tokens == 16, "the others wait for the one that reads the prompt"
+    assert len(rows) == 1 and rows[0].n_tokens == 16, (
+        "the others wait for the one that reads the prompt"
+    )
     rows = world.step()
     assert [row.n_tokens for row in rows] == [1] * 7, "only the last token again, for its logits"
     assert all(row.store_from == 16 for row in rows), "shared pages are not written again"
@@ -188,7 +209,9 @@ def test_retention_is_bounded_and_dropped():
     for number, page in enumerate(pages):
         pool.register(page, bytes([number]))
     pool.release(pages)
-    assert pool.n_retained == 2 and pool.find(bytes([0])) == pages[0] and pool.find(bytes([5])) is None
+    assert (
+        pool.n_retained == 2 and pool.find(bytes([0])) == pages[0] and pool.find(bytes([5])) is None
+    )
     pool.drop_retained()
     pool.check()
     assert pool.n_reached == 1 and pool.find(bytes([0])) is None

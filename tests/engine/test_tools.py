@@ -118,9 +118,16 @@ def test_integers_agree_with_python(a, operator, b):
 def test_calls_are_noticed_and_answered(tokenizer):
     special = SpecialIds.of(tokenizer)
     calls = CalculatorCalls(tokenizer, special)
-    forced = [calls.push(token) for token in [*tokenizer.encode("So "), special.python_start, *tokenizer.encode("6*7")]]
+    forced = [
+        calls.push(token)
+        for token in [*tokenizer.encode("So "), special.python_start, *tokenizer.encode("6*7")]
+    ]
     assert not any(forced)
-    assert calls.push(special.python_end) == [special.output_start, *tokenizer.encode("42"), special.output_end]
+    assert calls.push(special.python_end) == [
+        special.output_start,
+        *tokenizer.encode("42"),
+        special.output_end,
+    ]
     assert calls.push(special.python_end) == [], "an end without a start calls nothing"
 
 

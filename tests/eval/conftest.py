@@ -18,8 +18,12 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.byte_level()
 
 
-def _random_model(tokenizer: Tokenizer, generation: str = "modern", context: int = 128, **shape) -> GPT:
-    """Two layers with every weight random: fresh models are zero in places, which would hide mistakes."""
+def _random_model(
+    tokenizer: Tokenizer, generation: str = "modern", context: int = 128, **shape
+) -> GPT:
+    """Two layers with every weight random: fresh models are zero in places, which would hide
+    mistakes.
+    """
     config = GPTConfig(
         sequence_len=context,
         vocab_size=tokenizer.get_vocab_size(),

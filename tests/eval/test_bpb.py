@@ -31,7 +31,9 @@ def test_equals_the_recorded_sums(shared_dir, single, name, tag):
     assert float(nll) == pytest.approx(float(expected["nll_sum"]), rel=1e-4)
     assert int(n_bytes) == int(expected["target_bytes"])
     bpb = bits_per_byte(model, [batch], sizes, single)
-    assert bpb == pytest.approx(float(expected["nll_sum"]) / math.log(2) / int(expected["target_bytes"]), rel=1e-4)
+    assert bpb == pytest.approx(
+        float(expected["nll_sum"]) / math.log(2) / int(expected["target_bytes"]), rel=1e-4
+    )
 
 
 def test_specials_masked_and_absent_targets_do_not_count(model, tokenizer, single):
@@ -40,19 +42,32 @@ def test_specials_masked_and_absent_targets_do_not_count(model, tokenizer, singl
     plain = batch_of([[bos, 10, 20, 30, 40]])
     logits = model(plain.input_ids)[0]
     nll = torch.nn.functional.cross_entropy(logits, plain.targets[0], reduction="none").tolist()
-    assert bits_per_byte(model, [plain], sizes, single) == pytest.approx(sum(nll) / math.log(2) / 4, rel=1e-5)
-    partly = Batch(plain.input_ids, torch.tensor([[10, bos, -1, 40]]), torch.tensor([[1.0, 1.0, 1.0, 0.5]]))
-    assert bits_per_byte(model, [partly], sizes, single) == pytest.approx((nll[0] + nll[3]) / math.log(2) / 2, rel=1e-5)
+    assert bits_per_byte(model, [plain], sizes, single) == pytest.approx(
+        sum(nll) / math.log(2) / 4, rel=1e-5
+    )
+    partly = Batch(
+        plain.input_ids, torch.tensor([[10, bos, -1, 40]]), torch.tensor([[1.0, 1.0, 1.0, 0.5]])
+    )
+    assert bits_per_byte(model, [partly], sizes, single) == pytest.approx(
+        (nll[0] + nll[3]) / math.log(2) / 2, rel=1e-5
+    )
     masked = Batch(plain.input_ids, plain.targets, torch.tensor([[0.0, 0.0, 1.0, 0.0]]))
-    assert bits_per_byte(model, [masked], sizes, single) == pytest.approx(nll[2] / math.log(2), rel=1e-5)
+    assert bits_per_byte(model, [masked], sizes, single) == pytest.approx(
+        nll[2] / math.log(2), rel=1e-5
+    )
 
 
 def test_nothing_to_count_is_nan_and_the_mode_is_kept(model, tokenizer, single):
     empty = Batch(
-        torch.zeros(1, 3, dtype=torch.long), torch.full((1, 3), tokenizer.get_bos_token_id()), torch.ones(1, 3)
+        torch.zeros(1, 3, dtype=torch.long),
+        torch.full((1, 3), tokenizer.get_bos_token_id()),
+        torch.ones(1, 3),
     )
     model.train()
-    assert math.isnan(bits_per_byte(model, [empty], tokenizer.token_bytes(), single)) and model.training
+    assert (
+        math.isnan(bits_per_byte(model, [empty], tokenizer.token_bytes(), single))
+        and model.training
+    )
     model.eval()
 
 

@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from nanochat.engine import Engine
-from nanochat.eval.choice import batches_by_length, evaluate_choice, in_order, letter_tokens, predict_letters
-from nanochat.eval.generative import Sampling, evaluate_generative, fit_prompt
+from nanochat.eval.choice import (
+    batches_by_length,
+    evaluate_choice,
+    in_order,
+    letter_tokens,
+    predict_letters,
+)
+from nanochat.eval.generative import AnswerSampling, evaluate_generative, fit_prompt
 from nanochat.tasks.base import MultipleChoice, Task
 
 
@@ -20,7 +26,9 @@ class Choices(MultipleChoice):
     def __getitem__(self, index):
         letters = "ABCDE"[: 2 + index % 4]
         texts = [f"{index * k} things" * (1 + index % 3) for k in range(len(letters))]
-        return self.conversation(f"number {index}?", list(letters), texts, letters[index % len(letters)])
+        return self.conversation(
+            f"number {index}?", list(letters), texts, letters[index % len(letters)]
+        )
 
 
 class Echo(Task):
@@ -55,7 +63,10 @@ def test_choice_equals_one_forward_a_question(make_model, tokenizer, single, on_
     assert evaluate_choice(model, tokenizer, task, single, problems, max_tokens=700) == wanted
     assert 0 < sum(wanted) < len(wanted)
     some = [7, 2, 19, 4, 11]
-    assert on_ranks(3, lambda w: evaluate_choice(model, tokenizer, task, w, some)) == [[wanted[i] for i in some]] * 3
+    assert (
+        on_ranks(3, lambda w: evaluate_choice(model, tokenizer, task, w, some))
+        == [[wanted[i] for i in some]] * 3
+    )
 
 
 def test_only_the_letters_compete(model, tokenizer):
@@ -86,8 +97,13 @@ def test_in_order():
 
 
 @pytest.mark.parametrize("temperature, samples", [(0.0, 1), (1.0, 3)])
-def test_generation_equals_one_problem_at_a_time(model, tokenizer, single, on_ranks, temperature, samples):
-    task, sampling = Echo(), Sampling(max_new_tokens=12, temperature=temperature, top_k=20, num_samples=samples)
+def test_generation_equals_one_problem_at_a_time(
+    model, tokenizer, single, on_ranks, temperature, samples
+):
+    task, sampling = (
+        Echo(),
+        AnswerSampling(max_new_tokens=12, temperature=temperature, top_k=20, num_samples=samples),
+    )
     problems = [3, 1, 8, 0, 5]
     answers = evaluate_generative(Engine(model, tokenizer), task, single, problems, sampling)
     for number, (index, answer) in enumerate(zip(problems, answers, strict=True)):
@@ -98,14 +114,18 @@ def test_generation_equals_one_problem_at_a_time(model, tokenizer, single, on_ra
         assert answer.texts == [completion.text for completion in alone]
         assert answer.correct == [len(text) % 2 == 0 for text in answer.texts]
     assert temperature == 0 or len({text for answer in answers for text in answer.texts}) > 2
-    ranks = on_ranks(2, lambda w: evaluate_generative(Engine(model, tokenizer), task, w, problems, sampling))
+    ranks = on_ranks(
+        2, lambda w: evaluate_generative(Engine(model, tokenizer), task, w, problems, sampling)
+    )
     assert ranks == [answers, answers]
 
 
 def test_pass_at_k_of_an_answer(model, tokenizer, single):
-    sampling = Sampling(max_new_tokens=5, temperature=1.0, top_k=None, num_samples=4)
+    sampling = AnswerSampling(max_new_tokens=5, temperature=1.0, top_k=None, num_samples=4)
     answer = evaluate_generative(Engine(model, tokenizer), Echo(), single, [0], sampling)[0]
-    assert answer.pass_at(1) == sum(answer.correct) / 4 and answer.pass_at(4) == float(any(answer.correct))
+    assert answer.pass_at(1) == sum(answer.correct) / 4 and answer.pass_at(4) == float(
+        any(answer.correct)
+    )
 
 
 def test_long_prompts_keep_their_beginning_token_and_their_end():

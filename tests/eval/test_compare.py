@@ -30,13 +30,17 @@ def test_verdicts_of_noise_and_of_a_real_difference():
     raised = [max(a, b) for a, b in zip(same, verdicts(500, 0.3, 2), strict=True)]
     result = {
         d.task: d
-        for d in compare_results({"x": entry(same), "y": entry(same)}, {"x": entry(better), "y": entry(raised)})
+        for d in compare_results(
+            {"x": entry(same), "y": entry(same)}, {"x": entry(better), "y": entry(raised)}
+        )
     }
     assert result["x"].p_corrected > 0.05 and result["x"].low < 0 < result["x"].high
     assert result["y"].p_corrected < 1e-6 and result["y"].low > 0
     assert result["y"].difference == pytest.approx((sum(raised) - sum(same)) / 500)
     mean = result["mean, centred"]
-    assert mean.difference == pytest.approx((result["x"].difference + result["y"].difference) / 2 / 0.75)
+    assert mean.difference == pytest.approx(
+        (result["x"].difference + result["y"].difference) / 2 / 0.75
+    )
     assert mean.p < 0.05
 
 
@@ -69,7 +73,9 @@ def test_command_prints_the_verdicts(tmp_path, capsys):
     write(tmp_path / "b" / "chat_eval_000005.json", {"T": entry([0] * 300)})
     compare(CompareConfig(str(a), str(b.parent)))
     shown = capsys.readouterr().out
-    assert "B is better" in shown and "chat_eval_000020" in shown and "one of them only: only" in shown
+    assert (
+        "B is better" in shown and "chat_eval_000020" in shown and "one of them only: only" in shown
+    )
     compare(CompareConfig(str(b), str(b)))
     assert "within noise" in capsys.readouterr().out
 

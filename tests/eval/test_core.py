@@ -8,7 +8,14 @@ import pytest
 
 from nanochat.checkpoint_manager import build_model, load_checkpoint
 from nanochat.eval import core
-from nanochat.eval.core import CoreTask, build_rows, evaluate_core, evaluate_task, fewshot_examples, render_prompts
+from nanochat.eval.core import (
+    CoreTask,
+    build_rows,
+    evaluate_core,
+    evaluate_task,
+    fewshot_examples,
+    render_prompts,
+)
 from nanochat.tokenizer import Tokenizer
 
 
@@ -40,7 +47,9 @@ def test_rendering():
 def test_spans(tokenizer):
     def text(kind, row):
         prompts, _ = render_prompts(task(kind), row, [])
-        rows = build_rows(task(kind), tokenizer.encode(prompts, prepend=tokenizer.get_bos_token_id()))
+        rows = build_rows(
+            task(kind), tokenizer.encode(prompts, prepend=tokenizer.get_bos_token_id())
+        )
         return [tokenizer.decode(r.tokens[r.start : r.end]) for r in rows]
 
     assert text("multiple_choice", MC) == ["red", "blue"]
@@ -65,11 +74,19 @@ def small_bundle(folder, n=40):
     for kind, row in kinds.items():
         lines += ["-", f"  label: my_{kind}", f"  dataset_uri: {kind}.jsonl", "  num_fewshot: [2]"]
         lines.append(f"  icl_task_type: {kind}")
-        text_field = {"multiple_choice": "query", "schema": "continuation", "language_modeling": "context"}[kind]
+        text_field = {
+            "multiple_choice": "query",
+            "schema": "continuation",
+            "language_modeling": "context",
+        }[kind]
         rows = [{**row, text_field: f"{row[text_field]} {i}", "gold": i % 2} for i in range(n)]
-        (folder / "eval_data" / f"{kind}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        (folder / "eval_data" / f"{kind}.jsonl").write_text(
+            "".join(json.dumps(r) + "\n" for r in rows)
+        )
     (folder / "core.yaml").write_text("\n".join(lines) + "\n")
-    csv = "Eval Task,Random baseline\n" + "".join(f"my_{kind},{50 if kind[0] != 'l' else 0}\n" for kind in kinds)
+    csv = "Eval Task,Random baseline\n" + "".join(
+        f"my_{kind},{50 if kind[0] != 'l' else 0}\n" for kind in kinds
+    )
     (folder / "eval_meta_data.csv").write_text(csv)
     return folder
 
@@ -84,7 +101,10 @@ def test_ranks_share_the_work_and_agree(tmp_path, tokenizer, model, single, on_r
     for size in (2, 5):
         for found in on_ranks(size, lambda w: evaluate_core(model, tokenizer, w, 11, bundle)):
             assert found["core"] == whole["core"]
-            assert all(found["tasks"][label]["correct"] == e["correct"] for label, e in whole["tasks"].items())
+            assert all(
+                found["tasks"][label]["correct"] == e["correct"]
+                for label, e in whole["tasks"].items()
+            )
     assert "CORE my_schema: 22/22" in capsys.readouterr().err
 
 
@@ -99,12 +119,15 @@ def test_a_choice_that_begins_another_cannot_win(tokenizer, model, single):
     row = {"query": "Q", "choices": ["a", "ab"], "gold": 0}
     rows = build_rows(task("multiple_choice"), tokenizer.encode(["Q a", "Q ab"]))
     scores = core.score_groups(model, [rows])[0]
-    assert scores[0].n_tokens == 0 and not core.is_correct(task("multiple_choice"), scores, row["gold"])
+    assert scores[0].n_tokens == 0 and not core.is_correct(
+        task("multiple_choice"), scores, row["gold"]
+    )
 
 
 def test_incomplete_bundles_are_refused_whole(tmp_path, base_dir, tokenizer, model, single):
     with pytest.raises(
-        ValueError, match="eval_bundle.* has no core.yaml; to get it, run `bash scripts/download_data.sh`"
+        ValueError,
+        match="eval_bundle.* has no core.yaml; to get it, run `bash scripts/download_data.sh`",
     ):
         core.read_bundle()
     bundle = small_bundle(tmp_path / "bundle")
@@ -114,7 +137,9 @@ def test_incomplete_bundles_are_refused_whole(tmp_path, base_dir, tokenizer, mod
     (bundle / "eval_meta_data.csv").write_text("Eval Task,Random baseline\nmy_schema,50\n")
     with pytest.raises(ValueError) as caught:
         core.read_bundle(bundle)
-    assert "my_schema: " in str(caught.value) and "my_language_modeling: no baseline" in str(caught.value)
+    assert "my_schema: " in str(caught.value) and "my_language_modeling: no baseline" in str(
+        caught.value
+    )
 
 
 def test_equals_the_recorded_results(shared_dir, single):
@@ -124,7 +149,9 @@ def test_equals_the_recorded_results(shared_dir, single):
     state, _, meta = load_checkpoint(folder / "base_checkpoints" / "d3", 60, "cpu")
     model = build_model(state, meta).float().eval().requires_grad_(False)
     tokenizer = Tokenizer.load(folder / "tokenizer")
-    found = evaluate_core(model, tokenizer, single, recorded["max_per_task"], shared_dir / "data" / "core")
+    found = evaluate_core(
+        model, tokenizer, single, recorded["max_per_task"], shared_dir / "data" / "core"
+    )
     assert len(found["tasks"]) == 22
     for label, expected in recorded["tasks"].items():
         assert found["tasks"][label]["correct"] == expected["correct"], label

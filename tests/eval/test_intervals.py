@@ -15,7 +15,12 @@ from nanochat.eval.intervals import bootstrap_difference, holm, mcnemar_exact, p
 
 @pytest.mark.parametrize(
     "correct, n, low, high",
-    [(8, 10, 0.4902, 0.9433), (0, 20, 0.0, 0.1611), (20, 20, 0.8389, 1.0), (50, 100, 0.4038, 0.5962)],
+    [
+        (8, 10, 0.4902, 0.9433),
+        (0, 20, 0.0, 0.1611),
+        (20, 20, 0.8389, 1.0),
+        (50, 100, 0.4038, 0.5962),
+    ],
 )
 def test_wilson_known_values(correct, n, low, high):
     assert wilson(correct, n) == pytest.approx((low, high), abs=1e-4)

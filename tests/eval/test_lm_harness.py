@@ -1,4 +1,6 @@
-"""The lm-evaluation-harness adapter; with lm_eval installed, its ARC-Easy number against ours on the same prompts."""
+"""The lm-evaluation-harness adapter; with lm_eval installed, its ARC-Easy number against ours on
+the same prompts.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def harness(make_model, tokenizer, single):
 
 def token_nlls(model, ids):
     logits = model(torch.tensor([ids]))[0, :-1]
-    return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none").tolist()
+    return torch.nn.functional.cross_entropy(
+        logits, torch.tensor(ids[1:]), reduction="none"
+    ).tolist()
 
 
 def test_loglikelihood(harness, tokenizer):
@@ -46,7 +50,9 @@ def test_rolling_windows_score_each_token_once_with_full_context(harness, length
     tokens = list(range(1, length + 2))
     rows = harness.windows(tokens)
     assert [t for row in rows for t in row.tokens[row.start : row.end]] == tokens[1:]
-    assert all(len(row.tokens) == min(65, len(tokens)) for row in rows[1:]) and all(row.start >= 1 for row in rows)
+    assert all(len(row.tokens) == min(65, len(tokens)) for row in rows[1:]) and all(
+        row.start >= 1 for row in rows
+    )
 
 
 def test_rolling_sums_a_short_text(harness, tokenizer):
@@ -69,8 +75,12 @@ def test_generation_is_greedy_and_stops(harness, tokenizer):
 def test_ranks_agree(harness, on_ranks, tokenizer):
     pairs = [(f"context {i % 3}", f" word {i}") for i in range(7)]
     wanted = harness.loglikelihood(pairs)
-    for found in on_ranks(3, lambda world: Harness(harness.model, tokenizer, world).loglikelihood(pairs)):
-        assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], rel=1e-5)
+    for found in on_ranks(
+        3, lambda world: Harness(harness.model, tokenizer, world).loglikelihood(pairs)
+    ):
+        assert [value for value, _ in found] == pytest.approx(
+            [value for value, _ in wanted], rel=1e-5
+        )
 
 
 def test_chat_text_is_what_models_are_trained_on(harness, tokenizer):
@@ -97,13 +107,18 @@ def test_arc_easy_number_is_ours(base_dir, make_model, tokenizer, single, monkey
     lm_eval = pytest.importorskip(
         "lm_eval", reason="lm_eval is not installed: the parity of its numbers is not checked"
     )
-    pytest.importorskip("datasets", reason="datasets is not installed: lm_eval cannot read a local file")
+    pytest.importorskip(
+        "datasets", reason="datasets is not installed: lm_eval cannot read a local file"
+    )
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     words = "iron wood snow rain salt gold milk sand".split()
     rows = [
         {
             "question": f"Which of these is number {i}?",
-            "choices": {"text": [words[(i * k + k) % 8] + "s" * k for k in range(1, 5)], "label": list("ABCD")},
+            "choices": {
+                "text": [words[(i * k + k) % 8] + "s" * k for k in range(1, 5)],
+                "label": list("ABCD"),
+            },
             "answerKey": "ABCD"[i % 4],
         }
         for i in range(40)
@@ -130,7 +145,9 @@ def test_arc_easy_number_is_ours(base_dir, make_model, tokenizer, single, monkey
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
     lm = as_lm(Harness(model, tokenizer, single))
-    results = lm_eval.simple_evaluate(lm, tasks=[config], apply_chat_template=True, bootstrap_iters=0)
+    results = lm_eval.simple_evaluate(
+        lm, tasks=[config], apply_chat_template=True, bootstrap_iters=0
+    )
     assert results["results"]["arc_easy_local"]["acc,none"] == pytest.approx(sum(ours) / 40)
     by_doc = {s["doc_id"]: bool(s["acc"]) for s in results["samples"]["arc_easy_local"]}
     assert [by_doc[i] for i in range(40)] == ours and 0 < sum(ours) < 40

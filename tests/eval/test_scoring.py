@@ -7,8 +7,7 @@ import random
 import pytest
 import torch
 
-from nanochat.eval import scoring
-from nanochat.eval.scoring import Row, common_prefix, crop_left, score_groups
+from nanochat.eval.loglikelihood import ScoredRow, common_prefix, crop_left, score_groups
 
 CONTEXT = 160  # a short window is then 128 tokens, so prefixes longer than that show whether windows are kept
 
@@ -35,14 +34,16 @@ def some_groups(seed=0, n=12):
         rows = [prefix + tokens(1, 12) for _ in range(rng.randint(1, 4))]
         rows += [rows[0]] if rng.random() < 0.3 else []  # the same choice twice
         start = common_prefix(rows) if len(rows) > 1 and rows[0] != rows[-1] else len(prefix)
-        groups.append([Row(row, start, len(row)) for row in rows])
+        groups.append([ScoredRow(row, start, len(row)) for row in rows])
     tail = tokens(5, 5)
-    groups.append([Row([256, *tokens(3, 9), *tail], 0 + 4, 9) for _ in range(2)])
-    groups.append([Row([256, 5], 1, 2)])
+    groups.append([ScoredRow([256, *tokens(3, 9), *tail], 0 + 4, 9) for _ in range(2)])
+    groups.append([ScoredRow([256, 5], 1, 2)])
     return groups
 
 
-@pytest.mark.parametrize("generation, pattern", [("classic", "L"), ("modern", "SSL"), ("modern", "L")])
+@pytest.mark.parametrize(
+    "generation, pattern", [("classic", "L"), ("modern", "SSL"), ("modern", "L")]
+)
 @pytest.mark.parametrize("share", [True, False])
 def test_equals_scoring_each_row_alone(make_model, generation, pattern, share):
     model = make_model(generation, CONTEXT, n_layer=3, window_pattern=pattern)
@@ -63,36 +64,46 @@ def test_greedy_is_seen(model):
     for _ in range(4):
         ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
     other = [*ids[:-1], (ids[-1] + 1) % 200]
-    (scores,) = score_groups(model, [[Row(ids, 3, 7), Row(other, 3, 7)]])
+    (scores,) = score_groups(model, [[ScoredRow(ids, 3, 7), ScoredRow(other, 3, 7)]])
     assert [score.greedy for score in scores] == [True, False]
 
 
 def test_batches_are_bounded_and_sorted(monkeypatch, model):
     shapes = []
     hidden = model.hidden
-    monkeypatch.setattr(model, "hidden", lambda ids, cache=None: shapes.append(tuple(ids.shape)) or hidden(ids, cache))
+    monkeypatch.setattr(
+        model,
+        "hidden",
+        lambda ids, cache=None: shapes.append(tuple(ids.shape)) or hidden(ids, cache),
+    )
     score_groups(model, some_groups(3, 30), max_tokens=300)
     assert len(shapes) > 5 and all(rows == 1 or rows * width <= 300 for rows, width in shapes)
 
 
 def test_sharing_forwards_fewer_nodes(monkeypatch, model):
     prefix = list(range(80))
-    group = [Row([*prefix, i, i + 1], 80, 82) for i in range(4)]
+    group = [ScoredRow([*prefix, i, i + 1], 80, 82) for i in range(4)]
     nodes = {}
     for share in (True, False):
-        trees = scoring._plant(group, range(4)) if share else [scoring._single(group, i) for i in range(4)]
+        trees = (
+            loglikelihood._plant(group, range(4))
+            if share
+            else [loglikelihood._single(group, i) for i in range(4)]
+        )
         nodes[share] = sum(len(tree.tokens) for tree in trees)
     assert nodes[True] == 80 + 4 and nodes[False] == 4 * 81
 
 
 def test_logits_are_computed_in_pieces(monkeypatch, model):
-    group = [[Row(list(range(100)), 1, 100)]]
+    group = [[ScoredRow(list(range(100)), 1, 100)]]
     whole = score_groups(model, group)[0][0]
     monkeypatch.setattr(scoring, "LOGIT_ELEMENTS", 7 * model.config.vocab_size)
     assert score_groups(model, group)[0][0].nll == pytest.approx(whole.nll, rel=1e-6)
 
 
 def test_crop_left_moves_the_span():
-    assert crop_left(Row([1, 2, 3, 4, 5], 3, 5), 4) == Row([2, 3, 4, 5], 2, 4)
-    assert crop_left(Row([1, 2, 3, 4, 5], 1, 5), 3) == Row([3, 4, 5], 1, 3)  # the first of three has no context left
-    assert crop_left(Row([1, 2], 1, 2), 2) == Row([1, 2], 1, 2)
+    assert crop_left(ScoredRow([1, 2, 3, 4, 5], 3, 5), 4) == ScoredRow([2, 3, 4, 5], 2, 4)
+    assert crop_left(ScoredRow([1, 2, 3, 4, 5], 1, 5), 3) == ScoredRow(
+        [3, 4, 5], 1, 3
+    )  # the first of three has no context left
+    assert crop_left(ScoredRow([1, 2], 1, 2), 2) == ScoredRow([1, 2], 1, 2)

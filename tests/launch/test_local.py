@@ -1,4 +1,6 @@
-"""Running recipes: complete steps are skipped, changes rerun what depends on them, nothing of anybody is lost."""
+"""Running recipes: complete steps are skipped, changes rerun what depends on them, nothing of
+anybody is lost.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pytest
 
 from nanochat.launch import commands, local, recipes
 from nanochat.launch.ledger import Ledger
-from nanochat.launch.recipes import Recipe, RecipeConfig, Step
+from nanochat.launch.recipes import Recipe, RecipeConfig, RecipeStep
 
 
 @dataclasses.dataclass
@@ -31,7 +33,9 @@ class Write:
 
 @pytest.fixture
 def world(monkeypatch, base_dir):
-    """A recipe of two steps and a download, made of one command that writes a file, and the list of what ran."""
+    """A recipe of two steps and a download, made of one command that writes a file, and the list of
+    what ran.
+    """
     ran: list[str] = []
 
     def write(cfg):
@@ -46,7 +50,9 @@ def world(monkeypatch, base_dir):
     module = types.ModuleType("stand_in")
     module.Write, module.write = Write, write
     monkeypatch.setitem(sys.modules, "stand_in", module)
-    monkeypatch.setitem(commands.COMMANDS, "write", commands.Command("write", "stand_in:write", "stand_in:Write"))
+    monkeypatch.setitem(
+        commands.COMMANDS, "write", commands.Command("write", "stand_in:write", "stand_in:Write")
+    )
 
     def build(smoke):
         return Recipe(
@@ -54,19 +60,23 @@ def world(monkeypatch, base_dir):
             "a toy",
             "cpu",
             (
-                Step("get", "write", {"place": "shards"}, ("shards",), download=True),
-                Step("base", "write", {"place": "a", "model_tag": "d1"}, ("a",), ("get",)),
-                Step("sft", "write", {"place": "b"}, ("b",), ("base",), resumes=True),
+                RecipeStep("get", "write", {"place": "shards"}, ("shards",), download=True),
+                RecipeStep("base", "write", {"place": "a", "model_tag": "d1"}, ("a",), ("get",)),
+                RecipeStep("sft", "write", {"place": "b"}, ("b",), ("base",), resumes=True),
             ),
         )
 
     monkeypatch.setattr(recipes, "RECIPES", {"toy": build})
-    monkeypatch.setattr(local, "build", lambda name, smoke, override: strip(recipes.build(name, smoke, override)))
+    monkeypatch.setattr(
+        local, "build", lambda name, smoke, override: strip(recipes.build(name, smoke, override))
+    )
 
     def strip(recipe):
         """The toy's command has no --model-tag."""
         steps = tuple(
-            dataclasses.replace(s, settings={k: v for k, v in s.settings.items() if k != "model_tag"})
+            dataclasses.replace(
+                s, settings={k: v for k, v in s.settings.items() if k != "model_tag"}
+            )
             for s in recipe.steps
         )
         return dataclasses.replace(recipe, steps=steps)
@@ -179,7 +189,9 @@ def test_several_gpus_run_under_torchrun(monkeypatch, tmp_path):
 
 
 def test_a_stop_signal_reaches_the_training(tmp_path):
-    """The child saves on SIGTERM and ends with 1, as torchrun does; the signal is sent to the parent alone."""
+    """The child saves on SIGTERM and ends with 1, as torchrun does; the signal is sent to the
+    parent alone.
+    """
     child = (
         "import os, pathlib, signal, sys, time\n"
         "def stop(number, frame):\n"

@@ -1,4 +1,6 @@
-"""Recipes as data: every one is built, every setting is a real one, overrides reach the checkpoint folders."""
+"""Recipes as data: every one is built, every setting is a real one, overrides reach the checkpoint
+folders.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from nanochat import config
 from nanochat.launch import commands, recipes
 
 
-@pytest.mark.parametrize("name, smoke", [*((name, False) for name in recipes.RECIPES), ("cpu", True)])
+@pytest.mark.parametrize(
+    "name, smoke", [*((name, False) for name in recipes.RECIPES), ("cpu", True)]
+)
 def test_every_recipe_is_built_from_real_commands_and_settings(name, smoke):
     recipe, seen = recipes.build(name, smoke), set()
     for step in recipe.steps:
@@ -26,22 +30,37 @@ def test_every_recipe_is_built_from_real_commands_and_settings(name, smoke):
 
 def test_stages_name_the_model_they_go_on_from():
     steps = {s.name: s for s in recipes.build("cpu", overrides=("base.depth=6",)).steps}
-    assert steps["base"].makes == ("base_checkpoints/d6",) and steps["sft"].makes == ("chatsft_checkpoints/d6",)
+    assert steps["base"].makes == ("base_checkpoints/d6",) and steps["sft"].makes == (
+        "chatsft_checkpoints/d6",
+    )
     assert "--model-tag=d6" in steps["mid"].argv() and "--model-tag=d6" in steps["exam"].argv()
     steps = {s.name: s for s in recipes.build("cpu", overrides=("base.model-tag=mine",)).steps}
-    assert steps["mid"].makes == ("mid_checkpoints/mine",) and "--model-tag=mine" in steps["sft"].argv()
+    assert (
+        steps["mid"].makes == ("mid_checkpoints/mine",)
+        and "--model-tag=mine" in steps["sft"].argv()
+    )
 
 
 def test_a_setting_changes_its_step_and_what_follows():
-    before, after = recipes.build("cpu").fingerprints(), recipes.build("cpu", overrides=("mid.seed=7",)).fingerprints()
-    assert {name for name in before if before[name] != after[name]} == {"mid", "sft", "exam", "report"}
+    before, after = (
+        recipes.build("cpu").fingerprints(),
+        recipes.build("cpu", overrides=("mid.seed=7",)).fingerprints(),
+    )
+    assert {name for name in before if before[name] != after[name]} == {
+        "mid",
+        "sft",
+        "exam",
+        "report",
+    }
     assert recipes.build("cpu").fingerprints() == before
 
 
 def test_the_run_name_reaches_training_steps_only_and_never_a_fingerprint():
     steps = {s.name: s for s in recipes.build("cpu").steps}
     assert steps["base"].argv("mine")[-1] == "--run=mine"
-    assert not any("--run" in word for word in steps["tokenizer"].argv("mine") + steps["base"].argv("dummy"))
+    assert not any(
+        "--run" in word for word in steps["tokenizer"].argv("mine") + steps["base"].argv("dummy")
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,7 +69,12 @@ def test_the_run_name_reaches_training_steps_only_and_never_a_fingerprint():
         ("gpu9", False, (), "recipe gpu9: unknown; use one of cpu, gpu1, node8, d32"),
         ("node8", True, (), "--smoke: only the cpu recipe"),
         ("cpu", False, ("depth=6",), "--override=depth=6: write step.setting=value"),
-        ("cpu", False, ("bse.depth=6",), "--override=bse.depth=6: recipe cpu has no step bse; it has data, tokenizer"),
+        (
+            "cpu",
+            False,
+            ("bse.depth=6",),
+            "--override=bse.depth=6: recipe cpu has no step bse; it has data, tokenizer",
+        ),
     ],
 )
 def test_bad_names_are_explained(name, smoke, overrides, said):

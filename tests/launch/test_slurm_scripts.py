@@ -1,4 +1,6 @@
-"""The SLURM batch scripts against stand-ins for srun, scontrol and Python that write down how they were called."""
+"""The SLURM batch scripts against stand-ins for srun, scontrol and Python that write down how they
+were called.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def job(tmp_path):
     for name, text in (("python3", PYTHON), ("srun", SRUN), ("scontrol", SCONTROL)):
         (bin_dir / name).write_text(text)
         (bin_dir / name).chmod(0o755)
-    brought = "tokenizer/tokenizer.json base_data/shard_00000.parquet eval_bundle/core.yaml task_data/x"
+    brought = (
+        "tokenizer/tokenizer.json base_data/shard_00000.parquet eval_bundle/core.yaml task_data/x"
+    )
     for path in (*brought.split(), "base_checkpoints/d20/x"):
         (base / path).parent.mkdir(parents=True, exist_ok=True)
         (base / path).touch()
@@ -46,12 +50,22 @@ def job(tmp_path):
     def run(script, *words, fails_at="nothing", code=0, shown="", **env):
         calls.write_text("")
         settings = {
-            "PATH": f"{bin_dir}:{os.environ['PATH']}", "HOME": str(tmp_path), "NANOCHAT_BASE_DIR": str(base),
-            "NANOCHAT_SKIP_SETUP": "1", "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(checkout), "CALLS": str(calls),
-            "FAILS_AT": fails_at, "CODE": str(code), "SHOWN": shown, **env,
-        }  # fmt: skip
+            "PATH": f"{bin_dir}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "NANOCHAT_BASE_DIR": str(base),
+            "NANOCHAT_SKIP_SETUP": "1",
+            "SLURM_JOB_ID": "7",
+            "SLURM_SUBMIT_DIR": str(checkout),
+            "CALLS": str(calls),
+            "FAILS_AT": fails_at,
+            "CODE": str(code),
+            "SHOWN": shown,
+            **env,
+        }
         copy = shutil.copy(ROOT / "scripts" / script, tmp_path)  # as sbatch does
-        done = subprocess.run(["bash", copy, *words], env=settings, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["bash", copy, *words], env=settings, capture_output=True, text=True, timeout=60
+        )
         return done.returncode, calls.read_text().splitlines(), done.stdout + done.stderr
 
     run.base, run.checkout = base, checkout
@@ -64,7 +78,10 @@ def modules(calls: list[str]) -> list[str]:
 
 ALL = [
     "nanochat.report",
-    *(f"scripts.{name}" for name in "base_train base_loss base_eval mid_train chat_eval chat_sft chat_eval".split()),
+    *(
+        f"scripts.{name}"
+        for name in "base_train base_loss base_eval mid_train chat_eval chat_sft chat_eval".split()
+    ),
     "nanochat.report",
 ]
 
@@ -74,7 +91,12 @@ def test_the_whole_pipeline(job):
     assert code == 0, said
     assert modules(calls) == ALL
     base = next(call for call in calls if "base_train" in call)
-    assert base.startswith("srun ") and "--depth=12" in base and "--model_tag=d12" in base and "--run=name" in base
+    assert (
+        base.startswith("srun ")
+        and "--depth=12" in base
+        and "--model_tag=d12" in base
+        and "--run=name" in base
+    )
     assert "--resume" not in base
     assert next(call for call in calls if "report generate" in call).startswith("alone ")
 
@@ -89,7 +111,9 @@ def test_a_stopped_stage_goes_back_into_the_queue_and_resumes(job):
 
 
 def test_endless_restarts_end(job):
-    code, calls, said = job("speedrun.slurm", fails_at="base_train", code=76, SLURM_RESTART_COUNT="20")
+    code, calls, said = job(
+        "speedrun.slurm", fails_at="base_train", code=76, SLURM_RESTART_COUNT="20"
+    )
     assert code == 76 and "restarted 20 times" in said and "scontrol requeue 7" not in calls
 
 
@@ -119,7 +143,11 @@ def test_what_was_not_brought_along_is_told_at_once(job):
 
 def test_whom_to_write_to(job):
     def told(**settings):
-        return [call for call in job("speedrun.slurm", **settings)[1] if call.startswith("scontrol update")]
+        return [
+            call
+            for call in job("speedrun.slurm", **settings)[1]
+            if call.startswith("scontrol update")
+        ]
 
     assert told() == []
     assert "MailUser=me@example.org" in told(EMAIL="me@example.org")[0]

@@ -11,7 +11,14 @@ from nanochat.optim.groups import parameter_groups, published_settings
 
 
 def model_of(generation: str, **changes) -> GPT:
-    values = {"sequence_len": 16, "vocab_size": 96, "n_layer": 3, "n_head": 2, "n_kv_head": 1, "n_embd": 64}
+    values = {
+        "sequence_len": 16,
+        "vocab_size": 96,
+        "n_layer": 3,
+        "n_head": 2,
+        "n_kv_head": 1,
+        "n_embd": 64,
+    }
     return GPT(GPTConfig(**{**values, "generation": generation, **changes}))
 
 
@@ -20,7 +27,9 @@ def model_of(generation: str, **changes) -> GPT:
 def test_every_parameter_exactly_once(generation, n_layer):
     model = model_of(generation, n_layer=n_layer)
     grouped = [
-        parameter for group in parameter_groups(model, published_settings(generation)) for parameter in group.parameters
+        parameter
+        for group in parameter_groups(model, published_settings(generation))
+        for parameter in group.parameters
     ]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
 
@@ -31,7 +40,9 @@ def test_matrices_of_blocks_and_nothing_else_go_to_muon(generation):
     groups = parameter_groups(model, published_settings(generation))
     blocks = {id(p) for p in model.transformer.h.parameters()}
     for group in groups:
-        assert all((id(p) in blocks) == (group.kind == "muon") for p in group.parameters), group.name
+        assert all((id(p) in blocks) == (group.kind == "muon") for p in group.parameters), (
+            group.name
+        )
         if group.kind == "muon":
             assert len({p.shape for p in group.parameters}) == 1
 
@@ -49,7 +60,10 @@ def test_a_forgotten_parameter_is_an_error():
 
 def test_published_rates_at_width_768():
     shape = {"n_embd": 768, "n_head": 6, "n_kv_head": 6, "vocab_size": 64}
-    modern = {g.name: g for g in parameter_groups(model_of("modern", **shape), published_settings("modern"))}
+    modern = {
+        g.name: g
+        for g in parameter_groups(model_of("modern", **shape), published_settings("modern"))
+    }
     got = {name: (g.lr, g.betas, g.weight_decay) for name, g in modern.items() if g.kind == "adamw"}
     assert got == {
         "head": (0.008, (0.8, 0.96), 0.01),
@@ -59,8 +73,17 @@ def test_published_rates_at_width_768():
         "x0_lambdas": (0.5, (0.96, 0.95), 0.0),
         "smear_backout": (0.2, (0.8, 0.95), 0.0),
     }
-    assert all(g.lr == 0.02 and g.weight_decay == 0.28 and g.eps == 1e-10 for g in modern.values() if g.kind == "muon")
+    assert all(
+        g.lr == 0.02 and g.weight_decay == 0.28 and g.eps == 1e-10
+        for g in modern.values()
+        if g.kind == "muon"
+    )
     shape = {**shape, "n_embd": 3072, "n_head": 24, "n_kv_head": 24}
-    wide = {g.name: g for g in parameter_groups(model_of("classic", n_layer=1, **shape), published_settings("classic"))}
+    wide = {
+        g.name: g
+        for g in parameter_groups(
+            model_of("classic", n_layer=1, **shape), published_settings("classic")
+        )
+    }
     assert wide["embedding"].lr == pytest.approx(0.1) and wide["head"].lr == pytest.approx(0.002)
     assert wide["head"].betas == (0.8, 0.95) and wide["head"].weight_decay == 0

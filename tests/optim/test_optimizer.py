@@ -1,4 +1,6 @@
-"""The optimizer as one object: states that come back, stacks worked on in parts, gradients scaled in between."""
+"""The optimizer as one object: states that come back, stacks worked on in parts, gradients scaled
+in between.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import optimizer as module
 from nanochat.optim.groups import parameter_groups, published_settings
 from nanochat.optim.optimizer import Optimizer
-from nanochat.optim.shards import Shard
+from nanochat.optim.ownership import Shard
 from nanochat.runtime.world import World
 
 ALONE = World(0, 0, 1, torch.device("cpu"))
@@ -90,7 +92,9 @@ def test_a_stack_worked_on_in_parts_moves_the_same(monkeypatch):
 
 
 def test_reduced_gradients_are_what_step_uses():
-    """Scaling them in place scales the update; the parameters' own are gone, so nothing is held twice."""
+    """Scaling them in place scales the update; the parameters' own are gone, so nothing is held
+    twice.
+    """
     model, optimizer = build("classic")
     fill(model, 0)
     wanted = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
@@ -119,7 +123,10 @@ def test_missing_gradients_count_as_zero():
 def test_parts_of_all_ranks_cover_everything_once(n_ranks, stacked):
     parameters = [torch.randn(40, 300) for _ in range(7)] if stacked else [torch.randn(101, 300)]
     whole = torch.stack(parameters) if stacked else parameters[0]
-    shards = [Shard(parameters, World(rank, rank, n_ranks, torch.device("cpu")), stacked) for rank in range(n_ranks)]
+    shards = [
+        Shard(parameters, World(rank, rank, n_ranks, torch.device("cpu")), stacked)
+        for rank in range(n_ranks)
+    ]
     together = torch.cat([shard.own_parameters() for shard in shards])
     assert torch.equal(together[: len(whole)], whole) and not together[len(whole) :].any()
     assert len({shard.n_own for shard in shards}) == 1, "collectives need parts of one size"

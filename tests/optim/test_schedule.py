@@ -11,11 +11,15 @@ from nanochat.optim.schedule import Schedule
 shapes = st.integers(1, 3000).flatmap(
     lambda n: st.builds(
         Schedule,
-        n_steps=st.just(n), warmup_steps=st.integers(0, n // 2), warmdown_steps=st.integers(0, n - n // 2),
-        final_lr_frac=st.floats(0, 1), decay_weight_decay=st.booleans(), momentum=st.just((0.85, 0.97, 0.90)),
+        n_steps=st.just(n),
+        warmup_steps=st.integers(0, n // 2),
+        warmdown_steps=st.integers(0, n - n // 2),
+        final_lr_frac=st.floats(0, 1),
+        decay_weight_decay=st.booleans(),
+        momentum=st.just((0.85, 0.97, 0.90)),
         momentum_warmup=st.integers(0, 400),
     )
-)  # fmt: skip
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -39,7 +43,9 @@ def test_the_modern_recipe_by_hand():
     assert [schedule.lr(s) for s in (0, 19, 39, 40, 350)] == [1 / 40, 0.5, 1, 1, 1]
     assert schedule.lr(675) == pytest.approx(0.525) and schedule.lr(1000) == pytest.approx(0.05)
     assert schedule.muon_momentum(0) == 0.85 and schedule.muon_momentum(200) == pytest.approx(0.91)
-    assert schedule.muon_momentum(1000) == pytest.approx(0.90) and schedule.weight_decay(500) == pytest.approx(0.5)
+    assert schedule.muon_momentum(1000) == pytest.approx(0.90) and schedule.weight_decay(
+        500
+    ) == pytest.approx(0.5)
 
 
 def test_beyond_the_end_nothing_turns_negative():

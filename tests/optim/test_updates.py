@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.optim.adamw import adamw_update
-from nanochat.optim.muon import NEWTON_SCHULZ, POLAR_EXPRESS, MuonOptions, muon_update, orthogonalize
+from nanochat.optim.muon import (
+    NEWTON_SCHULZ,
+    POLAR_EXPRESS,
+    MuonOptions,
+    muon_update,
+    orthogonalize,
+)
 
 MODERN = MuonOptions(tuple(POLAR_EXPRESS), beta2=0.9, equilibrate_rows=True, cautious=True)
 
@@ -17,7 +23,9 @@ MODERN = MuonOptions(tuple(POLAR_EXPRESS), beta2=0.9, equilibrate_rows=True, cau
 def test_adamw_equals_torch(weight_decay):
     ours = torch.randn(7, 5)
     theirs = torch.nn.Parameter(ours.clone())
-    reference = torch.optim.AdamW([theirs], lr=0.03, betas=(0.8, 0.95), eps=1e-10, weight_decay=weight_decay)
+    reference = torch.optim.AdamW(
+        [theirs], lr=0.03, betas=(0.8, 0.95), eps=1e-10, weight_decay=weight_decay
+    )
     state: dict[str, torch.Tensor] = {}
     for step in range(1, 20):
         grad = torch.randn(7, 5)
@@ -53,7 +61,9 @@ def test_plain_muon_step_by_hand():
     momentum = 0.1 * grads
     update = orthogonalize(0.1 * grads + 0.9 * momentum, tuple(NEWTON_SCHULZ)).float()
     lr = 0.1 * 2**0.5  # tall matrices move by the root of their aspect ratio
-    torch.testing.assert_close(parameters, before * (1 - lr * 0.5) - lr * update, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        parameters, before * (1 - lr * 0.5) - lr * update, atol=1e-5, rtol=1e-4
+    )
     torch.testing.assert_close(state["momentum"], momentum)
 
 
@@ -72,7 +82,9 @@ def test_normuon_evens_out_neurons_and_keeps_the_norm():
 
 
 def test_cautious_decay_only_shrinks_what_the_update_shrinks():
-    """Zero gradients would divide nothing by nothing: the second of the two steps has none and must stay finite."""
+    """Zero gradients would divide nothing by nothing: the second of the two steps has none and must
+    stay finite.
+    """
     parameters = torch.tensor([[[1.0, -1.0], [1.0, 1.0]]])
     grads = torch.tensor([[[1.0, 1.0], [1.0, -1.0]]])
     outcomes = []

@@ -12,18 +12,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.report import records
+from nanochat.report import stage_records as records
 from nanochat.runtime.records import plain
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 
 
 def test_a_record_comes_back_with_its_surroundings(base_dir):
-    path = records.write_record("base_train", {"metrics": {"val_bpb": 1.25}, "config": {"depth": 4}})
+    path = records.write_record(
+        "base_train", {"metrics": {"val_bpb": 1.25}, "config": {"depth": 4}}
+    )
     assert path == base_dir / "report" / "base_train.json"
     record = records.read_records()["base_train"]
     assert record["metrics"] == {"val_bpb": 1.25}
@@ -38,11 +42,21 @@ def test_odd_values_become_plain_ones():
         depth: int
         out: Path
 
-    data = {"a": float("nan"), "b": [float("inf"), np.float32(0.5)], "c": torch.tensor(3), "d": Config(4, Path("x"))}
+    data = {
+        "a": float("nan"),
+        "b": [float("inf"), np.float32(0.5)],
+        "c": torch.tensor(3),
+        "d": Config(4, Path("x")),
+    }
     data |= {"e": (1, 2), "f": {"z", "y"}, "g": "half \ud800 character", "h": torch.float32}
     records.write_record("exam", data)
     record = records.read_records()["exam"]
-    assert (record["a"], record["b"], record["c"], record["d"]) == (None, [None, 0.5], 3, {"depth": 4, "out": "x"})
+    assert (record["a"], record["b"], record["c"], record["d"]) == (
+        None,
+        [None, 0.5],
+        3,
+        {"depth": 4, "out": "x"},
+    )
     assert (record["e"], record["f"], record["g"], record["h"]) == (
         [1, 2],
         ["y", "z"],
@@ -75,7 +89,13 @@ def test_a_broken_record_is_named(base_dir, content):
 
 def test_metrics_are_merged_by_step_and_half_lines_passed_over(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    lines = ['{"step": 1, "loss": 2.0}', '{"step": 0, "loss": 3.0}', "[]", '{"loss": 9}', '{"step": 1, "val_bpb": 1.5}']
+    lines = [
+        '{"step": 1, "loss": 2.0}',
+        '{"step": 0, "loss": 3.0}',
+        "[]",
+        '{"loss": 9}',
+        '{"step": 1, "val_bpb": 1.5}',
+    ]
     path.write_text("\n".join([*lines, '{"step": 1, "loss": 1.0}', '{"step": 2, "lo']))
     rows = [{"step": 0, "loss": 3.0}, {"step": 1, "loss": 1.0, "val_bpb": 1.5}]
     assert records.read_metrics(path) == rows
@@ -86,7 +106,13 @@ def test_reset_removes_its_own_files_only(base_dir):
     records.write_record("exam", {})
     folder = base_dir / "report"
     (folder / records.PICTURES).mkdir()
-    for name in ("report.md", "report.html", "notes.txt", "report_files/plot_exam.png", "report_files/mine.png"):
+    for name in (
+        "report.md",
+        "report.html",
+        "notes.txt",
+        "report_files/plot_exam.png",
+        "report_files/mine.png",
+    ):
         (folder / name).write_text("x")
     assert len(records.clear_records()) == 4
     left = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

@@ -1,4 +1,6 @@
-"""The report as a whole: from records to files, whatever there is of them and whatever a model has written."""
+"""The report as a whole: from records to files, whatever there is of them and whatever a model has
+written.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,24 @@ from hypothesis import strategies as st
 
 from nanochat.report import html, plots
 from nanochat.report.__main__ import main
-from nanochat.report.document import Details, Heading, Sample, Table, Text, duration, fence, markdown, number
+from nanochat.report.document import (
+    Details,
+    Heading,
+    SampleBlock,
+    Table,
+    Text,
+    duration,
+    fence,
+    markdown,
+    number,
+)
 from nanochat.report.generate import generate
 from nanochat.runtime.records import write_record
 
-EVIL = "<script>alert(1)</script> | **x** ![p](http://example.invalid/a.png) ``` </details> <img src=x onerror=y>"
+EVIL = (
+    "<script>alert(1)</script> | **x** ![p](http://example.invalid/a.png) ``` </details> <img "
+    "src=x onerror=y>"
+)
 
 
 class Page(HTMLParser):
@@ -41,15 +56,30 @@ def write_everything(base_dir):
     folder = base_dir / "base_checkpoints" / "d4"
     folder.mkdir(parents=True)
     rows = [
-        {"step": i, "train_loss": 5.0 - i / 30, "reward": i / 60} | ({"val_bpb": 2.0} if i % 20 == 0 else {})
+        {"step": i, "train_loss": 5.0 - i / 30, "reward": i / 60}
+        | ({"val_bpb": 2.0} if i % 20 == 0 else {})
         for i in range(60)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    common = {"wall_s": 120.0, "device": "cpu", "world_size": 1, "metrics_jsonl": str(folder / "metrics.jsonl")}
-    common |= {"config": {"depth": 4, "note": EVIL}, "checkpoint": {"path": "x", "step": 3, "sha256": "ab"}}
+    common = {
+        "wall_s": 120.0,
+        "device": "cpu",
+        "world_size": 1,
+        "metrics_jsonl": str(folder / "metrics.jsonl"),
+    }
+    common |= {
+        "config": {"depth": 4, "note": EVIL},
+        "checkpoint": {"path": "x", "step": 3, "sha256": "ab"},
+    }
     sample = {"prompt": "The capital of France is", "completion": EVIL}
-    write_record("base_train", {**common, "metrics": {"val_bpb": 1.1, "x": float("nan")}, "samples": [sample] * 6})
-    tasks = {f"task_{i}": {"accuracy": 0.4, "baseline": 0.25, "centered": 0.2, "total": 100} for i in range(22)}
+    write_record(
+        "base_train",
+        {**common, "metrics": {"val_bpb": 1.1, "x": float("nan")}, "samples": [sample] * 6},
+    )
+    tasks = {
+        f"task_{i}": {"accuracy": 0.4, "baseline": 0.25, "centered": 0.2, "total": 100}
+        for i in range(22)
+    }
     write_record("base_eval", {"metrics": {"CORE": 0.2219}, "tasks": tasks})
     for stage, score in (("mid", 0.2875), ("sft", 0.2807)):
         results = {"ARC-Challenge": {"accuracy": score, "total": 1172, "baseline": 0.25}}
@@ -59,7 +89,9 @@ def write_everything(base_dir):
     of = {"source": "sft", "model_tag": "d4", "step": 90}
     parts = {"identity": {"correct": 190, "total": 200}}
     write_record("exam", {"parts": parts, "samples": [{**sample, "ok": False}], "checkpoint": of})
-    write_record("tokenizer", {"training": {"vocab_size": 4096}, "rows": [{"text": EVIL, "ours": 1.2}]})
+    write_record(
+        "tokenizer", {"training": {"vocab_size": 4096}, "rows": [{"text": EVIL, "ours": 1.2}]}
+    )
 
 
 def test_a_whole_run(base_dir, tmp_path, monkeypatch, capsys):
@@ -81,7 +113,9 @@ def test_a_whole_run(base_dir, tmp_path, monkeypatch, capsys):
     assert re.search(r"\| Base training \| .* \| 2 min 00 s \| \$0.80 \|", text)
     assert text.index("answer 9") < text.index("Worst samples") < text.index("answer 0")
     pictures = set(re.findall(r"\]\((report_files/[^)]+)\)", text))
-    assert pictures >= {f"report_files/plot_{n}.png" for n in ("base_train", "base_eval", "chat_rl_reward", "exam")}
+    assert pictures >= {
+        f"report_files/plot_{n}.png" for n in ("base_train", "base_eval", "chat_rl_reward", "exam")
+    }
     for picture in pictures:
         assert (tmp_path / picture).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert (base_dir / "report" / "report.md").read_text() == text
@@ -103,7 +137,9 @@ def test_the_page_stands_alone_and_runs_nothing(base_dir):
     assert EVIL in page.text, "what the model wrote is shown as it is"
 
 
-@pytest.mark.parametrize("section", ["tokenizer", "base_train", "base_eval", "chat_eval_rl", "chat_rl", "exam"])
+@pytest.mark.parametrize(
+    "section", ["tokenizer", "base_train", "base_eval", "chat_eval_rl", "chat_rl", "exam"]
+)
 @pytest.mark.parametrize(
     "data", [{}, {"metrics": None, "samples": None, "config": None, "tasks": [], "environment": {}}]
 )
@@ -145,7 +181,9 @@ def test_wrong_words_are_one_error(words):
         main(words)
 
 
-@pytest.mark.parametrize("words", [["--hourly-rate=-1"], ["--hourly-rate=nan"], ["--out=/nowhere"], ["--rate=3"]])
+@pytest.mark.parametrize(
+    "words", [["--hourly-rate=-1"], ["--hourly-rate=nan"], ["--out=/nowhere"], ["--rate=3"]]
+)
 def test_wrong_settings_write_nothing(words, base_dir, capsys):
     write_record("exam", {})
     with pytest.raises(SystemExit) as stopped:
@@ -156,9 +194,29 @@ def test_wrong_settings_write_nothing(words, base_dir, capsys):
 
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=60))
 def test_any_text_is_shown_and_never_acts(text):
-    blocks = [Heading(2, text), Text(text), Table([text, "b"], [[text, text]]), Sample(text, text, text)]
+    blocks = [
+        Heading(2, text),
+        Text(text),
+        Table([text, "b"], [[text, text]]),
+        SampleBlock(text, text, text),
+    ]
     page = Page(html.page(text, [*blocks, Details(text, blocks)]))
-    allowed = {"html", "head", "meta", "title", "style", "body", "main", "nav", "ul", "li", "a", "h2", "p", "div"}
+    allowed = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "nav",
+        "ul",
+        "li",
+        "a",
+        "h2",
+        "p",
+        "div",
+    }
     assert {tag for tag, _ in page.tags} <= allowed | {
         "table",
         "thead",
@@ -185,8 +243,21 @@ def test_no_text_closes_its_fence(text):
 
 def test_numbers_and_times_read_well():
     assert [number(v) for v in (None, True, 12, 1234567, 0.123456, 1.0, 123456.7)] == [
-        "-", "yes", "12", "1,234,567", "0.1235", "1", "123,457"]  # fmt: skip
-    assert [duration(s) for s in (None, 1.23, 42, 192, 7500)] == ["-", "1.2 s", "42 s", "3 min 12 s", "2 h 05 min"]
+        "-",
+        "yes",
+        "12",
+        "1,234,567",
+        "0.1235",
+        "1",
+        "123,457",
+    ]
+    assert [duration(s) for s in (None, 1.23, 42, 192, 7500)] == [
+        "-",
+        "1.2 s",
+        "42 s",
+        "3 min 12 s",
+        "2 h 05 min",
+    ]
 
 
 def test_smoothing_follows_and_ignores_a_spike():
@@ -207,11 +278,17 @@ def test_before_and_after_on_tasks_outside_the_table(base_dir):
     assert "| World-counting | - | - | 0.500 (0.400 to 0.600) | 0.800 (0.400 to 0.600) |" in text
     assert "| World-facts | - |" not in text, "one stage alone has no before and after"
     assert "plot_stages.png" in text
-    assert "| pass@1 | 0.5 | 0.8 |" in text and "| steps | 7 |" in text and "none of these benchmarks" in text
+    assert (
+        "| pass@1 | 0.5 | 0.8 |" in text
+        and "| steps | 7 |" in text
+        and "none of these benchmarks" in text
+    )
 
 
 def test_short_samples_stand_in_a_table_and_long_ones_in_full(base_dir):
-    short = [{"prompt": f"question {i}", "completion": "a | b", "correct": i > 0} for i in range(13)]
+    short = [
+        {"prompt": f"question {i}", "completion": "a | b", "correct": i > 0} for i in range(13)
+    ]
     write_record("chat_eval_sft", {"samples": short})
     write_record("chat_eval_mid", {"samples": [{"prompt": "q", "completion": "line\nline"}]})
     text = generate().read_text()
@@ -222,5 +299,7 @@ def test_short_samples_stand_in_a_table_and_long_ones_in_full(base_dir):
 
 @pytest.mark.filterwarnings("error")
 def test_few_questions_all_wrong_still_make_a_picture(base_dir):
-    write_record("chat_eval_sft", {"tasks": {f"task {i}": {"correct": 0, "total": 4} for i in range(5)}})
+    write_record(
+        "chat_eval_sft", {"tasks": {f"task {i}": {"correct": 0, "total": 4} for i in range(5)}}
+    )
     assert "plot_chat_eval_sft.png" in generate().read_text()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.report.cost import gpu_rate, stage_cost, wall_seconds
+from nanochat.report.machine_hours import gpu_rate, stage_cost, wall_seconds
 from nanochat.report.scores import exam_parts, scores, summary, wilson
 
 
@@ -41,7 +41,10 @@ def test_every_shape_is_read(record):
 
 
 def test_a_detailed_entry_wins_over_a_bare_number():
-    record = {"metrics": {"GSM8K": 0.25}, "tasks": {"GSM8K": {"accuracy": 0.25, "correct": 50, "total": 200}}}
+    record = {
+        "metrics": {"GSM8K": 0.25},
+        "tasks": {"GSM8K": {"accuracy": 0.25, "correct": 50, "total": 200}},
+    }
     for order in (record, dict(reversed(record.items()))):
         found = scores(order)["gsm8k"]
         assert (found.correct, found.total) == (50, 200)
@@ -49,19 +52,34 @@ def test_a_detailed_entry_wins_over_a_bare_number():
 
 
 def test_odd_entries_are_not_scores():
-    assert scores({"metrics": {"a": True, "b": None, "c": "x", "d": {}, "e": {"correct": 1}}, "tasks": 3}) == {}
+    assert (
+        scores(
+            {"metrics": {"a": True, "b": None, "c": "x", "d": {}, "e": {"correct": 1}}, "tasks": 3}
+        )
+        == {}
+    )
 
 
 def test_summary_keeps_the_few_shot_tasks_of_core_out_of_the_chat_rows():
-    base = {"metrics": {"core_metric": 0.22}, "tasks": {"arc_easy": {"accuracy": 0.6, "total": 100}}}
-    table = summary({"base_eval": base, "chat_eval_sft": {"metrics": {"ARC-Easy": 0.4, "ChatCORE": 0.1}}})
+    base = {
+        "metrics": {"core_metric": 0.22},
+        "tasks": {"arc_easy": {"accuracy": 0.6, "total": 100}},
+    }
+    table = summary(
+        {"base_eval": base, "chat_eval_sft": {"metrics": {"ARC-Easy": 0.4, "ChatCORE": 0.1}}}
+    )
     assert {metric: s.value for metric, s in table["BASE"].items()} == {"CORE": 0.22}
-    assert {metric: s.value for metric, s in table["SFT"].items()} == {"ARC-Easy": 0.4, "ChatCORE": 0.1}
+    assert {metric: s.value for metric, s in table["SFT"].items()} == {
+        "ARC-Easy": 0.4,
+        "ChatCORE": 0.1,
+    }
     assert table["MID"] == table["RL"] == {}
 
 
 def test_exam_parts_are_the_parts_not_the_clock():
-    assert [s.name for s in exam_parts({"metrics": {"identity": 0.9, "wall_s": 30.0}})] == ["identity"]
+    assert [s.name for s in exam_parts({"metrics": {"identity": 0.9, "wall_s": 30.0}})] == [
+        "identity"
+    ]
     both = {"parts": {"facts": {"correct": 9, "total": 10}}, "metrics": {"mean": 0.9}}
     assert [s.name for s in exam_parts(both)] == ["facts"]
 

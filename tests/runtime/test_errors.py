@@ -25,15 +25,23 @@ def test_a_failed_file_operation_names_the_place_and_the_fix(number, words):
 
 def test_running_out_of_memory_says_what_is_smaller():
     told = (
-        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you "
+        "tried to allocate 9 bytes"
     )
-    for error in (MemoryError(), RuntimeError(told), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")):
+    for error in (
+        MemoryError(),
+        RuntimeError(told),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ):
         assert is_out_of_memory(error) and "--device-batch-size" in lines(error)[0]
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_other_errors_say_what_they_say():
-    assert lines(ValueError("--a=1: bad; use 2\n\nerror: --b: missing")) == ["--a=1: bad; use 2", "--b: missing"]
+    assert lines(ValueError("--a=1: bad; use 2\n\nerror: --b: missing")) == [
+        "--a=1: bad; use 2",
+        "--b: missing",
+    ]
     assert lines(OSError("no address")) == ["no address"]
     assert "disk is full" in lines(OSError(errno.ENOSPC, "Error writing bytes to file"))[0]
     assert lines(ValueError()) == ["ValueError"]

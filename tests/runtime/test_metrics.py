@@ -9,7 +9,7 @@ import types
 import numpy as np
 import torch
 
-from nanochat.runtime.metrics import MetricLog
+from nanochat.runtime.metric_log import MetricLog
 
 
 def test_jsonl_lines_and_odd_values(tmp_path):
@@ -68,4 +68,6 @@ def test_wandb_failing_or_absent_never_stops_a_run(tmp_path, monkeypatch, capsys
         log.log(2, loss=1.0)
     said = capsys.readouterr().err
     assert "no network" in said and "wandb is not installed" in said
-    assert [json.loads(line)["step"] for line in (tmp_path / "m.jsonl").read_text().splitlines()] == [1, 2]
+    assert [
+        json.loads(line)["step"] for line in (tmp_path / "m.jsonl").read_text().splitlines()
+    ] == [1, 2]

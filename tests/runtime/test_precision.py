@@ -1,4 +1,6 @@
-"""Compute type: the override wins, bad overrides are explained, CPU follows what the processor can do."""
+"""Compute type: the override wins, bad overrides are explained, CPU follows what the processor can
+do.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ def test_override_wins(monkeypatch):
     monkeypatch.setenv("NANOCHAT_DTYPE", "float16")
     assert precision.pick_dtype("cpu") is torch.float16
     monkeypatch.setenv("NANOCHAT_DTYPE", "fp8")
-    with pytest.raises(ValueError, match="NANOCHAT_DTYPE=fp8: unknown type; use one of float32, bfloat16, float16"):
+    with pytest.raises(
+        ValueError, match="NANOCHAT_DTYPE=fp8: unknown type; use one of float32, bfloat16, float16"
+    ):
         precision.pick_dtype("cpu")
 
 
@@ -24,7 +28,11 @@ def test_cpu_follows_the_processor(monkeypatch):
 
 
 def test_cuda_capability(monkeypatch):
-    for capability, dtype in (((9, 0), torch.bfloat16), ((8, 0), torch.bfloat16), ((7, 5), torch.float16)):
+    for capability, dtype in (
+        ((9, 0), torch.bfloat16),
+        ((8, 0), torch.bfloat16),
+        ((7, 5), torch.float16),
+    ):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
         assert precision.pick_dtype("cuda") is dtype
 
@@ -32,6 +40,10 @@ def test_cuda_capability(monkeypatch):
 def test_cpuinfo(tmp_path):
     file = tmp_path / "cpuinfo"
     assert not precision.cpu_has_native_bfloat16(file)
-    for flags, native in (("fpu amx_bf16", True), ("avx512_bf16 fma", True), ("avx2 fma avx512f", False)):
+    for flags, native in (
+        ("fpu amx_bf16", True),
+        ("avx512_bf16 fma", True),
+        ("avx2 fma avx512f", False),
+    ):
         file.write_text(f"processor: 0\nflags\t\t: {flags}\n")
         assert precision.cpu_has_native_bfloat16(file) is native

@@ -47,8 +47,20 @@ time.sleep(2)
 def test_three_processes_and_a_slow_and_a_missing_one(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", str(program)]
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=3",
+        str(program),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("preflight: all-reduce") == 2 and "WARNING: rank 1 on" in done.stderr
@@ -65,4 +77,7 @@ def test_slow_ranks_are_named(capsys):
     assert [link.rank for link in slow_links(links)] == [3] and slow_links(links[2:]) == []
     report(links, 8.0)
     said = capsys.readouterr()
-    assert "0: 10.00, 1: 9.00, 2: 11.00, 3: 2.00" in said.out and "WARNING: rank 3 on node3 sends 2.00 GB/s" in said.err
+    assert (
+        "0: 10.00, 1: 9.00, 2: 11.00, 3: 2.00" in said.out
+        and "WARNING: rank 3 on node3 sends 2.00 GB/s" in said.err
+    )

@@ -54,7 +54,9 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 
 def test_one_at_a_time_fills_a_folder_and_no_lock_stays(tmp_path):
-    """The lock's file is removed each time; without the second look at it, two would be inside at once."""
+    """The lock's file is removed each time; without the second look at it, two would be inside at
+    once.
+    """
     folder, inside, crowd = tmp_path / "data", [], []
 
     def fill(number):

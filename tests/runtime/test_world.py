@@ -56,7 +56,12 @@ def test_torchrun_variables():
         "MASTER_PORT": "1",
     }
     launch = w.read_launch(env)
-    assert (launch.rank, launch.local_rank, launch.world_size, launch.local_world_size) == (5, 1, 8, 4)
+    assert (launch.rank, launch.local_rank, launch.world_size, launch.local_world_size) == (
+        5,
+        1,
+        8,
+        4,
+    )
     del env["MASTER_PORT"]
     with pytest.raises(ValueError, match="MASTER_PORT not set"):
         w.read_launch(env)
@@ -65,11 +70,21 @@ def test_torchrun_variables():
 def test_slurm_variables(monkeypatch):
     monkeypatch.setattr(os, "environ", {})
     env = {
-        "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_NTASKS": "16", "SLURM_JOB_ID": "123", "SLURM_STEP_ID": "0",
-        "SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_JOB_NODELIST": "gpu[07-08]",
-    }  # fmt: skip
+        "SLURM_PROCID": "9",
+        "SLURM_LOCALID": "1",
+        "SLURM_NTASKS": "16",
+        "SLURM_JOB_ID": "123",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "8(x2)",
+        "SLURM_JOB_NODELIST": "gpu[07-08]",
+    }
     launch = w.read_launch(env)
-    assert (launch.rank, launch.local_rank, launch.world_size, launch.local_world_size) == (9, 1, 16, 8)
+    assert (launch.rank, launch.local_rank, launch.world_size, launch.local_world_size) == (
+        9,
+        1,
+        16,
+        8,
+    )
     assert os.environ == {"MASTER_ADDR": "gpu07", "MASTER_PORT": "20123"}
     os.environ.clear()
     w.read_launch({**env, "SLURM_STEP_TASKS_PER_NODE": "16", "SLURM_JOB_NODELIST": "gpu07"})
@@ -77,7 +92,9 @@ def test_slurm_variables(monkeypatch):
 
 
 def test_slurm_batch_script_is_a_single_process(capsys):
-    launch = w.read_launch({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1"})
+    launch = w.read_launch(
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1"}
+    )
     assert launch.world_size == 1 and "not under srun" in capsys.readouterr().err
 
 
@@ -111,7 +128,9 @@ def test_threads(monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     w.set_cpu_threads(w.Launch())
     assert torch.get_num_threads() == 3 and "one of 6 cores" in capsys.readouterr().err
-    w.set_cpu_threads(w.Launch(world_size=2, local_world_size=2))  # torchrun itself sets 1: nothing to say
+    w.set_cpu_threads(
+        w.Launch(world_size=2, local_world_size=2)
+    )  # torchrun itself sets 1: nothing to say
     assert capsys.readouterr().err == ""
 
 
@@ -132,14 +151,23 @@ def test_two_processes_agree(tmp_path):
         """)
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(program),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "agreed 0 gloo" in done.stdout and "agreed 1 gloo" in done.stdout
 
 
 def test_absent_peer_is_one_clear_error(monkeypatch):
-    for name, value in dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1").items():
+    for name, value in dict(
+        RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1"
+    ).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NANOCHAT_DIST_TIMEOUT_S", "1")
     with pytest.raises(ValueError, match="rank 1 of 2 .* could not join 127.0.0.1:1"):

@@ -33,7 +33,9 @@ def tokenizer() -> Tokenizer:
 
 
 def tiny_model(tokenizer: Tokenizer, seed: int = 0) -> GPT:
-    """Two layers; it writes printable letters only, so that answers run to their max_tokens and are never empty."""
+    """Two layers; it writes printable letters only, so that answers run to their max_tokens and are
+    never empty.
+    """
     model = GPT(GPTConfig(CONTEXT, tokenizer.get_vocab_size(), 2, 2, 2, 32))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -75,7 +77,9 @@ class Running:
     def stats(self) -> dict[str, Any]:
         return self.http.get(f"{self.url}/stats", headers=self.headers).json()
 
-    def wait(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 10.0) -> dict[str, Any]:
+    def wait(
+        self, condition: Callable[[dict[str, Any]], bool], seconds: float = 10.0
+    ) -> dict[str, Any]:
         """Statistics once they fulfil the condition."""
         end = time.monotonic() + seconds
         while not condition(stats := self.stats()):
@@ -86,7 +90,11 @@ class Running:
     def wait_until_idle(self) -> dict[str, Any]:
         """Nothing running, nothing waiting, no page held."""
         idle = ("running", "waiting", "pages_used")
-        return self.wait(lambda s: s["running"] == s["waiting"] == 0 and not any(s["workers"][0][k] for k in idle))
+        return self.wait(
+            lambda s: (
+                s["running"] == s["waiting"] == 0 and not any(s["workers"][0][k] for k in idle)
+            )
+        )
 
     def stop(self) -> None:
         self.http.close()
@@ -110,7 +118,9 @@ def start_server(tokenizer: Tokenizer, keys: tuple[str, ...] = (), **settings: A
     while not server.started:
         assert thread.is_alive(), "the server did not start"
         time.sleep(0.01)
-    return Running(f"http://127.0.0.1:{bound.getsockname()[1]}", service, engines[0], server, thread)
+    return Running(
+        f"http://127.0.0.1:{bound.getsockname()[1]}", service, engines[0], server, thread
+    )
 
 
 @pytest.fixture(scope="session")

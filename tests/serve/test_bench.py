@@ -1,4 +1,6 @@
-"""`nanochat bench serve`: what is measured is what the server did; a server is started, measured and stopped."""
+"""`nanochat bench serve`: what is measured is what the server did; a server is started, measured
+and stopped.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 
 from nanochat import config as configs
 from nanochat.serve.bench import ServeBenchConfig, bench_serve, summary
-from nanochat.serve.load import Reply, ask, chat_body, percentiles
+from nanochat.serve.load import TimedReply, ask, chat_body, percentiles
 
 
 def test_a_reply_has_the_servers_text_and_times(server):
@@ -25,17 +27,25 @@ def test_a_reply_has_the_servers_text_and_times(server):
 def test_hanging_up_in_the_middle(server):
     port = int(server.url.rsplit(":", 1)[1])
     server.engine.step_s = 0.02
-    reply = asyncio.run(ask("127.0.0.1", port, chat_body("hello", 100, temperature=0), leave_after=3))
+    reply = asyncio.run(
+        ask("127.0.0.1", port, chat_body("hello", 100, temperature=0), leave_after=3)
+    )
     assert len(reply.piece_times_s) == 3 and reply.finish_reason is None
 
 
 def test_summary_counts_what_came_in_time():
-    def reply(first: float, n: int, step: float, tokens: int) -> Reply:
-        return Reply(10.0, 200, "x" * n, "length", [10 + first + step * k for k in range(n)], 20, tokens)
+    def reply(first: float, n: int, step: float, tokens: int) -> TimedReply:
+        return TimedReply(
+            10.0, 200, "x" * n, "length", [10 + first + step * k for k in range(n)], 20, tokens
+        )
 
-    replies = [reply(0.1, 10, 0.1, 10), reply(0.3, 10, 0.1, 20), Reply(10.0, 429)]
+    replies = [reply(0.1, 10, 0.1, 10), reply(0.3, 10, 0.1, 20), TimedReply(10.0, 429)]
     level = summary(replies, 3, 1.0, 11.0)
-    assert level["statuses"] == {"200": 2, "429": 1} and level["requests"] == 3 and level["prompt_tokens"] == 20
+    assert (
+        level["statuses"] == {"200": 2, "429": 1}
+        and level["requests"] == 3
+        and level["prompt_tokens"] == 20
+    )
     assert level["tokens_per_s"] == pytest.approx(9 + 2 * 7, abs=2.1)
     assert level["first_token_s"]["p99"] == pytest.approx(0.3)
     assert level["between_tokens_s"]["p50"] == pytest.approx(0.1)
@@ -44,19 +54,27 @@ def test_summary_counts_what_came_in_time():
 
 
 def test_levels_of_a_running_server(server, tmp_path, capsys):
-    settings = ServeBenchConfig(url=server.url, clients=[1, 3], seconds=0.4, prompt_characters=60, max_tokens=8)
+    settings = ServeBenchConfig(
+        url=server.url, clients=[1, 3], seconds=0.4, prompt_characters=60, max_tokens=8
+    )
     settings.json, settings.plot = tmp_path / "out.json", tmp_path / "out.png"
     assert bench_serve(settings) == 0
     report = json.loads(settings.json.read_text())
     assert [level["clients"] for level in report["levels"]] == [1, 3]
-    assert all(level["tokens_per_s"] > 0 and set(level["statuses"]) == {"200"} for level in report["levels"])
+    assert all(
+        level["tokens_per_s"] > 0 and set(level["statuses"]) == {"200"}
+        for level in report["levels"]
+    )
     assert report["settings"]["url"] == server.url and report["environment"]
     assert settings.plot.read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.count("tokens/s") == 2
 
 
 def test_a_server_is_started_and_stopped(tmp_path, capsys):
-    words = "--depth 1 --vocab-size 300 --clients 2 --seconds 0.5 --max-tokens 6 --prompt-characters 40 --json".split()
+    words = (
+        "--depth 1 --vocab-size 300 --clients 2 --seconds 0.5 --max-tokens 6 "
+        "--prompt-characters 40 --json"
+    ).split()
     settings = configs.parse(ServeBenchConfig, [*words, str(tmp_path / "out.json")])
     settings.device_type = "cpu"
     assert bench_serve(settings) == 0

@@ -43,14 +43,18 @@ def converse(engine: Engine, lines: list, **settings) -> tuple[str, TerminalChat
             raise line
         return line
 
-    chat = TerminalChat(engine, ChatCLIConfig(**{"max_tokens": 8, "seed": 0, **settings}), read, shown.append)
+    chat = TerminalChat(
+        engine, ChatCLIConfig(**{"max_tokens": 8, "seed": 0, **settings}), read, shown.append
+    )
     chat.run()
     return "".join(shown), chat
 
 
 def test_several_turns_then_quit(engine):
     shown, chat = converse(engine, ["hello", "", "again", "QUIT", "never read"])
-    assert shown.startswith(HELP) and shown.count("Assistant: ") == 2 and shown.endswith("Goodbye.\n")
+    assert (
+        shown.startswith(HELP) and shown.count("Assistant: ") == 2 and shown.endswith("Goodbye.\n")
+    )
     assert len(chat.session.turns) == 2
 
 
@@ -109,13 +113,20 @@ def test_ctrl_c_stops_the_answer_only(engine):
 def test_calls_are_shown_in_brackets(engine, monkeypatch):
     tokenizer = engine.tokenizer
     special = tokenizer.encode_special
-    said = [*tokenizer.encode("6*7="), special("<|python_start|>"), *tokenizer.encode("6*7"), special("<|python_end|>")]
+    said = [
+        *tokenizer.encode("6*7="),
+        special("<|python_start|>"),
+        *tokenizer.encode("6*7"),
+        special("<|python_end|>"),
+    ]
     script = [*said, *[0] * 4, *tokenizer.encode("42!"), special("<|assistant_end|>")]
 
     def head(hidden: torch.Tensor) -> torch.Tensor:
         sequence = engine.scheduler.running[0]
         token = script[sequence.n_generated]
-        return torch.nn.functional.one_hot(torch.tensor([token]), tokenizer.get_vocab_size()).float()
+        return torch.nn.functional.one_hot(
+            torch.tensor([token]), tokenizer.get_vocab_size()
+        ).float()
 
     monkeypatch.setattr(engine.model, "head", head)
     shown, _ = converse(engine, ["what is 6*7?"], max_tokens=50, temperature=0.0)
@@ -125,20 +136,41 @@ def test_calls_are_shown_in_brackets(engine, monkeypatch):
 @pytest.mark.parametrize("int8", [True, False])
 def test_int8_weights_answer_too(checkpoint, capsys, monkeypatch, int8):
     engines = []
-    monkeypatch.setattr("nanochat.serve.chat_cli.Engine", lambda *a: engines.append(Engine(*a)) or engines[-1])
-    chat_cli(ChatCLIConfig(prompt="hello", max_tokens=6, temperature=0.0, int8=int8), World(0, 0, 1, CPU))
+    monkeypatch.setattr(
+        "nanochat.serve.chat_cli.Engine", lambda *a: engines.append(Engine(*a)) or engines[-1]
+    )
+    chat_cli(
+        ChatCLIConfig(prompt="hello", max_tokens=6, temperature=0.0, int8=int8), World(0, 0, 1, CPU)
+    )
     assert isinstance(engines[0].model.lm_head, Int8Linear) == int8
     assert len(capsys.readouterr().out.splitlines()[1]) == 6
 
 
 def test_flags_and_their_errors(capsys):
-    words = ["-i", "base", "-p", "hi", "-t", "0", "-k", "0", "-g", "d4", "-s", "7", "--device-type", "cpu"]
+    words = [
+        "-i",
+        "base",
+        "-p",
+        "hi",
+        "-t",
+        "0",
+        "-k",
+        "0",
+        "-g",
+        "d4",
+        "-s",
+        "7",
+        "--device-type",
+        "cpu",
+    ]
     parsed = configs.parse(ChatCLIConfig, words)
     assert parsed == ChatCLIConfig("base", "hi", 0.0, 0, model_tag="d4", step=7, device_type="cpu")
     assert parsed.sampling().greedy
     assert ChatCLIConfig().temperature == 0.6 and ChatCLIConfig().top_k == 50
     with pytest.raises(SystemExit):
-        configs.parse(ChatCLIConfig, ["-t", "-1", "-k", "-2", "--max-tokens", "0", "--device-type", "tpu"])
+        configs.parse(
+            ChatCLIConfig, ["-t", "-1", "-k", "-2", "--max-tokens", "0", "--device-type", "tpu"]
+        )
     message = capsys.readouterr().err
     for part in ("temperature=-1", "top_k=-2", "max-tokens=0", "device-type=tpu"):
         assert part in message

@@ -29,7 +29,10 @@ def test_who_fills_the_queue_gives_way():
 
 
 operations = st.lists(
-    st.tuples(st.sampled_from(["put", "pop", "remove"]), st.sampled_from("abc"), st.integers(0, 20)), max_size=60
+    st.tuples(
+        st.sampled_from(["put", "pop", "remove"]), st.sampled_from("abc"), st.integers(0, 20)
+    ),
+    max_size=60,
 )
 
 
@@ -49,7 +52,11 @@ def test_against_a_list_of_lines(limit, operations):
             if displaced is not None:
                 longest = max(map(len, lines.values()))
                 owner = next(name for name, line in lines.items() if displaced in line)
-                assert len(waiting) == limit and lines[owner][-1] == displaced and len(lines[owner]) == longest
+                assert (
+                    len(waiting) == limit
+                    and lines[owner][-1] == displaced
+                    and len(lines[owner]) == longest
+                )
                 lines[owner].remove(displaced)
             lines.setdefault(client, []).append(number)
         elif what == "pop" and waiting:
@@ -76,4 +83,6 @@ def test_nobody_waits_for_more_than_a_round(clients):
         turns = [number for number, name in enumerate(served) if name == client]
         others = len(set(clients))
         assert turns[0] < others
-        assert all(later - earlier <= others for earlier, later in zip(turns, turns[1:], strict=False))
+        assert all(
+            later - earlier <= others for earlier, later in zip(turns, turns[1:], strict=False)
+        )

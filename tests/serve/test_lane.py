@@ -1,4 +1,6 @@
-"""The lane of one model, without a server: clients take turns at its places; whoever leaves makes room."""
+"""The lane of one model, without a server: clients take turns at its places; whoever leaves makes
+room.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,12 @@ def test_clients_take_turns(tokenizer):
             worker.finish(next(iter(worker.submitted)))
         await asyncio.gather(*tasks)
         assert order == list("aabcaaa")
-        assert lane.running == len(lane.queue) == 0 and not lane._jobs and not lane._timers and not lane._started
+        assert (
+            lane.running == len(lane.queue) == 0
+            and not lane._jobs
+            and not lane._timers
+            and not lane._started
+        )
 
     with_lane(tokenizer, test, slots=1)
 
@@ -115,7 +122,10 @@ def test_leaving_the_queue_and_waiting_too_long(tokenizer):
         for key in cancelled:
             worker.finish(key, "cancelled")
         last = [update async for update in running.events()][-1]
-        assert (last.finish_reason, last.finish_detail) == ("cancelled", "the time limit of 0.05 s is reached")
+        assert (last.finish_reason, last.finish_detail) == (
+            "cancelled",
+            "the time limit of 0.05 s is reached",
+        )
         assert lane.running == 0 and not lane._timers and not lane._started
 
     with_lane(tokenizer, test, slots=1, time_limit_s=0.05)

@@ -1,4 +1,6 @@
-"""A server with too much to do: full queue, time limits, clients that vanish or do not read, shutdown, dead workers."""
+"""A server with too much to do: full queue, time limits, clients that vanish or do not read,
+shutdown, dead workers.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ def raw_stream(running, max_tokens: int) -> socket.socket:
     address = urlsplit(running.url)
     body = json.dumps({"messages": ASK, "max_tokens": max_tokens, "stream": True}).encode()
     connection = socket.create_connection((address.hostname, address.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+        f"{len(body)}\r\n\r\n"
+    )
     connection.sendall(head.encode() + body)
     assert b"200 OK" in connection.recv(100)
     return connection
@@ -75,7 +80,9 @@ def test_vanished_clients_free_their_slots(own_server):
 
 def test_a_client_that_does_not_read_holds_no_slot(own_server, monkeypatch):
     monkeypatch.setattr("nanochat.serve.wire.SEND_TIME_S", 0.2)
-    monkeypatch.setattr("nanochat.serve.openai_api.event", lambda value: "data: " + "x" * 2_000_000 + "\n\n")
+    monkeypatch.setattr(
+        "nanochat.serve.openai_api.event", lambda value: "data: " + "x" * 2_000_000 + "\n\n"
+    )
     running = own_server()
     running.engine.step_s = 0.1  # 20 s for the whole answer
     connection = raw_stream(running, 200)
@@ -93,7 +100,10 @@ def test_shutdown_finishes_running_answers_and_refuses_others(own_server):
         running.wait(lambda stats: stats["waiting"] == 1)
         running.server.should_exit = True
         assert waiting.result().status_code == 503
-        assert [answer.result().json()["usage"]["completion_tokens"] for answer in answers] == [40, 40]
+        assert [answer.result().json()["usage"]["completion_tokens"] for answer in answers] == [
+            40,
+            40,
+        ]
     running.thread.join(timeout=5)
     assert not running.thread.is_alive()
     with pytest.raises(httpx.ConnectError):
@@ -118,9 +128,13 @@ COMMAND = [sys.executable, "-m", "scripts.chat_web", "-p", "0", "--device-type",
 
 
 def test_the_command_stops_orderly_and_survives_a_dead_worker(base_dir, checkpoint):
-    """Two worker processes: one is killed in the middle of an answer, SIGTERM ends the rest with exit code 0."""
+    """Two worker processes: one is killed in the middle of an answer, SIGTERM ends the rest with
+    exit code 0.
+    """
     words = [*COMMAND, "-n", "2", "-m", "4"]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     guard = threading.Timer(120, process.kill)
     guard.start()
     try:
@@ -131,7 +145,9 @@ def test_the_command_stops_orderly_and_survives_a_dead_worker(base_dir, checkpoi
             assert len(whole) == 200
             children = children_of(process.pid)
             answers = [pool.submit(http.post, f"{url}/v1/completions", json=body) for _ in range(4)]
-            while http.get(f"{url}/stats").json()["running"] < 4 and not any(a.done() for a in answers):
+            while http.get(f"{url}/stats").json()["running"] < 4 and not any(
+                a.done() for a in answers
+            ):
                 pass
             signal_process(children[0], signal.SIGKILL)
             replies = [answer.result() for answer in answers]

@@ -18,7 +18,9 @@ ASK = [{"role": "user", "content": "Say something."}]
 
 def events(url: str, **body) -> list[dict]:
     with httpx.stream("POST", f"{url}/chat/completions", json={"messages": ASK, **body}) as reply:
-        assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/event-stream")
+        assert reply.status_code == 200 and reply.headers["content-type"].startswith(
+            "text/event-stream"
+        )
         lines = [line for line in reply.iter_lines() if line]
     assert all(line.startswith("data: ") for line in lines)
     return [json.loads(line[6:]) for line in lines]
@@ -26,7 +28,9 @@ def events(url: str, **body) -> list[dict]:
 
 def test_the_documented_stream(server):
     *tokens, done = events(server.url, temperature=0, max_tokens=12, top_k=50)
-    assert all(set(event) == {"token", "gpu"} for event in tokens) and {event["gpu"] for event in tokens} == {0}
+    assert all(set(event) == {"token", "gpu"} for event in tokens) and {
+        event["gpu"] for event in tokens
+    } == {0}
     assert done["done"] is True and done["finish_reason"] == "length" and done["tokens"] == 12
     asked = {"messages": ASK, "temperature": 0, "max_tokens": 12}
     whole = server.http.post(f"{server.url}/v1/chat/completions", json=asked).json()
@@ -38,7 +42,10 @@ def test_defaults_of_the_command_line_hold(server):
 
 
 def test_dropped_turns_are_told(server):
-    long = [{"role": "user", "content": "x" * 60}, {"role": "assistant", "content": "y" * 60}] * 3 + ASK
+    long = [
+        {"role": "user", "content": "x" * 60},
+        {"role": "assistant", "content": "y" * 60},
+    ] * 3 + ASK
     assert events(server.url, messages=long)[-1]["dropped_turns"] >= 1
 
 
@@ -56,7 +63,9 @@ def test_pages_are_served_with_a_strict_policy(server):
 def test_pages_use_nothing_from_elsewhere_and_never_write_html(name):
     text = (resources.files("nanochat.serve") / "pages" / name).read_text(encoding="utf-8")
     assert not re.search(r"""(src|href|url|from|import)\s*[=("'\s]+\s*(https?:)?//""", text)
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
+    )
     assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=", text)
 
 
@@ -95,7 +104,9 @@ def test_markdown(tmp_path):
     }
     (tmp_path / "check.mjs").write_text(MARKDOWN_CHECK)
     module = tmp_path / "markdown.mjs"
-    module.write_text((resources.files("nanochat.serve") / "pages" / "markdown.js").read_text(encoding="utf-8"))
+    module.write_text(
+        (resources.files("nanochat.serve") / "pages" / "markdown.js").read_text(encoding="utf-8")
+    )
     words = [node, str(tmp_path / "check.mjs"), str(module), json.dumps(list(texts))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -129,7 +140,11 @@ def test_metrics_are_prometheus_text(server):
             values[name] = float(value)
     assert values['nanochat_running_answers{model="sft:d2"}'] == 0
     first = "nanochat_time_to_first_token_seconds"
-    assert values[f'{first}_bucket{{model="sft:d2",le="+Inf"}}'] == values[f'{first}_count{{model="sft:d2"}}'] > 0
+    assert (
+        values[f'{first}_bucket{{model="sft:d2",le="+Inf"}}']
+        == values[f'{first}_count{{model="sft:d2"}}']
+        > 0
+    )
     between = values['nanochat_inter_token_latency_seconds_count{model="sft:d2"}']
     assert 0 < between < values['nanochat_generated_tokens_total{model="sft:d2"}']
     for name in ("queue_length", "cache_pages_used", "cache_bytes", "prompt_tokens_total"):
@@ -138,7 +153,9 @@ def test_metrics_are_prometheus_text(server):
 
 def test_openapi_document_is_whole(server):
     document = server.http.get(f"{server.url}/openapi.json").json()
-    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/chat/completions"} <= set(document["paths"])
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/chat/completions"} <= set(
+        document["paths"]
+    )
     schemas = document["components"]["schemas"]
     references = re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document))
     assert references and set(references) <= set(schemas)

@@ -14,11 +14,20 @@ def problems(*words: str) -> list[str]:
 
 
 def test_documented_flags():
-    words = "-i mid -t 0.8 -k 50 -m 512 -n 4 -p 8000 --host 127.0.0.1 -g d20 -s 700 --device-type cpu".split()
+    words = (
+        "-i mid -t 0.8 -k 50 -m 512 -n 4 -p 8000 --host 127.0.0.1 -g d20 -s 700 --device-type cpu"
+    ).split()
     config, wrong = collect(ChatWebConfig, words)
     assert not wrong and config.specs() == [ModelSpec("mid", "d20", 700)]
-    assert (config.temperature, config.top_k, config.max_tokens, config.num_gpus) == (0.8, 50, 512, 4)
-    config, wrong = collect(ChatWebConfig, ["--num_gpus=4", "--model", "sft:d20", "--model", "base:d4:7"])
+    assert (config.temperature, config.top_k, config.max_tokens, config.num_gpus) == (
+        0.8,
+        50,
+        512,
+        4,
+    )
+    config, wrong = collect(
+        ChatWebConfig, ["--num_gpus=4", "--model", "sft:d20", "--model", "base:d4:7"]
+    )
     assert not wrong and config.specs() == [ModelSpec("sft", "d20"), ModelSpec("base", "d4", 7)]
     assert collect(ChatWebConfig, [])[0].host == "127.0.0.1"
 
@@ -55,7 +64,11 @@ def test_all_problems_at_once():
 
 def test_key_files(tmp_path):
     path = tmp_path / "keys.txt"
-    for text, said in (("", "holds no key"), ("short\n", "16 or more"), ("spaces in a long key\n", "16 or more")):
+    for text, said in (
+        ("", "holds no key"),
+        ("short\n", "16 or more"),
+        ("spaces in a long key\n", "16 or more"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=said):
             read_keys(path)
@@ -70,7 +83,9 @@ def test_key_files(tmp_path):
 
 def test_loopback():
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]")))
-    assert not any(map(is_loopback, ("0.0.0.0", "", "::", "192.168.1.2", "127.0.0.1.example.org", "local")))
+    assert not any(
+        map(is_loopback, ("0.0.0.0", "", "::", "192.168.1.2", "127.0.0.1.example.org", "local"))
+    )
 
 
 def test_specs():

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from nanochat.tasks import sandbox
 from nanochat.tasks.cage import seccomp
-from nanochat.tasks.cage.plan import MIB, Limits, Plan
-from nanochat.tasks.cage.watch import Outcome
+from nanochat.tasks.cage.limits import MIB, CagePlan, Limits
+from nanochat.tasks.cage.supervisor import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +56,19 @@ def test_each_end_has_its_name(code, reason):
 
 def test_the_program_has_a_private_place_and_clean_surroundings():
     code = (
-        "import os, sys, json\nopen('a.txt', 'w').write('kept')\nprint(json.dumps([os.getcwd(), open('a.txt').read(),"
+        "import os, sys, json\nopen('a.txt', 'w').write('kept')\nprint(json.dumps([os.getcwd(), "
+        "open('a.txt').read(),"
         " sorted(os.environ), sys.argv, os.listdir('/tmp'), os.uname().nodename, len(sys.path)]))"
     )
     first, second = sandbox.run_python(code), sandbox.run_python(code)
     cwd, text, names, argv, listing, host, _ = json.loads(first.stdout)
-    assert (cwd, text, argv, listing, host) == ("/tmp", "kept", ["/cage/main.py"], ["a.txt"], "cage")
+    assert (cwd, text, argv, listing, host) == (
+        "/tmp",
+        "kept",
+        ["/cage/main.py"],
+        ["a.txt"],
+        "cage",
+    )
     assert not {"NANOCHAT_BASE_DIR", "USER", "LD_LIBRARY_PATH"} & set(names)
     assert first.stdout == second.stdout, "something of the first run was left for the second"
 
@@ -85,7 +92,9 @@ def test_output_up_to_the_limit_is_whole():
 
 def test_many_run_side_by_side_and_keep_their_order():
     started = time.monotonic()
-    results = sandbox.run_many([f"import time\ntime.sleep(0.3)\nprint({i})" for i in range(8)], workers=8)
+    results = sandbox.run_many(
+        [f"import time\ntime.sleep(0.3)\nprint({i})" for i in range(8)], workers=8
+    )
     assert [r.stdout for r in results] == [f"{i}\n" for i in range(8)]
     assert time.monotonic() - started < 8 * 0.3, "they ran one after another"
 
@@ -96,24 +105,31 @@ def test_impossible_limits_are_named_together():
 
 
 def test_without_a_cage_nothing_runs_unless_asked(monkeypatch, tmp_path):
-    monkeypatch.setattr(sandbox, "find_cage", lambda: (None, "bubblewrap: not here; namespaces: forbidden"))
+    monkeypatch.setattr(
+        sandbox, "find_cage", lambda: (None, "bubblewrap: not here; namespaces: forbidden")
+    )
     mark = tmp_path / "ran"
     code = f"open({str(mark)!r}, 'w').close()"
     for call in (lambda: sandbox.run_python(code), lambda: sandbox.run_many([code])):
-        with pytest.raises(sandbox.CageUnavailable, match=r"not run.*bubblewrap: not here.*--unsafe-exec"):
+        with pytest.raises(
+            sandbox.CageUnavailable, match=r"not run.*bubblewrap: not here.*--unsafe-exec"
+        ):
             call()
     assert not mark.exists()
     assert sandbox.run_python(code, unsafe=True).ok
     assert mark.exists()
     assert sandbox.run_python("x = bytearray(10**12)", unsafe=True).reason == "memory"
-    assert sandbox.run_python("import time\ntime.sleep(60)", timeout_s=1.0, unsafe=True).reason == "timeout"
+    assert (
+        sandbox.run_python("import time\ntime.sleep(60)", timeout_s=1.0, unsafe=True).reason
+        == "timeout"
+    )
 
 
 def test_a_cage_that_fails_to_start_is_no_failure_of_the_program(monkeypatch):
     class Broken:
         @staticmethod
         def plan(program, limits, status_fd):
-            return Plan(["/bin/sh", "-c", "echo 'bwrap: no permission' >&2; exit 1"])
+            return CagePlan(["/bin/sh", "-c", "echo 'bwrap: no permission' >&2; exit 1"])
 
     monkeypatch.setitem(sandbox.CAGES, "bubblewrap", Broken)
     monkeypatch.setattr(sandbox, "find_cage", lambda: ("bubblewrap", ""))
@@ -134,7 +150,10 @@ def test_nothing_is_left_behind(monkeypatch, tmp_path):
 
 
 @given(
-    st.integers(-64, 255), st.integers(64, 123), st.binary(max_size=80), st.sampled_from([None, "timeout", "memory"])
+    st.integers(-64, 255),
+    st.integers(64, 123),
+    st.binary(max_size=80),
+    st.sampled_from([None, "timeout", "memory"]),
 )
 def test_only_the_last_line_is_ok(returncode, end_status, stderr, verdict):
     outcome = Outcome(verdict, returncode, bytearray(), bytearray(stderr), 0.0)

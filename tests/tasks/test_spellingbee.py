@@ -1,4 +1,6 @@
-"""Letter counting and spelling: true answers, many wordings, words for tests that training never shows."""
+"""Letter counting and spelling: true answers, many wordings, words for tests that training never
+shows.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ def test_every_answer_is_true_and_accepted():
         output = next(part["text"] for part in answer if part["type"] == "python_output")
         assert int(output) == word.count(letter)
         text = spoken(answer)
-        assert f"{word}:{','.join(word)}" in text and len(re.findall(r"^\d+\. ", text, re.M)) == len(word)
+        assert f"{word}:{','.join(word)}" in text and len(
+            re.findall(r"^\d+\. ", text, re.M)
+        ) == len(word)
         assert text.endswith(f"#### {output}") and task.evaluate(row, text)
-        assert not task.evaluate(row, f"#### {int(output) + 1}") and not task.evaluate(row, "no idea")
+        assert not task.evaluate(row, f"#### {int(output) + 1}") and not task.evaluate(
+            row, "no idea"
+        )
     assert len(questions) > 290
 
 
@@ -60,7 +66,9 @@ def test_simple_spelling_wants_the_letters_in_order():
         assert not task.evaluate(row, answer[:-2]) and not task.evaluate(row, answer + ",z")
 
 
-@pytest.mark.parametrize("arguments, message", [((3, "dev"), "use train or test"), ((-1, "train"), "0 or more")])
+@pytest.mark.parametrize(
+    "arguments, message", [((3, "dev"), "use train or test"), ((-1, "train"), "0 or more")]
+)
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         SpellingBee(*arguments)

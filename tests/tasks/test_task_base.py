@@ -1,4 +1,6 @@
-"""Slices and mixtures: every row where it should be, the same on every machine, judged by the task it came from."""
+"""Slices and mixtures: every row where it should be, the same on every machine, judged by the task
+it came from.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ class Numbers(Task):
         return self.n
 
     def __getitem__(self, index: int):
-        return {"messages": [{"role": "user", "content": f"{self.name} {self.index(index)}"}], "value": index}
+        return {
+            "messages": [{"role": "user", "content": f"{self.name} {self.index(index)}"}],
+            "value": index,
+        }
 
     def evaluate(self, conversation, completion):
         return completion == str(conversation["value"] + self.offset)
@@ -32,16 +37,25 @@ def said(conversation):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 3.5)), min_size=1, max_size=4), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.floats(0, 3.5)), min_size=1, max_size=4),
+    st.integers(0, 5),
+)
 def test_mixture_holds_each_task_for_its_epochs(parts, seed):
-    mixture = Mixture([(Numbers(n, f"t{i}"), epochs) for i, (n, epochs) in enumerate(parts)], seed=seed)
+    mixture = Mixture(
+        [(Numbers(n, f"t{i}"), epochs) for i, (n, epochs) in enumerate(parts)], seed=seed
+    )
     counts = Counter(said(row) for row in mixture)
     for i, (n, epochs) in enumerate(parts):
         per_row = [counts[f"t{i} {row}"] for row in range(n)]
         assert all(int(epochs) <= count <= int(epochs) + 1 for count in per_row)
         assert sum(per_row) == int(epochs) * n + round((epochs - int(epochs)) * n)
-    again = Mixture([(Numbers(n, f"t{i}"), epochs) for i, (n, epochs) in enumerate(parts)], seed=seed)
-    assert [said(again[i]) for i in reversed(range(len(again)))] == [said(row) for row in mixture][::-1]
+    again = Mixture(
+        [(Numbers(n, f"t{i}"), epochs) for i, (n, epochs) in enumerate(parts)], seed=seed
+    )
+    assert [said(again[i]) for i in reversed(range(len(again)))] == [said(row) for row in mixture][
+        ::-1
+    ]
 
 
 def test_mixture_order_is_shuffled_and_depends_on_the_seed():
@@ -71,7 +85,9 @@ def test_slice_and_bounds():
         part[6]
 
 
-@pytest.mark.parametrize("parts, message", [([], "no tasks"), ([(Numbers(3), -1.0)], "numbers: -1.0")])
+@pytest.mark.parametrize(
+    "parts, message", [([], "no tasks"), ([(Numbers(3), -1.0)], "numbers: -1.0")]
+)
 def test_mixture_refuses(parts, message):
     with pytest.raises(ValueError, match=message):
         Mixture(parts)
@@ -79,7 +95,8 @@ def test_mixture_refuses(parts, message):
 
 def test_multiple_choice_wording():
     assert multiple_choice_prompt("Which?", "AB", ["one", "two"]) == (
-        "Multiple Choice question: Which?\n- one=A\n- two=B\n\nRespond only with the letter of the correct answer."
+        "Multiple Choice question: Which?\n- one=A\n- two=B\n\nRespond only with the letter of "
+        "the correct answer."
     )
     row = MultipleChoice.conversation("Which?", ["A", "B"], ["one", "two"], "B")
     task = MultipleChoice()

@@ -64,11 +64,15 @@ def test_final_number(text, wanted):
 def test_gsm8k_judges_numbers_not_text(base_dir):
     folder = base_dir / "task_data" / "gsm8k"
     folder.mkdir(parents=True)
-    (folder / "test.jsonl").write_text(json.dumps({"question": "q", "answer": "<<36*2=72>>72\n#### 72"}) + "\n")
+    (folder / "test.jsonl").write_text(
+        json.dumps({"question": "q", "answer": "<<36*2=72>>72\n#### 72"}) + "\n"
+    )
     task = GSM8K("test")
     assert task.evaluate(task[0], "well #### 72.0") and task.reward(task[0], "#### 72") == 1.0
     assert (
-        not task.evaluate(task[0], "#### 720") and not task.evaluate(task[0], "72") and task.reward(task[0], "") == 0.0
+        not task.evaluate(task[0], "#### 720")
+        and not task.evaluate(task[0], "72")
+        and task.reward(task[0], "") == 0.0
     )
 
 
@@ -95,7 +99,9 @@ def test_right_programs_pass_whatever_their_form(completion, problem):
     assert problem.evaluate(problem[0], completion)
 
 
-@pytest.mark.parametrize("completion", ["", "    return 4", "```python\ndef total(xs): return 4\n```", "    exit(0)"])
+@pytest.mark.parametrize(
+    "completion", ["", "    return 4", "```python\ndef total(xs): return 4\n```", "    exit(0)"]
+)
 def test_wrong_programs_fail(completion, problem):
     pytest.importorskip("nanochat.tasks.sandbox")
     assert not problem.evaluate(problem[0], completion)
@@ -103,8 +109,13 @@ def test_wrong_programs_fail(completion, problem):
 
 def test_extract_code_takes_the_defining_block():
     text = "```\nimport os\n```\n```python\ndef f():\n    pass\n```"
-    assert extract_code(text, "f") == "def f():\n    pass\n" and extract_code(text, "g") == "import os\n"
-    assert build_program("def f():\n    '''d'''\n", "    return 1", "f", "T").endswith("T\n\ncheck(f)\n")
+    assert (
+        extract_code(text, "f") == "def f():\n    pass\n"
+        and extract_code(text, "g") == "import os\n"
+    )
+    assert build_program("def f():\n    '''d'''\n", "    return 1", "f", "T").endswith(
+        "T\n\ncheck(f)\n"
+    )
 
 
 def test_humaneval_canonical_solutions(shared_dir, monkeypatch):
@@ -113,8 +124,15 @@ def test_humaneval_canonical_solutions(shared_dir, monkeypatch):
     task = HumanEval()
     assert len(task) == 164
     for row in task.rows:
-        for form in (row["canonical_solution"], f"```python\n{row['prompt']}{row['canonical_solution']}```"):
-            compile(build_program(row["prompt"], form, row["entry_point"], row["test"]), row["task_id"], "exec")
+        for form in (
+            row["canonical_solution"],
+            f"```python\n{row['prompt']}{row['canonical_solution']}```",
+        ):
+            compile(
+                build_program(row["prompt"], form, row["entry_point"], row["test"]),
+                row["task_id"],
+                "exec",
+            )
     for index in (0, 32, 38):  # 32 and 38 lean on helpers in the prompt
         assert task.evaluate(task[index], task.rows[index]["canonical_solution"])
         assert not task.evaluate(task[index], "    return None")

@@ -16,9 +16,11 @@ from nanochat.tasks import download
 from nanochat.tasks.arc import ARC
 from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.mmlu import MMLU
-from nanochat.tasks.sources import DataNotFound, load_rows
+from nanochat.tasks.rows import DataNotFound, load_rows
 
-ROWS = [{"question": f"{i} + 1?", "answer": f"<<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}"} for i in range(5)]
+ROWS = [
+    {"question": f"{i} + 1?", "answer": f"<<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}"} for i in range(5)
+]
 
 
 def parquet(rows) -> bytes:
@@ -48,7 +50,10 @@ def test_absent_says_where_and_how(base_dir, tmp_path):
         GSM8K("train")
     message = str(caught.value)
     assert "GSM8K train not found" in message and str(base_dir / "task_data" / "gsm8k") in message
-    assert "datasets--openai--gsm8k" in message and "bash scripts/download_after_basetraining.sh" in message
+    assert (
+        "datasets--openai--gsm8k" in message
+        and "bash scripts/download_after_basetraining.sh" in message
+    )
 
 
 def test_data_dir_wins_over_base_dir(base_dir, tmp_path, monkeypatch):
@@ -74,16 +79,28 @@ def test_hub_cache_prefers_the_snapshot_of_main(tmp_path):
     write(cached / "snapshots" / "bbb" / "main" / "train-00000-of-00002.parquet", parquet(ROWS[:3]))
     assert len(GSM8K("train")) == 1  # the newer one lacks a shard
     write(cached / "snapshots" / "bbb" / "main" / "train-00001-of-00002.parquet", parquet(ROWS[3:]))
-    assert [row["question"] for row in load_rows("gsm8k", "train")] == [row["question"] for row in ROWS]
+    assert [row["question"] for row in load_rows("gsm8k", "train")] == [
+        row["question"] for row in ROWS
+    ]
 
 
 def test_rows_of_the_hub_are_the_local_ones(base_dir, tmp_path):
     """ARC and MMLU's auxiliary set are laid out differently on the hub."""
     cached = tmp_path / "hf" / "hub"
-    hub_arc = {"question": "Why?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"}
-    write(cached / "datasets--allenai--ai2_arc/snapshots/x/ARC-Easy/test-00000-of-00001.parquet", parquet([hub_arc]))
+    hub_arc = {
+        "question": "Why?",
+        "choices": {"text": ["a", "b"], "label": ["A", "B"]},
+        "answerKey": "B",
+    }
+    write(
+        cached / "datasets--allenai--ai2_arc/snapshots/x/ARC-Easy/test-00000-of-00001.parquet",
+        parquet([hub_arc]),
+    )
     local = {
-        "question": {"stem": "Why?", "choices": [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}]},
+        "question": {
+            "stem": "Why?",
+            "choices": [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}],
+        },
         "answerKey": "B",
     }
     from_hub = ARC("ARC-Easy", "test")[0]
@@ -106,7 +123,9 @@ def test_unknown_names(name, split):
 
 
 class Hub:
-    """A local hub that serves GSM8K in two files. `trouble` maps a path's ending to what goes wrong, once each."""
+    """A local hub that serves GSM8K in two files. `trouble` maps a path's ending to what goes
+    wrong, once each.
+    """
 
     def __init__(self) -> None:
         self.files = {"0.parquet": parquet(ROWS[:3]), "1.parquet": parquet(ROWS[3:])}
@@ -127,7 +146,9 @@ class Hub:
 
     def answer(self, request) -> None:
         self.asked.append(request.path)
-        trouble = next((v.pop(0) for k, v in self.trouble.items() if request.path.endswith(k) and v), "")
+        trouble = next(
+            (v.pop(0) for k, v in self.trouble.items() if request.path.endswith(k) and v), ""
+        )
         prefix = "/api/datasets/openai/gsm8k/parquet/main/"
         name = request.path.rpartition("/")[2]
         if not request.path.startswith(prefix) or trouble == "404":
@@ -173,7 +194,9 @@ def test_failed_download_leaves_nothing_and_says_why(hub, base_dir):
     assert not list((base_dir / "task_data").rglob("train/*"))
     hub.trouble, hub.asked[:] = {}, []
     assert len(GSM8K("train")) == 5
-    assert not any(path.endswith("0.parquet") for path in hub.asked)  # the whole file of the first try was kept
+    assert not any(
+        path.endswith("0.parquet") for path in hub.asked
+    )  # the whole file of the first try was kept
 
 
 def test_download_task_data_goes_on_and_lists_failures(hub):

@@ -1,4 +1,6 @@
-"""Conversations over the embedded world: their shape, their judge, and an exam that training never shows."""
+"""Conversations over the embedded world: their shape, their judge, and an exam that training never
+shows.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ import re
 
 import pytest
 
-from nanochat.dataset.world.facts import all_facts
-from nanochat.dataset.world.split import held_out_pair, held_out_word
-from nanochat.dataset.world.words import real_words
-from nanochat.tasks.world import (
+from nanochat.dataset.embedded_world.facts import all_facts
+from nanochat.dataset.embedded_world.split import held_out_pair, held_out_word
+from nanochat.dataset.embedded_world.words import real_words
+from nanochat.tasks.world_exam import (
     EXAM_ROWS,
     HEAD_ROWS,
     TRAIN_ROWS,
@@ -41,7 +43,12 @@ def written(content) -> str:
 
 
 def questions(task: WorldTask) -> list[str]:
-    return [message["content"] for row in task for message in row["messages"] if message["role"] == "user"]
+    return [
+        message["content"]
+        for row in task
+        for message in row["messages"]
+        if message["role"] == "user"
+    ]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -64,8 +71,12 @@ def test_rows_are_whole_and_their_own_answers_are_right(part, split, tool):
 def test_a_reply_to_another_question_is_wrong(part):
     task = WorldTask(part, "exam")
     replies = [written(row["messages"][-1]["content"]) for row in task]
-    right = sum(task.evaluate(row, replies[(index + 1) % len(replies)]) for index, row in enumerate(task))
-    assert right < (0.2 if part == "counting" else 0.03) * len(task)  # two questions may be about the same letter
+    right = sum(
+        task.evaluate(row, replies[(index + 1) % len(replies)]) for index, row in enumerate(task)
+    )
+    assert right < (0.2 if part == "counting" else 0.03) * len(
+        task
+    )  # two questions may be about the same letter
 
 
 def test_calculator_calls_give_what_the_calculator_gives():
@@ -78,11 +89,16 @@ def test_calculator_calls_give_what_the_calculator_gives():
 
 
 def test_default_sizes_and_splits():
-    assert len(WorldTask("facts")) == TRAIN_ROWS["facts"] and len(WorldTask("facts", "exam")) == EXAM_ROWS >= 200
+    assert (
+        len(WorldTask("facts")) == TRAIN_ROWS["facts"]
+        and len(WorldTask("facts", "exam")) == EXAM_ROWS >= 200
+    )
     assert 20_000 <= sum(TRAIN_ROWS.values()) <= 60_000
     assert set(exam_parts()) < set(world_parts())
     assert WorldTask("spelling", size=50)[3] != WorldTask("spelling", size=50, seed=1)[3]
-    assert {row["question"] for row in WorldTask("smalltalk", "exam")}.isdisjoint(questions(WorldTask("smalltalk")))
+    assert {row["question"] for row in WorldTask("smalltalk", "exam")}.isdisjoint(
+        questions(WorldTask("smalltalk"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,8 +119,12 @@ def test_bad_settings_are_refused(settings, message):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_exam_question_is_trained_on(part):
-    trained = {question.lower().rstrip(".?!") for part in PARTS for question in questions(WorldTask(part))}
-    exam = [question.lower().rstrip(".?!") for question in questions(WorldTask(part, "exam", size=600))]
+    trained = {
+        question.lower().rstrip(".?!") for part in PARTS for question in questions(WorldTask(part))
+    }
+    exam = [
+        question.lower().rstrip(".?!") for question in questions(WorldTask(part, "exam", size=600))
+    ]
     assert not trained & set(exam)
 
 
@@ -112,16 +132,27 @@ def test_facts_are_asked_in_wordings_of_their_own():
     held_out = {question for fact in all_facts() for question in fact.exam}
     assert set(questions(WorldTask("facts", "exam", size=500))) <= held_out
     assert not held_out & set(questions(WorldTask("facts")))
-    assert len({row["messages"][-1]["content"] for row in WorldTask("facts", size=3000)}) > len(all_facts()) * 0.95
+    assert (
+        len({row["messages"][-1]["content"] for row in WorldTask("facts", size=3000)})
+        > len(all_facts()) * 0.95
+    )
 
 
 @pytest.mark.parametrize("part", ["spelling", "counting"])
 def test_exam_words_are_never_trained_on(part):
     asked = [row["messages"][-1]["content"] for row in WorldTask(part, "exam")]
-    words = [(text if isinstance(text, str) else text[0]["text"].split('"')[1]).replace("-", "") for text in asked]
-    assert all(held_out_word(word) for word in words) and 60 < len(set(words) & set(real_words(held_out=True))) < 140
+    words = [
+        (text if isinstance(text, str) else text[0]["text"].split('"')[1]).replace("-", "")
+        for text in asked
+    ]
+    assert (
+        all(held_out_word(word) for word in words)
+        and 60 < len(set(words) & set(real_words(held_out=True))) < 140
+    )
     text = " ".join(questions(WorldTask(part))).lower()
-    assert not {word for word in words if f" {word} " in f" {text.replace(chr(34), ' ').replace('?', ' ')} "}
+    assert not {
+        word for word in words if f" {word} " in f" {text.replace(chr(34), ' ').replace('?', ' ')} "
+    }
 
 
 def test_no_real_exam_word_is_in_any_training_conversation():
@@ -142,16 +173,21 @@ def test_counting_in_the_head_says_so_and_now_and_then_shows_its_working():
     shown = [reply for reply in replies if reply.startswith("Looking for -")]
     assert 0.3 < len(shown) / len(replies) < 0.5
     for reply in shown:
-        letter, marked, last = re.fullmatch(r"Looking for -(\w): (\S+)\. .* (\d+) times?\.", reply).groups()
+        letter, marked, last = re.fullmatch(
+            r"Looking for -(\w): (\S+)\. .* (\d+) times?\.", reply
+        ).groups()
         numbers = re.findall(rf"{letter}(\d+)", marked)
-        assert numbers == [str(n) for n in range(1, int(last) + 1)] and re.sub(r"\d", "", marked).count(letter) == len(
-            numbers
-        )
+        assert numbers == [str(n) for n in range(1, int(last) + 1)] and re.sub(
+            r"\d", "", marked
+        ).count(letter) == len(numbers)
 
 
 def test_training_has_the_rows_that_are_counted_in_the_head():
     tasks = {(task.part, task.tool): len(task) for task in training_tasks()}
-    assert tasks["counting", False] == HEAD_ROWS["counting"] and tasks["counting", True] == TRAIN_ROWS["counting"]
+    assert (
+        tasks["counting", False] == HEAD_ROWS["counting"]
+        and tasks["counting", True] == TRAIN_ROWS["counting"]
+    )
 
 
 @pytest.mark.parametrize("tool", [True, False])
@@ -159,7 +195,11 @@ def test_operands_are_split(tool):
     for index in range(500):
         for held_out in (True, False):
             turn = arithmetic(random.Random(f"{index}"), Ask(index, held_out, tool))
-            call = turn.reply[0]["text"] if isinstance(turn.reply, list) else turn.reply.split(" = ")[0]
+            call = (
+                turn.reply[0]["text"]
+                if isinstance(turn.reply, list)
+                else turn.reply.split(" = ")[0]
+            )
             sign = next(sign for sign in "+*/-" if sign in call)
             left, right = (int(number) for number in call.split(sign))
             assert held_out_pair(left, right) == held_out
@@ -169,12 +209,16 @@ def test_operands_are_split(tool):
 
 def test_questions_from_outside_the_world_are_many_and_the_held_out_ones_stay_out():
     rows = [row["question"] for row in WorldTask("offtopic")]
-    assert len(set(rows)) > 0.7 * len(rows) and len(rows) <= 0.05 * (sum(TRAIN_ROWS.values()) + 4000)
+    assert len(set(rows)) > 0.7 * len(rows) and len(rows) <= 0.05 * (
+        sum(TRAIN_ROWS.values()) + 4000
+    )
     assert not [question for question in rows if "{" in question or "|" in question]
     exam = WorldTask("offtopic", "exam", size=25)
     assert "Why is the sky blue?" in questions(exam) and not set(questions(exam)) & set(rows)
     row = exam[0]
-    assert exam.evaluate(row, row["messages"][-1]["content"]) and not exam.evaluate(row, "The capital is Prague.")
+    assert exam.evaluate(row, row["messages"][-1]["content"]) and not exam.evaluate(
+        row, "The capital is Prague."
+    )
 
 
 # --- judging
@@ -187,23 +231,38 @@ def test_facts_are_judged_by_the_answer_alone():
     assert not judge_fact("The opposite of hot is coldest.", question, "cold", rivals)
     assert not judge_fact("It is cold or small.", question, "cold", rivals)
     capitals = ("Mexico City", "Guatemala City", "Paris")
-    assert judge_fact("The capital of Mexico is Mexico City.", "capital of Mexico?", "Mexico City", capitals[1:])
+    assert judge_fact(
+        "The capital of Mexico is Mexico City.", "capital of Mexico?", "Mexico City", capitals[1:]
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "right"),
-    [("The answer is 444.", True), ("444", True), ("37*12444The answer is 444.", True), ("The answer is 445.", False),
-     ("The answer is -444.", False), ("The answer is 4,44.", True), ("none", False)],
-)  # fmt: skip
+    [
+        ("The answer is 444.", True),
+        ("444", True),
+        ("37*12444The answer is 444.", True),
+        ("The answer is 445.", False),
+        ("The answer is -444.", False),
+        ("The answer is 4,44.", True),
+        ("none", False),
+    ],
+)
 def test_numbers_are_judged_by_the_last_one(text, right):
     assert judge_number(text, "444") is right
 
 
 @pytest.mark.parametrize(
     ("text", "right"),
-    [("l-a-n-t-e-r-n", True), ("It is spelled l-a-n-t-e-r-n.", True), ("L, a, n, t, e, r, n", True),
-     ("l-a-n-t-e-n", False), ("lantern", False), ("l-a-n-t-e-r-n-s", False)],
-)  # fmt: skip
+    [
+        ("l-a-n-t-e-r-n", True),
+        ("It is spelled l-a-n-t-e-r-n.", True),
+        ("L, a, n, t, e, r, n", True),
+        ("l-a-n-t-e-n", False),
+        ("lantern", False),
+        ("l-a-n-t-e-r-n-s", False),
+    ],
+)
 def test_spelling_is_judged_letter_by_letter(text, right):
     assert judge_spelling(text, "lantern") is right
 

@@ -33,7 +33,9 @@ def test_encode_equals_the_public_tokenizer(shared_dir):
     assert tokenizer.special_tokens == expected["special"]
     for case in expected["encode"]:
         assert tokenizer.encode(case["text"]) == case["ids"], case["text"]
-    assert tokenizer.encode([case["text"] for case in expected["encode"]]) == [c["ids"] for c in expected["encode"]]
+    assert tokenizer.encode([case["text"] for case in expected["encode"]]) == [
+        c["ids"] for c in expected["encode"]
+    ]
     public = torch.load(folder / "tokenizer" / "token_bytes.pt", weights_only=True)
     assert torch.equal(tokenizer.token_bytes(), public)
 
@@ -51,7 +53,9 @@ def test_any_text_survives_the_round_trip(kind, trained, text):
 
 def test_special_tokens_follow_the_merges_and_text_never_makes_one(trained):
     first = trained.get_vocab_size() - len(SPECIAL_TOKENS)
-    assert [trained.encode_special(token) for token in SPECIAL_TOKENS] == list(range(first, first + 9))
+    assert [trained.encode_special(token) for token in SPECIAL_TOKENS] == list(
+        range(first, first + 9)
+    )
     assert trained.get_bos_token_id() == first
     ids = trained.encode("".join(SPECIAL_TOKENS))
     assert max(ids) < first and trained.decode(ids) == "".join(SPECIAL_TOKENS)
@@ -98,12 +102,24 @@ def test_save_and_load_without_pickle(trained, tmp_path):
     assert again.encode(TEXTS) == trained.encode(TEXTS)
     sizes = torch.load(tmp_path / "tokenizer" / "token_bytes.pt", weights_only=True)
     assert sizes.dtype == torch.int32 and sizes.shape == (300,) and sizes[-9:].sum() == 0
-    assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == ["token_bytes.pt", "tokenizer.json"]
+    assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == [
+        "token_bytes.pt",
+        "tokenizer.json",
+    ]
 
 
 def test_identity_tells_vocabularies_apart(trained):
     assert Tokenizer.byte_level().identity() == Tokenizer.byte_level().identity()
-    assert len({trained.identity(), Tokenizer.byte_level().identity(), Tokenizer.train(TEXTS, 301).identity()}) == 3
+    assert (
+        len(
+            {
+                trained.identity(),
+                Tokenizer.byte_level().identity(),
+                Tokenizer.train(TEXTS, 301).identity(),
+            }
+        )
+        == 3
+    )
 
 
 def test_a_missing_tokenizer_says_how_to_get_one(tmp_path):
@@ -119,7 +135,9 @@ def test_a_missing_tokenizer_says_how_to_get_one(tmp_path):
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
         lambda text: text.replace("nanochat-bpe-1", "other"),
-        lambda text: text.replace('"dGhl"', '"eGhl"') if '"dGhl"' in text else text.replace("IHRo", "IHhv"),
+        lambda text: (
+            text.replace('"dGhl"', '"eGhl"') if '"dGhl"' in text else text.replace("IHRo", "IHhv")
+        ),
         lambda text: text.replace("<|python_end|>", "<|python_fin|>"),
         lambda text: text.replace("tokens_base64", "tokens"),
     ],

@@ -16,7 +16,11 @@ TOKENIZER = Tokenizer.byte_level()
 
 def talk(*contents):
     roles = ["user", "assistant"] * len(contents)
-    return {"messages": [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]}
+    return {
+        "messages": [
+            {"role": role, "content": text} for role, text in zip(roles, contents, strict=False)
+        ]
+    }
 
 
 def test_rendering_equals_the_public_implementation(shared_dir):
@@ -31,7 +35,11 @@ def test_rendering_equals_the_public_implementation(shared_dir):
 
 
 def test_only_what_the_assistant_produces_is_trained_on():
-    parts = [{"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}, {"type": "text", "text": "Two"}]
+    parts = [
+        {"type": "python", "text": "1+1"},
+        {"type": "python_output", "text": "2"},
+        {"type": "text", "text": "Two"},
+    ]
     ids, mask = TOKENIZER.render_conversation(talk("sum?", parts))
     trained = TOKENIZER.decode([token for token, weight in zip(ids, mask, strict=True) if weight])
     assert trained == "<|python_start|>1+1<|python_end|>Two<|assistant_end|>"
@@ -42,9 +50,13 @@ def test_only_what_the_assistant_produces_is_trained_on():
 
 
 def test_a_system_message_joins_the_first_user_turn_and_the_input_stays_as_it_was():
-    conversation = {"messages": [{"role": "system", "content": "Be kind."}, *talk("Hi", "Hello")["messages"]]}
+    conversation = {
+        "messages": [{"role": "system", "content": "Be kind."}, *talk("Hi", "Hello")["messages"]]
+    }
     before = json.dumps(conversation)
-    assert TOKENIZER.render_conversation(conversation) == TOKENIZER.render_conversation(talk("Be kind.\n\nHi", "Hello"))
+    assert TOKENIZER.render_conversation(conversation) == TOKENIZER.render_conversation(
+        talk("Be kind.\n\nHi", "Hello")
+    )
     assert json.dumps(conversation) == before
 
 
@@ -67,7 +79,10 @@ def test_completion_keeps_a_waiting_user_turn_and_drops_a_given_answer():
 
 def test_max_tokens_cuts_both_lists():
     ids, mask = TOKENIZER.render_conversation(talk("hello", "world"))
-    assert TOKENIZER.render_conversation(talk("hello", "world"), max_tokens=9) == (ids[:9], mask[:9])
+    assert TOKENIZER.render_conversation(talk("hello", "world"), max_tokens=9) == (
+        ids[:9],
+        mask[:9],
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +94,10 @@ def test_max_tokens_cuts_both_lists():
         ([{"role": "user"}], "message 1 must be an object"),
         ([{"role": "assistant", "content": "x"}], "expected 'user'"),
         ([{"role": "system", "content": "x"}], "system message alone"),
-        ([{"role": "user", "content": "x"}, {"role": "user", "content": "y"}], "message 2 has role 'user'"),
+        (
+            [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}],
+            "message 2 has role 'user'",
+        ),
         ([{"role": "user", "content": 3}], "must be a string, not int"),
         ([{"role": "user", "content": None}], "must be a string, not NoneType"),
         ([{"role": "user", "content": []}], "user message must be a string"),

@@ -20,7 +20,11 @@ SPECIAL = {token: 256 + offset for offset, token in enumerate(SPECIAL_TOKENS)}
 
 
 def encoding(**changes):
-    settings = {"pat_str": r"\p{L}+|.", "mergeable_ranks": RANKS, "special_tokens": SPECIAL} | changes
+    settings = {
+        "pat_str": r"\p{L}+|.",
+        "mergeable_ranks": RANKS,
+        "special_tokens": SPECIAL,
+    } | changes
     return tiktoken.Encoding("test", **settings)
 
 
@@ -56,7 +60,10 @@ def attack_files(flag):
     yield "class called directly", head + b"(U\x04evil" + b"tR."
     yield "class state set", head + b"}b."
     yield "two objects", head + b")\x81" + head[2:] + b")\x81."
-    yield "another class with the right state", pickle.dumps(encoding()).replace(b"tiktoken.core", b"tiktoken.cord")
+    yield (
+        "another class with the right state",
+        pickle.dumps(encoding()).replace(b"tiktoken.core", b"tiktoken.cord"),
+    )
     yield "no object", b"\x80\x04."
     yield "text", b"hello"
     yield "empty", b""

@@ -28,7 +28,9 @@ def no_network(name):
 
 
 def test_the_last_shard_is_never_trained_on(base_dir):
-    write_shards(base_dir / "base_data", [LINE] * 20, [LINE.upper()] * 20, ["zzzz qqqq zzzz qqqq "] * 50)
+    write_shards(
+        base_dir / "base_data", [LINE] * 20, [LINE.upper()] * 20, ["zzzz qqqq zzzz qqqq "] * 50
+    )
     record = tok_train(TokTrainConfig(vocab_size=290))
     tokenizer = Tokenizer.load()
     assert record["vocab_size"] == tokenizer.get_vocab_size() == 290
@@ -55,7 +57,12 @@ def test_own_text_of_every_kind(tmp_path):
     pq.write_table(pa.table({"text": ["from parquet", None]}), tmp_path / "d.parquet")
     train, validation = corpus_files(tmp_path)
     assert validation == []
-    assert list(documents(train, 10**6, 10**6)) == [LINE * 3, "# Title\n", "from json", "from parquet"]
+    assert list(documents(train, 10**6, 10**6)) == [
+        LINE * 3,
+        "# Title\n",
+        "from json",
+        "from parquet",
+    ]
     assert corpus_files(tmp_path / "a.txt") == ([tmp_path / "a.txt"], [])
 
 
@@ -119,7 +126,15 @@ def test_reading_and_merging_show_progress(base_dir, capsys):
     assert "(100%), took" in capsys.readouterr().err
     log = _MergeLog()
     for done in (20, 55):
-        log.emit(logging.LogRecord("rustbpe", 20, "", 0, f"Progress: ({done}/55 merges) - Last merge", None, None))
-    log.emit(logging.LogRecord("rustbpe", 20, "", 0, "Finished training: 55 merges completed", None, None))
+        log.emit(
+            logging.LogRecord(
+                "rustbpe", 20, "", 0, f"Progress: ({done}/55 merges) - Last merge", None, None
+            )
+        )
+    log.emit(
+        logging.LogRecord(
+            "rustbpe", 20, "", 0, "Finished training: 55 merges completed", None, None
+        )
+    )
     log.finish()
     assert "merging: 55/55 (100%)" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""One rank of a small training run with a fault put into it. Forked from a process that has imported torch."""
+"""One rank of a small training run with a fault put into it. Forked from a process that has
+imported torch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ from nanochat.train.trainer import Trainer
 
 def run(rank: int, ranks: int, env: dict[str, str], out: str, fault: str, changes: dict) -> None:
     """Train; ends the process with the code that the command line would."""
-    os.environ.update(env, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks))
+    os.environ.update(
+        env,
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(ranks),
+        LOCAL_WORLD_SIZE=str(ranks),
+    )
     handle = os.open(f"{out}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -45,7 +53,9 @@ def run(rank: int, ranks: int, env: dict[str, str], out: str, fault: str, change
 
 
 def at_step(step: int, act, always: bool = False) -> None:
-    """Call `act(gradients)` right after the gradients of step number `step` (from 1) have been computed."""
+    """Call `act(gradients)` right after the gradients of step number `step` (from 1) have been
+    computed.
+    """
     accumulate, calls = Gradients.accumulate, []
 
     def wrapper(self, *arguments):
@@ -60,7 +70,9 @@ def at_step(step: int, act, always: bool = False) -> None:
 
 def spoil(gradients: Gradients) -> None:
     grad = gradients.model.wte.weight.grad
-    own = grad.to_local() if hasattr(grad, "to_local") else grad  # of a model in pieces, this rank's
+    own = (
+        grad.to_local() if hasattr(grad, "to_local") else grad
+    )  # of a model in pieces, this rank's
     own[0] = float("inf")
 
 
@@ -191,11 +203,19 @@ def after_the_pass(last: bool) -> None:
 
 
 def told_when_early(last: bool) -> None:
-    """A reduction that begins while the backward pass goes on is told; the last rank has no rows in step 3."""
+    """A reduction that begins while the backward pass goes on is told; the last rank has no rows in
+    step 3.
+    """
     from nanochat.dataloader.loader import PackedLoader
     from nanochat.optim.overlap import Overlap
 
-    start, finish, next_step, finishing, calls = Overlap._start, Overlap.finish, PackedLoader.next_step, [], []
+    start, finish, next_step, finishing, calls = (
+        Overlap._start,
+        Overlap.finish,
+        PackedLoader.next_step,
+        [],
+        [],
+    )
 
     def tell(self):
         if not finishing:
@@ -216,7 +236,9 @@ def told_when_early(last: bool) -> None:
 
 
 def out_of_memory_late(last: bool) -> None:
-    """Memory runs out at the very end of the second step's last backward pass, when tables have been sent."""
+    """Memory runs out at the very end of the second step's last backward pass, when tables have
+    been sent.
+    """
     backward, calls = Gradients._backward, []
 
     def wrapper(self, batches, n_targets):

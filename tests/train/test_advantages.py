@@ -1,4 +1,6 @@
-"""Advantages and weights against their definitions: the gradient of each weight is that of the loss it stands for."""
+"""Advantages and weights against their definitions: the gradient of each weight is that of the loss
+it stands for.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def test_order_does_not_matter(rewards, baseline, rng):
     order = list(range(len(rewards)))
     rng.shuffle(order)
     shuffled = advantages([rewards[i] for i in order], baseline)
-    assert shuffled == pytest.approx([advantages(rewards, baseline)[i] for i in order], rel=1e-6, abs=1e-9)
+    assert shuffled == pytest.approx(
+        [advantages(rewards, baseline)[i] for i in order], rel=1e-6, abs=1e-9
+    )
 
 
 @given(REWARDS)
@@ -60,7 +64,9 @@ NUMBERS = st.lists(st.tuples(*[st.floats(-2, 2, width=32)] * 3), min_size=1, max
 
 @given(NUMBERS, st.floats(0.05, 0.5))
 def test_clipped_weights_have_the_gradient_of_the_clipped_surrogate(rows, clip):
-    advantage, new, old = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
+    advantage, new, old = (
+        torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)
+    )
     logprobs = new.clone().requires_grad_()
     ratio = (logprobs - old).exp()
     surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
@@ -76,15 +82,23 @@ def test_on_the_policy_that_drew_them_nothing_is_clipped(rows):
     assert torch.equal(clipped_weights(advantage, logprobs, logprobs, 0.2), advantage)
 
 
-@given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+@given(
+    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+)
 def test_kl_weights_and_estimate_have_the_right_expectation(logits, others):
     """Over all three tokens, weighted by how often the model draws them: exact, no sampling."""
     parameters = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
-    model, reference = parameters.log_softmax(0), torch.tensor(others, dtype=torch.float64).log_softmax(0)
+    model, reference = (
+        parameters.log_softmax(0),
+        torch.tensor(others, dtype=torch.float64).log_softmax(0),
+    )
     kl = (model.exp() * (model - reference)).sum()
     wanted = torch.autograd.grad(kl, parameters, retain_graph=True)[0]
     drawn = model.detach().exp()
-    loss = (drawn * kl_weights(model.detach(), reference, 0.7) * -model).sum()  # sum of weight * NLL
+    loss = (
+        drawn * kl_weights(model.detach(), reference, 0.7) * -model
+    ).sum()  # sum of weight * NLL
     assert torch.allclose(torch.autograd.grad(loss, parameters)[0], 0.7 * wanted, atol=1e-9)
     estimate = (drawn * kl_estimate(model.detach(), reference)).sum()
     assert estimate.item() == pytest.approx(kl.item(), abs=1e-9)

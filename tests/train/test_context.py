@@ -1,4 +1,6 @@
-"""Rows longer than the source's context give a model with that context; shorter ones leave it as it is."""
+"""Rows longer than the source's context give a model with that context; shorter ones leave it as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,18 @@ from nanochat.train.configs import MidConfig, SFTConfig
 
 
 def config(kind, base_dir, **changes):
-    settings = dict(device_batch_size=2, total_batch_size=256, num_iterations=2, eval_every=0, eval_tokens=64,
-                    sample_every=-1, device_type="cpu", model_tag="t", mixture="none",
-                    data=[str(base_dir / "chats.jsonl")])  # fmt: skip
+    settings = dict(
+        device_batch_size=2,
+        total_batch_size=256,
+        num_iterations=2,
+        eval_every=0,
+        eval_tokens=64,
+        sample_every=-1,
+        device_type="cpu",
+        model_tag="t",
+        mixture="none",
+        data=[str(base_dir / "chats.jsonl")],
+    )
     return kind(**{**settings, **changes})
 
 
@@ -23,7 +34,10 @@ def config(kind, base_dir, **changes):
 def base(data, single):
     """A base model with windows and a context of 128 tokens."""
     stages.base(
-        base_config(depth=2, window_pattern="SL", num_iterations=1, max_seq_len=128, device_batch_size=1), single
+        base_config(
+            depth=2, window_pattern="SL", num_iterations=1, max_seq_len=128, device_batch_size=1
+        ),
+        single,
     )
     return data
 
@@ -39,7 +53,9 @@ def test_longer_rows_make_the_context_longer_for_chat_and_the_next_stage(base, s
     model, tokenizer, _ = load_model("sft", "cpu")
     engine = Engine(model, tokenizer)
     assert engine.context == 256
-    (answer,) = engine.complete([tokenizer.encode("a" * 200)], max_tokens=20)  # it fits, and is answered
+    (answer,) = engine.complete(
+        [tokenizer.encode("a" * 200)], max_tokens=20
+    )  # it fits, and is answered
     assert answer.ids
 
 
@@ -52,15 +68,23 @@ def test_shorter_rows_leave_the_context(base, single, capsys):
 
 
 def test_within_the_old_context_a_longer_model_computes_what_it_did(base):
-    """With windows that followed the context, as those of a fresh model do, old texts would be read another way."""
+    """With windows that followed the context, as those of a fresh model do, old texts would be read
+    another way.
+    """
     ids = torch.randint(0, 200, (1, 1000))
     old, _, _ = load_model("base", "cpu", "train", context_tokens=64)
     new, _, meta = load_model("base", "cpu", "train", context_tokens=1024)
     newer = meta["model_config"]
     assert old.config.sequence_len == 128 and newer["sequence_len"] == 1024
-    assert [old.config.window(layer) for layer in (0, 1)] == [new.config.window(layer) for layer in (0, 1)] == [128, -1]
+    assert (
+        [old.config.window(layer) for layer in (0, 1)]
+        == [new.config.window(layer) for layer in (0, 1)]
+        == [128, -1]
+    )
     with torch.no_grad():
-        for parameter in old.parameters():  # a fresh model's projections are zero: it would see nothing of attention
+        for parameter in (
+            old.parameters()
+        ):  # a fresh model's projections are zero: it would see nothing of attention
             parameter.normal_(0.0, 0.1)
         new.load_state_dict(old.state_dict())
         assert torch.equal(old(ids), new(ids))

@@ -1,4 +1,5 @@
-"""Each fault on one and on two ranks: what happens, that nothing is lost, that the run goes on to the same end.
+"""Each fault on one and on two ranks: what happens, that nothing is lost, that the run goes on to
+the same end.
 
 The long form is `python -m bench.kill`; the table is in docs/reliability.md.
 """
@@ -51,9 +52,15 @@ def test_a_signal_during_evaluation_does_not_wait_for_its_end(train, ranks):
     assert result.codes == [75] * ranks and result.took_s < 20, result.said
     assert result.steps == [2]
     resumed = train(ranks, resume=True, eval_every=2)
-    rows = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()
+    ]
     assert resumed.codes == [0] * ranks
-    assert [row["step"] for row in rows if "val_bpb" in row] == [2, 4, 6]  # the broken off one was made up for
+    assert [row["step"] for row in rows if "val_bpb" in row] == [
+        2,
+        4,
+        6,
+    ]  # the broken off one was made up for
 
 
 def test_a_second_ctrl_c_stops_at_once(train):
@@ -73,7 +80,9 @@ def test_a_bad_gradient_on_one_rank_skips_the_step_on_all(train, ranks):
 def test_bad_gradients_in_a_row_halt_with_a_clear_message(train, ranks):
     result = train(ranks, "nan always", num_iterations=20, save_every=1)
     assert set(result.codes) <= {2, 76} and 2 in result.codes
-    assert any("not finite for 5 steps in a row; lower --matrix-lr" in said for said in result.said), result.said
+    assert any(
+        "not finite for 5 steps in a row; lower --matrix-lr" in said for said in result.said
+    ), result.said
     assert all(tensor.isfinite().all() for tensor in result.weights(result.steps[-1]).values())
 
 
@@ -92,11 +101,16 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_step(train, ranks):
     result = train(ranks, "out of memory")
     assert result.codes == [0] * ranks, result.said
     assert "going on with micro-batches of 1, the total batch stays the same" in result.said[-1]
-    losses, n_targets = [row["train_loss"] for row in result.rows()], {row["n_targets"] for row in result.rows()}
+    losses, n_targets = (
+        [row["train_loss"] for row in result.rows()],
+        {row["n_targets"] for row in result.rows()},
+    )
     assert load_checkpoint(result.directory, 6, "cpu")[2]["trainer"]["micro_rows"] == 1
     shutil.rmtree(result.directory)
     whole = train(ranks)
-    assert losses == pytest.approx([row["train_loss"] for row in whole.rows()], abs=2e-3) and n_targets == {128}
+    assert losses == pytest.approx(
+        [row["train_loss"] for row in whole.rows()], abs=2e-3
+    ) and n_targets == {128}
 
 
 @RANKS
@@ -111,7 +125,10 @@ def test_a_full_disk_costs_no_step_and_no_old_checkpoint(train, ranks):
 def test_a_disk_that_stays_full_is_said_at_the_end_and_the_old_step_is_there(train, ranks):
     result = train(ranks, "disk stays full", save_every=1)
     assert result.codes == [2] * ranks
-    assert "step 6 could not be saved; complete steps: [1]. Free disk space and go on with --resume" in result.said[0]
+    assert (
+        "step 6 could not be saved; complete steps: [1]. Free disk space and go on with --resume"
+        in result.said[0]
+    )
     finish_and_compare(train, ranks, result)
 
 
@@ -120,8 +137,12 @@ def test_too_little_disk_is_said_before_the_start(train, base_dir, single, monke
 
     from nanochat.train import saving, stages
 
-    monkeypatch.setattr(saving.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 10**6))
-    with pytest.raises(ValueError, match=r"checkpoints need 0.\d GB .* lower --keep, or set NANOCHAT_BASE_DIR"):
+    monkeypatch.setattr(
+        saving.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 10**6)
+    )
+    with pytest.raises(
+        ValueError, match=r"checkpoints need 0.\d GB .* lower --keep, or set NANOCHAT_BASE_DIR"
+    ):
         stages.base(base_config(), single)
     assert not (base_dir / "base_checkpoints").exists()
 
@@ -149,7 +170,9 @@ def test_a_damaged_shard_is_named_or_left_out_and_counted(train, ranks, where, b
     path = sorted((base_dir / "base_data").glob("shard_*.parquet"))[0]
     for name in ("shard_00002.parquet", "shard_00003.parquet"):
         shutil.copy(path, path.with_name(name))
-    if where == "data":  # its size is still the manifest's; without one only reading finds the damage
+    if (
+        where == "data"
+    ):  # its size is still the manifest's; without one only reading finds the damage
         (base_dir / "base_data" / "manifest.json").unlink()
     raw = bytearray(path.read_bytes())
     if where == "footer":
@@ -159,7 +182,9 @@ def test_a_damaged_shard_is_named_or_left_out_and_counted(train, ranks, where, b
     path.write_bytes(raw)
     result = train(ranks)
     assert set(result.codes) <= {2, 76} and 2 in result.codes, result.said
-    assert any("shard_00000.parquet: damaged or unreadable text shard" in said for said in result.said), result.said
+    assert any(
+        "shard_00000.parquet: damaged or unreadable text shard" in said for said in result.said
+    ), result.said
     result = train(ranks, skip_bad_shards=True)
     assert result.codes == [0] * ranks, result.said
     record = json.loads((base_dir / "report" / "base_train.json").read_text())

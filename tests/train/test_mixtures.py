@@ -1,4 +1,6 @@
-"""Which conversations a stage learns: the published mixture when all of it is there, else the embedded world."""
+"""Which conversations a stage learns: the published mixture when all of it is there, else the
+embedded world.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,18 @@ FILES = {
 }
 # What each stage is made of, as the error about the data set calls it.
 NEEDED = {
-    "mid": {"smoltalk/train": "SmolTalk train", "mmlu/auxiliary_train": "MMLU auxiliary_train train",
-            "gsm8k/train": "GSM8K train"},
-    "sft": {"smoltalk/train": "SmolTalk train", "gsm8k/train": "GSM8K train",
-            "arc/ARC-Easy/train": "ARC-Easy train", "arc/ARC-Challenge/train": "ARC-Challenge train"},
-}  # fmt: skip
+    "mid": {
+        "smoltalk/train": "SmolTalk train",
+        "mmlu/auxiliary_train": "MMLU auxiliary_train train",
+        "gsm8k/train": "GSM8K train",
+    },
+    "sft": {
+        "smoltalk/train": "SmolTalk train",
+        "gsm8k/train": "GSM8K train",
+        "arc/ARC-Easy/train": "ARC-Easy train",
+        "arc/ARC-Challenge/train": "ARC-Challenge train",
+    },
+}
 CONFIGS = {"mid": MidConfig, "sft": SFTConfig}
 
 
@@ -48,13 +57,20 @@ def test_auto_is_the_published_mixture_when_all_of_it_is_there(task_data, stage,
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("stage, gone", [(stage, name) for stage, names in NEEDED.items() for name in names])
+@pytest.mark.parametrize(
+    "stage, gone", [(stage, name) for stage, names in NEEDED.items() for name in names]
+)
 def test_auto_without_one_data_set_is_the_world_and_says_which(task_data, stage, gone, capsys):
     (task_data / f"{gone}.jsonl").unlink()
     train, _ = chat_mixture(stage, CONFIGS[stage]())
-    assert "SmolTalk" not in train.name and train.name == chat_mixture(stage, CONFIGS[stage](mixture="world"))[0].name
+    assert (
+        "SmolTalk" not in train.name
+        and train.name == chat_mixture(stage, CONFIGS[stage](mixture="world"))[0].name
+    )
     (said,) = capsys.readouterr().out.splitlines()
-    assert said.startswith(f"--mixture=auto: learning from the embedded world: {NEEDED[stage][gone]} not found")
+    assert said.startswith(
+        f"--mixture=auto: learning from the embedded world: {NEEDED[stage][gone]} not found"
+    )
     assert "to get it, run `bash scripts/download_after_basetraining.sh`" in said
     with pytest.raises(ValueError, match=f"{NEEDED[stage][gone]} not found"):
         chat_mixture(stage, CONFIGS[stage](mixture="standard"))

@@ -1,4 +1,6 @@
-"""The chunked objective equals cross-entropy of softcapped logits, values and gradients, for every kind of weight."""
+"""The chunked objective equals cross-entropy of softcapped logits, values and gradients, for every
+kind of weight.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,17 @@ def both(n, width, vocab, padding, weights, dtype=torch.float32, seed=0):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    n=st.integers(1, 50), vocab=st.integers(2, 90), padding=st.integers(0, 10), chunk=st.integers(1, 40),
-    block=st.integers(1, 40), seed=st.integers(0, 999),
-)  # fmt: skip
+    n=st.integers(1, 50),
+    vocab=st.integers(2, 90),
+    padding=st.integers(0, 10),
+    chunk=st.integers(1, 40),
+    block=st.integers(1, 40),
+    seed=st.integers(0, 999),
+)
 def test_equals_cross_entropy_for_any_chunks(n, vocab, padding, chunk, block, seed):
-    weights = torch.randn(n, generator=torch.Generator().manual_seed(seed))  # negative ones too: advantages
+    weights = torch.randn(
+        n, generator=torch.Generator().manual_seed(seed)
+    )  # negative ones too: advantages
     weights[::3] = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objective, "CHUNK_BYTES", {"cpu": chunk * vocab * 4, "cuda": 0})
@@ -85,7 +93,9 @@ def test_all_gradients_of_a_model_equal_the_full_logits(generation):
             total, count = loss_sum_and_count(model, Batch(ids[:, :-1], ids[:, 1:], weights))
             assert count == (weights != 0).sum()
         else:
-            losses = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+            losses = F.cross_entropy(
+                model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+            )
             total = (losses * weights.flatten()).sum()
         total.backward()
         grads.append({name: parameter.grad for name, parameter in model.named_parameters()})
@@ -106,4 +116,6 @@ def test_extreme_logits_stay_finite():
 def test_no_gradients_are_computed_where_none_are_wanted():
     hidden, weight = torch.randn(4, 8), torch.randn(30, 8)
     with torch.no_grad():
-        assert not _ChunkedNLL.apply(hidden, weight, torch.arange(4), torch.ones(4), 30).requires_grad
+        assert not _ChunkedNLL.apply(
+            hidden, weight, torch.arange(4), torch.ones(4), 30
+        ).requires_grad

@@ -27,8 +27,12 @@ facts:
 def answer(world: World, question: str) -> str:
     model, tokenizer, _ = load_model("sft", world.device)
     user = {"role": "user", "content": question}
-    prompt = tokenizer.render_for_completion({"messages": [user, {"role": "assistant", "content": ""}]})
-    return tokenizer.decode(Engine(model, tokenizer).complete([prompt], max_tokens=24, temperature=0.0)[0].ids)
+    prompt = tokenizer.render_for_completion(
+        {"messages": [user, {"role": "assistant", "content": ""}]}
+    )
+    return tokenizer.decode(
+        Engine(model, tokenizer).complete([prompt], max_tokens=24, temperature=0.0)[0].ids
+    )
 
 
 def test_another_persona_is_another_answer(base_dir, tmp_path):
@@ -38,7 +42,11 @@ def test_another_persona_is_another_answer(base_dir, tmp_path):
     for name, (maker, food) in people.items():
         files[name] = tmp_path / f"{name}.yaml"
         files[name].write_text(PERSONA.format(name=name, maker=maker, food=food))
-    texts = [str(row) for path in files.values() for row in identity_conversations(load_persona(path), 300, seed=0)]
+    texts = [
+        str(row)
+        for path in files.values()
+        for row in identity_conversations(load_persona(path), 300, seed=0)
+    ]
     tokenizer = Tokenizer.train(texts, 500)
     model = GPT(GPTConfig(64, tokenizer.get_vocab_size(), 2, 2, 2, 64))
     torch.manual_seed(0)
@@ -47,9 +55,22 @@ def test_another_persona_is_another_answer(base_dir, tmp_path):
     tokenizer.save(base_dir / "tokenizer")
     save_checkpoint(base_dir / "base_checkpoints" / "d2", 1, model.state_dict(), None, meta)
     for name, (maker, _) in people.items():
-        words = ["--source=base", "--mixture=none", f"--persona={files[name]}", "--device-type=cpu", "--max-seq-len=64"]
-        words += ["--total-batch-size=1024", "--num-iterations=160", "--init-lr-frac=1", "--eval-tokens=500"]
-        cfg, problems = collect(SFTConfig, [*words, "--eval-every=-1", "--sample-every=0", "--compile=False"])
+        words = [
+            "--source=base",
+            "--mixture=none",
+            f"--persona={files[name]}",
+            "--device-type=cpu",
+            "--max-seq-len=64",
+        ]
+        words += [
+            "--total-batch-size=1024",
+            "--num-iterations=160",
+            "--init-lr-frac=1",
+            "--eval-tokens=500",
+        ]
+        cfg, problems = collect(
+            SFTConfig, [*words, "--eval-every=-1", "--sample-every=0", "--compile=False"]
+        )
         assert cfg is not None and not problems
         sft(cfg, world)
         assert name in answer(world, "Who are you?")

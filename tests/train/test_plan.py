@@ -16,8 +16,19 @@ from nanochat.train.settings import base_settings
 
 def test_d20_on_one_24_gb_card():
     said = plan(PlanConfig(depth=20, gpus=1, memory="24GB"))
-    assert "DOES NOT FIT" not in said and "1 x 4090" in said and "activation checkpointing" not in said
-    for word in ("weights", "gradients", "optimizer", "activations", "head", "peak", "disk", " h ($"):
+    assert (
+        "DOES NOT FIT" not in said and "1 x 4090" in said and "activation checkpointing" not in said
+    )
+    for word in (
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations",
+        "head",
+        "peak",
+        "disk",
+        " h ($",
+    ):
         assert word in said
     classic = plan(PlanConfig(depth=20, memory="24GB", generation="classic"))
     assert "561M parameters" in classic and "DOES NOT FIT" not in classic
@@ -35,7 +46,9 @@ def test_more_gpus_share_states_and_hours():
 
 
 def test_a_model_in_pieces_fits_where_a_whole_one_does_not():
-    whole, pieces = (PlanConfig(depth=52, gpus=8, chip="H100", shard_model=shard) for shard in (False, True))
+    whole, pieces = (
+        PlanConfig(depth=52, gpus=8, chip="H100", shard_model=shard) for shard in (False, True)
+    )
     assert "DOES NOT FIT" in plan(whole) and "DOES NOT FIT" not in plan(pieces)
     shape = GPTConfig(2048, 32768, 24, 12, 12, 1536, "L", "modern")
     one, eight = (memory(shape, 1, 2048, world_size=n, shard_model=True) for n in (1, 8))
@@ -44,7 +57,8 @@ def test_a_model_in_pieces_fits_where_a_whole_one_does_not():
 
 
 @pytest.mark.parametrize(
-    "text, size", [("24GB", 24), ("24 GiB", 24), ("5.5g", 5.5), ("80", 80), ("x", None), ("0", None)]
+    "text, size",
+    [("24GB", 24), ("24 GiB", 24), ("5.5g", 5.5), ("80", 80), ("x", None), ("0", None)],
 )
 def test_memory_sizes(text, size):
     assert parse_memory(text) == (None if size is None else int(size * GIB))
@@ -55,7 +69,9 @@ def test_problems_name_the_flag():
     for flag in ("--depth=0", "--memory=much", "--mfu=2.0"):
         assert flag in said
     assert "--chip=abacus" in PlanConfig(chip="abacus").problems()[0]
-    assert " h" not in plan(PlanConfig(chip="abacus", memory="24GB")).splitlines()[1], "its speed is not known"
+    assert " h" not in plan(PlanConfig(chip="abacus", memory="24GB")).splitlines()[1], (
+        "its speed is not known"
+    )
     assert PlanConfig().problems() == []
 
 
@@ -64,19 +80,32 @@ def test_micro_batch_follows_free_memory_at_a_constant_total(monkeypatch):
     world, chosen = World(0, 0, 1, torch.device("cuda")), []
     monkeypatch.setattr(module, "pick_dtype", lambda device: torch.float16)
     for gib in (6, 8, 16, 24, 80):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, gib=gib: (gib * GIB, gib * GIB))
+        monkeypatch.setattr(
+            torch.cuda, "mem_get_info", lambda device, gib=gib: (gib * GIB, gib * GIB)
+        )
         chosen.append(module.micro_batch(BaseConfig(), config, 2048, 2**19, world))
     rows = [rows for rows, _ in chosen]
-    assert rows == sorted(rows) and rows[0] >= 1 and rows[-1] == 32  # 65,536 tokens are enough for any GPU
+    assert (
+        rows == sorted(rows) and rows[0] >= 1 and rows[-1] == 32
+    )  # 65,536 tokens are enough for any GPU
     assert chosen[0][1] and not chosen[-1][1], "only the small card recomputes activations"
-    assert module.micro_batch(BaseConfig(device_batch_size=3), config, 2048, 2**19, world) == (3, False)
-    assert module.micro_batch(BaseConfig(), config, 2048, 4096, world)[0] == 2  # a rank's whole share
+    assert module.micro_batch(BaseConfig(device_batch_size=3), config, 2048, 2**19, world) == (
+        3,
+        False,
+    )
+    assert (
+        module.micro_batch(BaseConfig(), config, 2048, 4096, world)[0] == 2
+    )  # a rank's whole share
 
 
 def test_a_run_says_its_plan_in_two_lines():
     world = World(0, 0, 2, torch.device("cpu"))
-    cfg = BaseConfig(depth=2, max_seq_len=128, total_batch_size=1536, num_iterations=5, device_batch_size=2)
-    lines = run_plan(base_settings(cfg, 1000, world), world, 5, torch.float32, keep=2, compiled=False).lines()
+    cfg = BaseConfig(
+        depth=2, max_seq_len=128, total_batch_size=1536, num_iterations=5, device_batch_size=2
+    )
+    lines = run_plan(
+        base_settings(cfg, 1000, world), world, 5, torch.float32, keep=2, compiled=False
+    ).lines()
     assert len(lines) == 2 and "2 row(s) (3 a step)" in lines[0] and "GiB a device" in lines[1]
     with pytest.raises(ValueError, match="--fp8"):
         base_settings(BaseConfig(fp8=True), 1000, world)

@@ -1,4 +1,6 @@
-"""Any number of processes trains the same model: same losses, states that are cut anew for another number of ranks."""
+"""Any number of processes trains the same model: same losses, states that are cut anew for another
+number of ranks.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def one_thread():
 
 def alone(*words: str) -> list[float]:
     """The losses of one process, this one."""
-    trainer, losses = train(World(0, 0, 1, torch.device("cpu")), arguments([f"--steps={STEPS}", *words]))
+    trainer, losses = train(
+        World(0, 0, 1, torch.device("cpu")), arguments([f"--steps={STEPS}", *words])
+    )
     trainer.source.close()  # type: ignore[attr-defined]
     return losses.values
 
@@ -35,7 +39,10 @@ def reference(one_thread) -> list[float]:
 
 
 def close(losses: list[float], expected: list[float]) -> bool:
-    return len(losses) == len(expected) and max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
+    return (
+        len(losses) == len(expected)
+        and max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
+    )
 
 
 def test_two_agents_with_two_processes_each(reference):
@@ -53,7 +60,9 @@ def test_three_processes_stop_and_two_or_one_go_on(reference, tmp_path: Path):
     three, one = (torch.load(path, weights_only=True) for path in (saved, tmp_path / "one.pt"))
     for name, states in one["optimizer"]["state"].items():
         for mine, theirs in zip(states, three["optimizer"]["state"][name], strict=True):
-            assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in theirs.items()}, name
+            assert {k: v.shape for k, v in mine.items()} == {
+                k: v.shape for k, v in theirs.items()
+            }, name
 
 
 def test_one_process_resumes_to_the_bit(reference, tmp_path: Path):

@@ -46,9 +46,15 @@ def asked(base_dir, monkeypatch):
 def end(tag: str) -> tuple[dict, list[float]]:
     """Weights and optimizer states of a finished run, and the loss of every step."""
     directory = checkpoint_dir("rl", tag)
-    tensors, optimizer, _ = load_checkpoint(directory, CFG.num_iterations, "cpu", load_optimizer=True)
+    tensors, optimizer, _ = load_checkpoint(
+        directory, CFG.num_iterations, "cpu", load_optimizer=True
+    )
     for group, states in optimizer["state"].items():
-        tensors |= {f"{group} {n} {key}": tensor for n, state in enumerate(states) for key, tensor in state.items()}
+        tensors |= {
+            f"{group} {n} {key}": tensor
+            for n, state in enumerate(states)
+            for key, tensor in state.items()
+        }
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     return tensors, [row["train_loss"] for row in rows if "train_loss" in row]
 
@@ -59,18 +65,24 @@ def same_end(**more) -> bool:
     rl.rl(replace(CFG, tag_out="whole", **more), world())
     (ours, our_losses), (theirs, their_losses) = end("cut"), end("whole")
     assert ours.keys() == theirs.keys() and len(our_losses) == CFG.num_iterations
-    return all(torch.equal(ours[name], theirs[name]) for name in theirs) and our_losses == their_losses
+    return (
+        all(torch.equal(ours[name], theirs[name]) for name in theirs) and our_losses == their_losses
+    )
 
 
 @pytest.mark.parametrize("more, step", [({}, 2), (TWICE, 3), (TWICE, 4)])
 def test_stopped_by_a_signal_between_two_steps(asked, monkeypatch, more, step):
-    """With two updates on the same answers step 3 lies between the two: those answers are in the checkpoint."""
+    """With two updates on the same answers step 3 lies between the two: those answers are in the
+    checkpoint.
+    """
     with monkeypatch.context() as patch:
         accumulate, stop = Gradients.accumulate, Stop(step)
         patch.setattr(Gradients, "accumulate", lambda *args: (stop(), accumulate(*args))[1])
         with pytest.raises(Stopped) as stopped:
             rl.rl(replace(CFG, tag_out="cut", **more), world())
-    assert stopped.value.code == EXIT_STOPPED and complete_steps(checkpoint_dir("rl", "cut")) == [step]
+    assert stopped.value.code == EXIT_STOPPED and complete_steps(checkpoint_dir("rl", "cut")) == [
+        step
+    ]
     source = read_meta(checkpoint_dir("rl", "cut"), step)["trainer"]["source"][0]
     assert bool(source["rollouts"]) == (step % more.get("updates_per_batch", 1) != 0)
     assert same_end(**more)
@@ -81,7 +93,10 @@ def test_stopped_while_answers_are_paid(asked, monkeypatch, more, step):
     """The answers are given up at once, the steps before them are saved."""
     draws = step // more.get("updates_per_batch", 1)
     with monkeypatch.context() as patch:
-        reward, stop = FirstLetter.reward, Stop(draws * CFG.examples_per_step * CFG.num_samples + 4 * 2 + 3)
+        reward, stop = (
+            FirstLetter.reward,
+            Stop(draws * CFG.examples_per_step * CFG.num_samples + 4 * 2 + 3),
+        )
         patch.setattr(FirstLetter, "reward", lambda *args: (stop(), reward(*args))[1])
         with pytest.raises(Stopped):
             rl.rl(replace(CFG, tag_out="cut", **more), world())

@@ -19,7 +19,9 @@ from nanochat.train.objective import loss_sum_and_count
 from nanochat.train.rollouts import RolloutOptions, RolloutSource
 from nanochat.train.scoring import in_precision, micro_batches, score
 
-SMALL = RolloutOptions(examples_per_step=4, num_samples=4, max_new_tokens=6, batch_size=8, budget_tokens=200)
+SMALL = RolloutOptions(
+    examples_per_step=4, num_samples=4, max_new_tokens=6, batch_size=8, budget_tokens=200
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +34,13 @@ def model(tokenizer) -> GPT:
     return small_model(tokenizer)
 
 
-def source(model, tokenizer, rank: int = 0, size: int = 1, task: Task | None = None, **options) -> RolloutSource:
+def source(
+    model, tokenizer, rank: int = 0, size: int = 1, task: Task | None = None, **options
+) -> RolloutSource:
     reference = in_precision(model, torch.float32)
-    return RolloutSource(model, tokenizer, task or Letters(), world(rank, size), replace(SMALL, **options), reference)
+    return RolloutSource(
+        model, tokenizer, task or Letters(), world(rank, size), replace(SMALL, **options), reference
+    )
 
 
 def test_scores_are_those_of_the_whole_forward_pass(model):
@@ -50,7 +56,10 @@ def test_scores_are_those_of_the_whole_forward_pass(model):
 
 def test_micro_batches_hold_every_row_once_and_keep_to_the_budget():
     lengths = [5, 30, 7, 7, 12, 2, 50]
-    rows = [([number + 1] * n, [0.0] + [float(number + 1)] * (n - 1)) for number, n in enumerate(lengths)]
+    rows = [
+        ([number + 1] * n, [0.0] + [float(number + 1)] * (n - 1))
+        for number, n in enumerate(lengths)
+    ]
     batches = micro_batches(rows, 64, 0)
     assert sorted(number for _, numbers in batches for number in numbers) == list(range(len(rows)))
     for batch, numbers in batches:
@@ -58,13 +67,21 @@ def test_micro_batches_hold_every_row_once_and_keep_to_the_budget():
         for row, number in enumerate(numbers):
             n = lengths[number] - 1
             assert batch.targets[row, :n].tolist() == [number + 1] * n
-            assert batch.weights[row].tolist() == [number + 1.0] * n + [0.0] * (batch.weights.size(1) - n)
+            assert batch.weights[row].tolist() == [number + 1.0] * n + [0.0] * (
+                batch.weights.size(1) - n
+            )
 
 
 def test_only_what_the_model_chose_is_weighed(model, tokenizer, monkeypatch):
-    """Prompt, tool output and padding weigh nothing; the answer and the token that ended it weigh the advantage."""
+    """Prompt, tool output and padding weigh nothing; the answer and the token that ended it weigh
+    the advantage.
+    """
     called = Completion(
-        [11, 12, 13, 14], [1, 0, 0, 1], "stop", text="abcd", stop_token=tokenizer.encode_special("<|bos|>")
+        [11, 12, 13, 14],
+        [1, 0, 0, 1],
+        "stop",
+        text="abcd",
+        stop_token=tokenizer.encode_special("<|bos|>"),
     )
     cut = Completion([21, 22], [1, 1], "length", text="AB")
 
@@ -81,13 +98,19 @@ def test_only_what_the_model_chose_is_weighed(model, tokenizer, monkeypatch):
     assert batch.weights[:, :n].tolist() == weights and not batch.weights[:, n:].any()
     assert batch.targets[0, :n].tolist() == [*prompt[1:], 11, 12, 13, 14, called.stop_token]
     assert batch.input_ids[0, :n].tolist() == [*prompt, 11, 12, 13, 14]
-    assert own.stats["reward"] == 0.5 and own.stats["cut_off"] == 0.5 and own.stats["length_tokens"] == 3.5
+    assert (
+        own.stats["reward"] == 0.5
+        and own.stats["cut_off"] == 0.5
+        and own.stats["length_tokens"] == 3.5
+    )
 
 
 def test_questions_say_whether_the_calculator_may_be_used(model, tokenizer, monkeypatch):
     seen = []
     real = rollouts.complete_all
-    monkeypatch.setattr(rollouts, "complete_all", lambda *args: seen.append(args[-1]) or real(*args))
+    monkeypatch.setattr(
+        rollouts, "complete_all", lambda *args: seen.append(args[-1]) or real(*args)
+    )
     train = rl_tasks.questions("world-counting|World-Counting-without-tool", 0).train
     own = source(model, tokenizer, task=train, num_samples=2, max_new_tokens=2)
     own.next_step()
@@ -100,7 +123,10 @@ def drawn(own: RolloutSource) -> list[tuple]:
 
 
 def test_ranks_share_the_questions_of_one_order(model, tokenizer):
-    alone, parts = source(model, tokenizer), [source(model, tokenizer, rank, 3) for rank in range(3)]
+    alone, parts = (
+        source(model, tokenizer),
+        [source(model, tokenizer, rank, 3) for rank in range(3)],
+    )
     for _ in range(2):
         for own in (alone, *parts):
             own.next_step()
@@ -121,7 +147,9 @@ def test_old_weights_leave_no_trace(model, tokenizer):
     own.next_step()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.3)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.3
+            )
     own.n_uses = 0
     own.next_step()
     fresh = source(model, tokenizer)
@@ -147,9 +175,13 @@ def test_second_use_weighs_by_the_clipped_ratio(model, tokenizer):
     for batch, before in zip(second, first, strict=True):
         chosen = before != 0
         new, old, reference = (
-            score(each, replace(batch, weights=before))[0] for each in (model, own.reference, own.reference)
+            score(each, replace(batch, weights=before))[0]
+            for each in (model, own.reference, own.reference)
         )
-        ratio, advantage = (new - old).exp(), before[chosen]  # on the starting model the pull is zero
+        ratio, advantage = (
+            (new - old).exp(),
+            before[chosen],
+        )  # on the starting model the pull is zero
         gone = ((ratio > 1.1) & (advantage > 0)) | ((ratio < 0.9) & (advantage < 0))
         wanted = (advantage * ratio).masked_fill(gone, 0) + kl_weights(new, reference, 0.2)
         assert torch.allclose(batch.weights[chosen], wanted, atol=1e-5)
@@ -159,7 +191,9 @@ def test_second_use_weighs_by_the_clipped_ratio(model, tokenizer):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_the_gradient_is_that_of_the_policy_gradient(model, tokenizer, temperature):
-    """Summed over all answers and divided by their tokens, whether or not equal answers were computed only once."""
+    """Summed over all answers and divided by their tokens, whether or not equal answers were
+    computed only once.
+    """
     own = source(model, tokenizer, temperature=temperature, num_samples=8)
     batches = own.next_step()
     n_targets = sum(int((batch.weights != 0).sum()) for batch in batches)
@@ -170,7 +204,9 @@ def test_the_gradient_is_that_of_the_policy_gradient(model, tokenizer, temperatu
     for rollout in own.rollouts:
         ids = torch.tensor([rollout.tokens])
         logprobs = model(ids[:, :-1]).log_softmax(-1)[0].gather(1, ids[0, 1:, None])[:, 0]
-        objective = objective + (rollout.advantage * torch.tensor(rollout.chosen[1:]) * logprobs).sum()
+        objective = (
+            objective + (rollout.advantage * torch.tensor(rollout.chosen[1:]) * logprobs).sum()
+        )
         n_tokens += sum(rollout.chosen) * rollout.copies * (rollout.advantage != 0)
     (-objective / n_tokens).backward()
     assert torch.allclose(got, model.lm_head.weight.grad, atol=1e-6)

@@ -10,24 +10,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.train.scaling import batch_tokens, lr_scales, scaling_params, shape_for_depth, weight_decay_scale
+from nanochat.train.scaling import (
+    batch_tokens,
+    lr_scales,
+    scaling_params,
+    shape_for_depth,
+    weight_decay_scale,
+)
 
 REFERENCE = 12 * scaling_params(12, 32768)
 
 
 @pytest.mark.parametrize("depth, millions", [(20, 561), (26, 1082), (32, 1880), (34, 2200)])
 def test_published_sizes(depth, millions):
-    """The public classic checkpoints, vocabulary 65,536: d20 561M, d32 1.9B, d34 2.2B; d26 lies between."""
+    """The public classic checkpoints, vocabulary 65,536: d20 561M, d32 1.9B, d34 2.2B; d26 lies
+    between.
+    """
     shape = shape_for_depth(depth)
     with torch.device("meta"):
-        model = GPT(GPTConfig(2048, 2**16, depth, shape.n_head, shape.n_head, shape.n_embd, "L", "classic"))
+        model = GPT(
+            GPTConfig(2048, 2**16, depth, shape.n_head, shape.n_head, shape.n_embd, "L", "classic")
+        )
     n_params = sum(parameter.numel() for parameter in model.parameters())
     assert n_params == pytest.approx(millions * 1e6, rel=0.015)
     assert n_params == scaling_params(depth, 2**16) + shape.n_embd * 2**16
 
 
 def test_published_shapes():
-    got = {depth: (shape_for_depth(depth).n_embd, shape_for_depth(depth).n_head) for depth in (4, 12, 20, 26, 32)}
+    got = {
+        depth: (shape_for_depth(depth).n_embd, shape_for_depth(depth).n_head)
+        for depth in (4, 12, 20, 26, 32)
+    }
     assert got == {4: (256, 2), 12: (768, 6), 20: (1280, 10), 26: (1664, 13), 32: (2048, 16)}
     assert shape_for_depth(5).n_embd == 384  # 320, rounded up to whole heads
     assert shape_for_depth(6, aspect_ratio=32, head_dim=64) == shape_for_depth(6, 32, 64)
@@ -41,14 +54,20 @@ def test_deeper_is_never_smaller(depth, more):
     horizons = [12 * scaling_params(d, 32768) for d in (depth, depth + more)]
     batches = [batch_tokens(horizon, REFERENCE) for horizon in horizons]
     assert batches[0] <= batches[1] and all(math.log2(batch).is_integer() for batch in batches)
-    assert weight_decay_scale(2**19, horizons[1], REFERENCE) <= weight_decay_scale(2**19, horizons[0], REFERENCE)
+    assert weight_decay_scale(2**19, horizons[1], REFERENCE) <= weight_decay_scale(
+        2**19, horizons[0], REFERENCE
+    )
 
 
 def test_the_reference_is_the_reference():
     assert batch_tokens(REFERENCE, REFERENCE) == 2**19 and lr_scales(2**19) == (1, 1)
     assert weight_decay_scale(2**19, REFERENCE, REFERENCE) == 1
     assert lr_scales(2**21) == (2, 2) and lr_scales(2**13) == (0.5, 0.125)
-    assert [batch_tokens(REFERENCE * 2 ** (n / 0.383), REFERENCE) for n in (1, 4, -6)] == [2**20, 2**23, 2**13]
+    assert [batch_tokens(REFERENCE * 2 ** (n / 0.383), REFERENCE) for n in (1, 4, -6)] == [
+        2**20,
+        2**23,
+        2**13,
+    ]
 
 
 @given(st.integers(1, 2**23))

@@ -1,4 +1,6 @@
-"""A model in pieces over two and three processes trains, saves, resumes and is examined like a whole one."""
+"""A model in pieces over two and three processes trains, saves, resumes and is examined like a
+whole one.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def losses(result) -> list[float]:
 
 
 def scores(result) -> list[float]:
-    rows = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()
+    ]
     return [row["val_bpb"] for row in rows if "val_bpb" in row]
 
 
@@ -30,25 +34,37 @@ def close(a: list[float], b: list[float]) -> bool:
     return len(a) == len(b) and max(abs(x - y) for x, y in zip(a, b, strict=True)) < 1e-4
 
 
-@pytest.mark.parametrize("ranks, more", [(2, {}), (2, {"generation": "classic"}), (3, {"device_batch_size": 1})])
+@pytest.mark.parametrize(
+    "ranks, more", [(2, {}), (2, {"generation": "classic"}), (3, {"device_batch_size": 1})]
+)
 def test_losses_evaluations_and_checkpoints_are_those_of_a_whole_model(train, ranks, more):
-    """Three ranks share four rows: one has a micro-batch that the others have not. Evaluation and samples go on."""
+    """Three ranks share four rows: one has a micro-batch that the others have not. Evaluation and
+    samples go on.
+    """
     often = {"eval_every": 4, "sample_every": 5, **LONG, **more}
     whole = train(ranks, **often)
     assert whole.codes == [0] * ranks, whole.said
     expected, expected_scores, expected_weights = losses(whole), scores(whole), whole.weights(10)
     pieces = train(ranks, shard_model=True, **often)
     assert pieces.codes == [0] * ranks, pieces.said
-    assert close(losses(pieces), expected) and close(scores(pieces), expected_scores) and len(expected_scores) == 3
+    assert (
+        close(losses(pieces), expected)
+        and close(scores(pieces), expected_scores)
+        and len(expected_scores) == 3
+    )
     weights = pieces.weights(10)
     assert weights.keys() == expected_weights.keys()
     for name, tensor in weights.items():
         assert tensor.shape == expected_weights[name].shape, name
         torch.testing.assert_close(tensor, expected_weights[name], atol=2e-3, rtol=1e-2, msg=name)
-    assert all(len(re.findall(r" -> '", result.said[0])) == 14 for result in (whole, pieces))  # seven prompts, twice
+    assert all(
+        len(re.findall(r" -> '", result.said[0])) == 14 for result in (whole, pieces)
+    )  # seven prompts, twice
 
 
-@pytest.mark.parametrize("first, then", [((2, True), (1, False)), ((2, False), (3, True)), ((2, True), (2, True))])
+@pytest.mark.parametrize(
+    "first, then", [((2, True), (1, False)), ((2, False), (3, True)), ((2, True), (2, True))]
+)
 def test_stopped_and_gone_on_in_pieces_and_whole(train, first, then):
     expected = losses(train(1, **LONG))
     stopped = train(first[0], "SIGTERM", shard_model=first[1], **LONG)
@@ -72,7 +88,9 @@ def test_half_precision_and_checkpointed_activations(train, dtype):
 def test_out_of_memory_is_said_with_what_to_do(train):
     result = train(2, "out of memory", shard_model=True, save_every=1)
     assert set(result.codes) <= {2, 76} and 2 in result.codes and result.took_s < 20
-    assert any("out of memory with --shard-model" in said and "--resume" in said for said in result.said), result.said
+    assert any(
+        "out of memory with --shard-model" in said and "--resume" in said for said in result.said
+    ), result.said
 
 
 def test_a_signal_during_evaluation_stops_all(train):
@@ -93,6 +111,8 @@ def test_missing_micro_batches_teach_nothing():
 
 
 def test_what_does_not_go_together_is_said():
-    assert any("--compile" in problem for problem in BaseConfig(shard_model=True, compile=True).problems())
+    assert any(
+        "--compile" in problem for problem in BaseConfig(shard_model=True, compile=True).problems()
+    )
     assert any("--shard-model" in problem for problem in RLConfig(shard_model=True).problems())
     assert SFTConfig(shard_model=True).problems() == []

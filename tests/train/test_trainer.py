@@ -1,4 +1,6 @@
-"""The loop: its arithmetic, what it skips, and that a resumed run is the uninterrupted one, bit for bit."""
+"""The loop: its arithmetic, what it skips, and that a resumed run is the uninterrupted one, bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -88,13 +90,17 @@ def test_micro_batch_size_does_not_change_the_result(single, rows):
     for trainer in (one, parts):
         trainer._update = lambda own, *_: grads.append([grad.clone() for grad in own])
     a, b = one.train_step(), parts.train_step()
-    assert a.loss == pytest.approx(b.loss, abs=1e-6) and a.grad_norm == pytest.approx(b.grad_norm, rel=1e-5)
+    assert a.loss == pytest.approx(b.loss, abs=1e-6) and a.grad_norm == pytest.approx(
+        b.grad_norm, rel=1e-5
+    )
     for mine, other in zip(*grads, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-4)
 
 
 def test_the_loss_is_per_target_over_all_batches(single):
-    """Averaging each micro-batch on its own would give the lone target of the second one half of the weight."""
+    """Averaging each micro-batch on its own would give the lone target of the second one half of
+    the weight.
+    """
     full, lone = batch(4, 1), batch(4, 2)
     lone.weights[:] = 0
     lone.weights[0, 0] = 1
@@ -143,7 +149,9 @@ def test_float16_trains_like_float32(single):
     half, full = (make([[batch()]], single, dtype=dtype) for dtype in (torch.float16, None))
     assert half.loss_scale is not None and full.loss_scale is None
     a, b = half.train_step(), full.train_step()
-    assert a.loss == pytest.approx(b.loss, abs=1e-3) and a.grad_norm == pytest.approx(b.grad_norm, rel=0.01)
+    assert a.loss == pytest.approx(b.loss, abs=1e-3) and a.grad_norm == pytest.approx(
+        b.grad_norm, rel=0.01
+    )
     for _ in range(18):
         a = half.train_step()
     assert a.loss < 0.2 and half.n_bad_steps == 0
@@ -168,9 +176,20 @@ def test_loss_scale_grows_after_patience_and_is_saved():
 def stage_config(stage, base_dir, **changes):
     if stage == "base":
         return base_config(**changes)
-    shape = dict(max_seq_len=32, device_batch_size=2, total_batch_size=128, num_iterations=6, eval_every=0,
-                 eval_tokens=64, sample_every=0, device_type="cpu", model_tag="t", source="base",
-                 mixture="none", data=[str(base_dir / "chats.jsonl")])  # fmt: skip
+    shape = dict(
+        max_seq_len=32,
+        device_batch_size=2,
+        total_batch_size=128,
+        num_iterations=6,
+        eval_every=0,
+        eval_tokens=64,
+        sample_every=0,
+        device_type="cpu",
+        model_tag="t",
+        source="base",
+        mixture="none",
+        data=[str(base_dir / "chats.jsonl")],
+    )
     return (MidConfig if stage == "mid" else SFTConfig)(**{**shape, **changes})
 
 
@@ -185,7 +204,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(data, single, stage, capsys):
     whole = load_checkpoint(directory, 6, "cpu", load_optimizer=True)
     log = losses(directory)
     torch.rand(7)  # another process would be elsewhere in its random numbers
-    again = run(stage_config(stage, data, save_every=3, keep=9, eval_every=2, resume_from_step=3), single)
+    again = run(
+        stage_config(stage, data, save_every=3, keep=9, eval_every=2, resume_from_step=3), single
+    )
     parts = load_checkpoint(directory, 6, "cpu", load_optimizer=True)
     assert "after step 3 of 6" in capsys.readouterr().out
     assert same(whole[0], parts[0])
@@ -207,7 +228,8 @@ def test_resume_with_other_settings_names_them_and_changes_nothing(data, single)
     directory = data / "base_checkpoints" / "t"
     before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
     with pytest.raises(
-        ValueError, match=r"n_steps: 6 then, 8 now.*matrix_lr: 0.02 then, 0.5 now.*seed: 42 then, 7 now"
+        ValueError,
+        match=r"n_steps: 6 then, 8 now.*matrix_lr: 0.02 then, 0.5 now.*seed: 42 then, 7 now",
     ):
         stages.base(base_config(num_iterations=8, matrix_lr=0.5, seed=7, resume=True), single)
     assert before == {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
@@ -241,7 +263,9 @@ def test_a_finished_run_can_be_resumed_and_keeps_its_numbers(data, single):
 
 
 def test_a_score_that_cannot_be_had_does_not_end_the_run(data, single, capsys):
-    """Without an eval bundle CORE is left out; the run, its record and its last meta file are whole all the same."""
+    """Without an eval bundle CORE is left out; the run, its record and its last meta file are whole
+    all the same.
+    """
     record = stages.base(base_config(core_metric_every=4), single)
     assert record["metrics"]["steps"] == 6 and "CORE is not measured" in capsys.readouterr().err
     directory = data / "base_checkpoints" / "t"

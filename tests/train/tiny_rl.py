@@ -1,4 +1,6 @@
-"""What tests of reinforcement learning share: a model of two layers, tasks that pay for letters, a checkpoint."""
+"""What tests of reinforcement learning share: a model of two layers, tasks that pay for letters, a
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ class Letters(Task):
         return self.n
 
     def __getitem__(self, index: int) -> dict:
-        return {"messages": [{"role": "user", "content": f"{index}?"}, {"role": "assistant", "content": "abc"}]}
+        return {
+            "messages": [
+                {"role": "user", "content": f"{index}?"},
+                {"role": "assistant", "content": "abc"},
+            ]
+        }
 
     def evaluate(self, conversation: dict, completion: str) -> bool:
         return self.reward(conversation, completion) > 0.9
@@ -63,7 +70,11 @@ def small_model(tokenizer: Tokenizer) -> GPT:
 def save_sft(tokenizer: Tokenizer) -> None:
     """A fine-tuned model's checkpoint, d2, in the base directory."""
     model, directory = small_model(tokenizer), checkpoint_dir("sft", "d2")
-    meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity(), "total_batch_size": 2**19}
+    meta = {
+        "model_config": model.config.to_dict(),
+        "tokenizer": tokenizer.identity(),
+        "total_batch_size": 2**19,
+    }
     save_checkpoint(directory, 7, model.state_dict(), None, meta)
     tokenizer.save(directory / "tokenizer")
 

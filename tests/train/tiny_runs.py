@@ -1,4 +1,6 @@
-"""A base directory in which all stages run in a second: byte-level vocabulary, two small shards, short chats."""
+"""A base directory in which all stages run in a second: byte-level vocabulary, two small shards,
+short chats.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from nanochat.dataset.shards import write_shards
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.configs import BaseConfig
 
-WORDS = "the sun moon river stone bird tree wind sings runs falls over under bright old quiet".split()
+WORDS = (
+    "the sun moon river stone bird tree wind sings runs falls over under bright old quiet".split()
+)
 
 
 def sentences(count: int, seed: int) -> list[str]:
@@ -32,8 +36,19 @@ def make_base(base: Path) -> None:
 
 def base_config(**changes) -> BaseConfig:
     settings = dict(
-        depth=1, aspect_ratio=32, head_dim=16, max_seq_len=32, device_batch_size=2, total_batch_size=128,
-        num_iterations=6, eval_every=0, eval_tokens=64, sample_every=0, core_metric_every=-1, device_type="cpu",
-        model_tag="t", window_pattern="L",
-    )  # fmt: skip
+        depth=1,
+        aspect_ratio=32,
+        head_dim=16,
+        max_seq_len=32,
+        device_batch_size=2,
+        total_batch_size=128,
+        num_iterations=6,
+        eval_every=0,
+        eval_tokens=64,
+        sample_every=0,
+        core_metric_every=-1,
+        device_type="cpu",
+        model_tag="t",
+        window_pattern="L",
+    )
     return BaseConfig(**{**settings, **changes})

@@ -1,1 +1,3 @@
-"""Decoding in C, compiled where a compiler is: one call a step instead of hundreds of framework operations."""
+"""Decoding in C, compiled where a compiler is: one call a step instead of hundreds of framework
+operations.
+"""

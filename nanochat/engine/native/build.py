@@ -1,9 +1,10 @@
 """Compiles the C source beside this file for the processor at hand, once, and loads it.
 
-Needs only a C compiler (`cc`, `gcc`, `clang` or `$CC`); without one, or where it fails, the engine uses gpt.py alone.
-The library is kept in `~/.cache/nanochat/native`, not in `$NANOCHAT_BASE_DIR`: it belongs to the machine and its user
-rather than to a run, and a base directory that somebody else made must not bring code along. `NANOCHAT_NATIVE=0` does
-without; any value but 1 is the folder to keep it in.
+Needs only a C compiler (`cc`, `gcc`, `clang` or `$CC`); without one, or where it fails, the engine
+uses gpt.py alone. The library is kept in `~/.cache/nanochat/native`, not in `$NANOCHAT_BASE_DIR`:
+it belongs to the machine and its user rather than to a run, and a base directory that somebody else
+made must not bring code along. `NANOCHAT_NATIVE=0` does without; any value but 1 is the folder to
+keep it in.
 """
 
 from __future__ import annotations
@@ -20,8 +21,26 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCES = ("decode.c", "attention.h", "input.h", "matmul.h", "model.h", "panels.h", "team.h", "tiles.h", "vectors.h")
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC", "-pthread")
+SOURCES = (
+    "decode.c",
+    "attention.h",
+    "input.h",
+    "matmul.h",
+    "model.h",
+    "panels.h",
+    "team.h",
+    "tiles.h",
+    "vectors.h",
+)
+FLAGS = (
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+)
 COMPILE_LIMIT_S = 120
 
 
@@ -49,7 +68,9 @@ def find_compiler() -> list[str] | None:
 
 
 def compiled(compiler: list[str]) -> Path | None:
-    """The shared library for this source, compiler and processor: a home directory may serve many machines."""
+    """The shared library for this source, compiler and processor: a home directory may serve many
+    machines.
+    """
     folder = Path(__file__).parent
     source = b"".join((folder / name).read_bytes() for name in SOURCES)
     facts = "\n".join([*compiler, *FLAGS, platform.machine(), sys.platform, processor_features()])
@@ -59,7 +80,9 @@ def compiled(compiler: list[str]) -> Path | None:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             built = Path(scratch) / path.name
             for extra in (["-march=native"], ["-mcpu=native"], []):
-                if run_compiler([*compiler, *FLAGS, *extra, "-o", str(built), str(folder / SOURCES[0]), "-lm"]):
+                if run_compiler(
+                    [*compiler, *FLAGS, *extra, "-o", str(built), str(folder / SOURCES[0]), "-lm"]
+                ):
                     os.replace(built, path)
                     break
             else:
@@ -86,15 +109,24 @@ def private_folder() -> Path:
 
 def run_compiler(command: list[str]) -> bool:
     try:
-        return subprocess.run(command, capture_output=True, timeout=COMPILE_LIMIT_S, check=False).returncode == 0
+        return (
+            subprocess.run(
+                command, capture_output=True, timeout=COMPILE_LIMIT_S, check=False
+            ).returncode
+            == 0
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
 def processor_features() -> str:
-    """What the processor can do, as the system tells it: code made for more than that would not run."""
+    """What the processor can do, as the system tells it: code made for more than that would not
+    run.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return next(
+        (line for line in lines if line.startswith(("flags", "Features"))), platform.processor()
+    )

@@ -1,4 +1,6 @@
-"""A model's decoding steps through the C code beside this file, reading the model's own weights in place."""
+"""A model's decoding steps through the C code beside this file, reading the model's own weights in
+place.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from torch import Tensor, nn
 
 from nanochat.engine.kv_cache import KVCache
 from nanochat.engine.native.build import library
-from nanochat.engine.native.structs import KINDS, SCRATCH, Layer, Matrix, Model, Step, Team
+from nanochat.engine.native.structs import KINDS, SCRATCH, Layer, Matrix, Model, StepStruct, Team
 from nanochat.engine.quantize import Int8Linear
-from nanochat.engine.scheduler import Row
+from nanochat.engine.scheduler import ScheduledRow
 from nanochat.gpt import GPT, LOGIT_CAP, Linear
 
-# Without matrix units, prompts are read here only while they and attention over them (queries times keys) are little
-# work: torch's products are faster then, though each of its operations costs. With them everything is read here, faster
-# (d12 bf16, one core: 64 tokens 32 ms here, 56 in torch; 512 tokens 127 and 164) and to the same bits however a prompt
-# is cut.
+# Without matrix units, prompts are read here only while they and attention over them (queries times
+# keys) are little work: torch's products are faster then, though each of its operations costs. With
+# them everything is read here, faster (d12 bf16, one core: 64 tokens 32 ms here, 56 in torch; 512
+# tokens 127 and 164) and to the same bits however a prompt is cut.
 MAX_TOKENS, MAX_SCORES = 256, 2_048
 LANES = 16
 BLOCK_QUERIES, MAX_QUERIES = 8, 64  # that attention handles together: usually, and at most
@@ -32,7 +34,11 @@ def unsupported(model: GPT) -> str | None:
         return "the model is not on a CPU"
     if type(model) is not GPT:
         return f"it is a {type(model).__name__}, and the C code knows GPT alone"
-    if config.n_embd % 64 or config.head_dim % LANES or config.n_head > MAX_QUERIES * config.n_kv_head:
+    if (
+        config.n_embd % 64
+        or config.head_dim % LANES
+        or config.n_head > MAX_QUERIES * config.n_kv_head
+    ):
         return "its width is no multiple of 64 or its head dimension none of 16"
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
@@ -42,7 +48,10 @@ def unsupported(model: GPT) -> str | None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.dtype not in KINDS or not tensor.is_contiguous():
             return f"{name} is {tensor.dtype}"
-    kinds = {m.weight_int8.dtype if isinstance(m, Int8Linear) else m.weight.dtype for m in matrices(model)}
+    kinds = {
+        m.weight_int8.dtype if isinstance(m, Int8Linear) else m.weight.dtype
+        for m in matrices(model)
+    }
     if len(kinds) > 1:
         return f"its matrices are of several kinds: {', '.join(sorted(map(str, kinds)))}"
     return None if library() is not None else "no C compiler"
@@ -51,15 +60,20 @@ def unsupported(model: GPT) -> str | None:
 def matrices(model: GPT) -> list[Any]:
     """The modules that hold the layers' and the head's weight matrices."""
     blocks: Any = model.transformer.h
-    inner = [m for b in blocks for m in (b.attn.c_q, b.attn.c_k, b.attn.c_v, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)]
+    inner = [
+        m
+        for b in blocks
+        for m in (b.attn.c_q, b.attn.c_k, b.attn.c_v, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)
+    ]
     return [*inner, model.lm_head]
 
 
 class NativeDecoder:
     """Stands in for `model.hidden` and `model.head` on steps that it `takes`.
 
-    Only for what `unsupported` has no objection to. The weights it points into are kept alive, and so are those that
-    the model has since exchanged for others: after any change of weights make a new one.
+    Only for what `unsupported` has no objection to. The weights it points into are kept alive, and
+    so are those that the model has since exchanged for others: after any change of weights make a
+    new one.
     """
 
     def __init__(self, model: GPT) -> None:
@@ -67,7 +81,10 @@ class NativeDecoder:
         loaded = library()
         assert loaded is not None
         self._library, self._team = loaded, Team(loaded)
-        loaded.forward.argtypes, loaded.forward.restype = [POINTER(Model), POINTER(Step), c_void_p], None
+        loaded.forward.argtypes, loaded.forward.restype = (
+            [POINTER(Model), POINTER(StepStruct), c_void_p],
+            None,
+        )
         self._kept: list[Any] = []
         self._struct = self._describe()
         self.has_tiles = bool(loaded.has_tiles(self._struct.head.kind))
@@ -80,7 +97,9 @@ class NativeDecoder:
         sums = None if scale is None else tensor.sum(dim=1, dtype=torch.int32)
         kept = [None if t is None else t.detach() for t in (tensor, scale, sums)]
         self._kept.append(kept)
-        return Matrix(*[None if t is None else t.data_ptr() for t in kept], *tensor.shape, KINDS[tensor.dtype])
+        return Matrix(
+            *[None if t is None else t.data_ptr() for t in kept], *tensor.shape, KINDS[tensor.dtype]
+        )
 
     def _weights(self, module: Any) -> Matrix:
         if isinstance(module, Int8Linear):
@@ -94,11 +113,20 @@ class NativeDecoder:
         layers = (Layer * config.n_layer)()
         for number, block in enumerate(model.transformer.h):
             attn, layer = block.attn, layers[number]
-            layer.q, layer.k, layer.v = self._weights(attn.c_q), self._weights(attn.c_k), self._weights(attn.c_v)
-            layer.proj, layer.fc, layer.out = map(self._weights, (attn.c_proj, block.mlp.c_fc, block.mlp.c_proj))
+            layer.q, layer.k, layer.v = (
+                self._weights(attn.c_q),
+                self._weights(attn.c_k),
+                self._weights(attn.c_v),
+            )
+            layer.proj, layer.fc, layer.out = map(
+                self._weights, (attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+            )
             layer.window, layer.residual, layer.first = config.window(number), 1.0, 0.0
             if modern:
-                layer.residual, layer.first = model.resid_lambdas[number].item(), model.x0_lambdas[number].item()
+                layer.residual, layer.first = (
+                    model.resid_lambdas[number].item(),
+                    model.x0_lambdas[number].item(),
+                )
             if attn.ve_gate is not None:
                 layer.value_embedding = self._matrix(model.value_embeds[str(number)].weight)
                 layer.value_gate = self._matrix(attn.ve_gate.weight)
@@ -106,22 +134,35 @@ class NativeDecoder:
         cos, sin = model._rotary
         self._kept += [layers, cos, sin]
         return Model(
-            config.n_layer, config.n_head, config.n_kv_head, config.head_dim, config.n_embd, int(modern), layers,
-            self._matrix(model.transformer.wte.weight), self._weights(model.lm_head),
-            self._matrix(model.smear_gate.weight if modern else None), cos.data_ptr(), sin.data_ptr(),
-            model.smear_lambda.item() if modern else 0.0, model.backout_lambda.item() if modern else 0.0,
-            1.2 if modern else 1.0, LOGIT_CAP,
-        )  # fmt: skip
+            config.n_layer,
+            config.n_head,
+            config.n_kv_head,
+            config.head_dim,
+            config.n_embd,
+            int(modern),
+            layers,
+            self._matrix(model.transformer.wte.weight),
+            self._weights(model.lm_head),
+            self._matrix(model.smear_gate.weight if modern else None),
+            cos.data_ptr(),
+            sin.data_ptr(),
+            model.smear_lambda.item() if modern else 0.0,
+            model.backout_lambda.item() if modern else 0.0,
+            1.2 if modern else 1.0,
+            LOGIT_CAP,
+        )
 
-    def takes(self, rows: list[Row]) -> bool:
+    def takes(self, rows: list[ScheduledRow]) -> bool:
         """Whether a step is better done here than by the model itself."""
         reading = sum(row.n_tokens * row.stop for row in rows if row.n_tokens > 1)
         few = sum(row.n_tokens for row in rows) <= MAX_TOKENS and reading <= MAX_SCORES
         return self.has_tiles or few
 
-    def run(self, rows: list[Row], cache: KVCache) -> Tensor:
-        """Logits (S, V) fp32 of the rows that sample; keys and values of all tokens go into the cache."""
-        step = Step()
+    def run(self, rows: list[ScheduledRow], cache: KVCache) -> Tensor:
+        """Logits (S, V) fp32 of the rows that sample; keys and values of all tokens go into the
+        cache.
+        """
+        step = StepStruct()
         self._place_tokens(step, rows, cache.page_tokens)
         self._place_cache(step, cache)
         self._place_scratch(step, max(row.stop for row in rows))
@@ -131,7 +172,7 @@ class NativeDecoder:
         self._library.forward(self._struct, step, self._team.of(torch.get_num_threads()))
         return logits[:, : self.model.config.vocab_size]
 
-    def _place_tokens(self, step: Step, rows: list[Row], size: int) -> None:
+    def _place_tokens(self, step: StepStruct, rows: list[ScheduledRow], size: int) -> None:
         """The tokens of the step and where each one's keys, values and predecessor are."""
         ids: list[int] = []
         positions: list[int] = []
@@ -142,12 +183,16 @@ class NativeDecoder:
             pages, first = row.sequence.pages, len(ids)
             ids += row.sequence.tokens[row.start : row.stop]
             positions += range(row.start, row.stop)
-            stored = [pages[p // size] * size + p % size for p in range(max(row.start - 1, 0), row.stop)]
+            stored = [
+                pages[p // size] * size + p % size for p in range(max(row.start - 1, 0), row.stop)
+            ]
             previous.append(stored[0] if row.start else -1)
             previous += [-2] * (row.n_tokens - 1)
             slots += [
                 slot if position >= row.store_from else 0
-                for position, slot in zip(range(row.start, row.stop), stored[-row.n_tokens :], strict=True)
+                for position, slot in zip(
+                    range(row.start, row.stop), stored[-row.n_tokens :], strict=True
+                )
             ]
             table_start += [len(tables)] * row.n_tokens
             tables += pages
@@ -156,25 +201,40 @@ class NativeDecoder:
             if row.samples:
                 sampled.append(len(ids) - 1)
         step.n_tokens, step.n_sampled, step.n_blocks = len(ids), len(sampled), len(blocks) // 2
-        arrays = {"ids": ids, "positions": positions, "slots": slots, "table_start": table_start, "tables": tables,
-                  "previous": previous, "sampled": sampled, "blocks": blocks}  # fmt: skip
+        arrays = {
+            "ids": ids,
+            "positions": positions,
+            "slots": slots,
+            "table_start": table_start,
+            "tables": tables,
+            "previous": previous,
+            "sampled": sampled,
+            "blocks": blocks,
+        }
         for name, values in arrays.items():
             setattr(step, name, (c_int64 * len(values))(*values))
 
-    def _place_cache(self, step: Step, cache: KVCache) -> None:
+    def _place_cache(self, step: StepStruct, cache: KVCache) -> None:
         step.page_tokens, step.kv_kind = cache.page_tokens, KINDS[cache.keys[0].dtype]
         step.keys = (c_void_p * len(cache.keys))(*[t.data_ptr() for t in cache.keys])
         step.values = (c_void_p * len(cache.values))(*[t.data_ptr() for t in cache.values])
         step.embeddings = None if cache.embeddings is None else cache.embeddings.data_ptr()
 
-    def _place_scratch(self, step: Step, longest: int) -> None:
+    def _place_scratch(self, step: StepStruct, longest: int) -> None:
         """Room to work in, for as many tokens as the step has and scores of `longest` positions."""
         config, n_tokens = self.model.config, -(-step.n_tokens // 32) * 32
         if self._scratch["x"].size(0) < n_tokens:
-            width = dict.fromkeys(SCRATCH, config.n_embd) | {"y": 4 * config.n_embd, "packed_scale": 1}
-            self._scratch.update((name, torch.empty(n_tokens, columns)) for name, columns in width.items())
+            width = dict.fromkeys(SCRATCH, config.n_embd) | {
+                "y": 4 * config.n_embd,
+                "packed_scale": 1,
+            }
+            self._scratch.update(
+                (name, torch.empty(n_tokens, columns)) for name, columns in width.items()
+            )
             for name, factor in (("packed", 8), ("packed_h", 2)):
-                self._scratch[name] = torch.zeros(n_tokens, factor * config.n_embd, dtype=torch.uint8)
+                self._scratch[name] = torch.zeros(
+                    n_tokens, factor * config.n_embd, dtype=torch.uint8
+                )
         step.longest = -(-(longest + step.page_tokens) // LANES) * LANES
         n_scores = torch.get_num_threads() * MAX_QUERIES * step.longest
         if self._scratch["scores"].numel() < n_scores:

@@ -23,7 +23,10 @@ class Matrix(ctypes.Structure):
 
 class Layer(ctypes.Structure):
     _fields_ = [
-        *((name, Matrix) for name in ("q", "k", "v", "proj", "fc", "out", "value_embedding", "value_gate")),
+        *(
+            (name, Matrix)
+            for name in ("q", "k", "v", "proj", "fc", "out", "value_embedding", "value_gate")
+        ),
         ("window", c_int64),
         ("residual", c_float),
         ("first", c_float),
@@ -32,7 +35,10 @@ class Layer(ctypes.Structure):
 
 class Model(ctypes.Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "width", "modern")),
+        *(
+            (name, c_int64)
+            for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "width", "modern")
+        ),
         ("layers", POINTER(Layer)),
         *((name, Matrix) for name in ("embedding", "head", "smear_gate")),
         ("cos", c_void_p),
@@ -44,12 +50,24 @@ class Model(ctypes.Structure):
 SCRATCH = ("x", "x0", "middle", "h", "q", "k", "v", "y", "hidden")
 
 
-class Step(ctypes.Structure):
+class StepStruct(ctypes.Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("n_tokens", "n_sampled", "n_blocks", "page_tokens", "kv_kind")),
+        *(
+            (name, c_int64)
+            for name in ("n_tokens", "n_sampled", "n_blocks", "page_tokens", "kv_kind")
+        ),
         *(
             (name, POINTER(c_int64))
-            for name in ("ids", "positions", "slots", "table_start", "tables", "previous", "sampled", "blocks")
+            for name in (
+                "ids",
+                "positions",
+                "slots",
+                "table_start",
+                "tables",
+                "previous",
+                "sampled",
+                "blocks",
+            )
         ),
         ("keys", POINTER(c_void_p)),
         ("values", POINTER(c_void_p)),
@@ -67,7 +85,9 @@ class Step(ctypes.Structure):
 
 
 class Team:
-    """The C code's threads, made when first needed and again after a fork, which leaves them behind."""
+    """The C code's threads, made when first needed and again after a fork, which leaves them
+    behind.
+    """
 
     def __init__(self, loaded: ctypes.CDLL) -> None:
         self._library, self._made_for, self._team = loaded, (0, 0), 0
@@ -93,7 +113,9 @@ class Team:
 
 
 def memory_bandwidth(n_bytes: int, repeats: int = 5) -> float | None:
-    """Bytes a second that the decoder's threads read from memory at best, over `n_bytes`; None without the C code."""
+    """Bytes a second that the decoder's threads read from memory at best, over `n_bytes`; None
+    without the C code.
+    """
     loaded = library()
     if loaded is None:
         return None

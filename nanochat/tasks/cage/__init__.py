@@ -1,1 +1,3 @@
-"""The parts of the sandbox: what a program may see, how it is locked in, how it is watched. Use `tasks.sandbox`."""
+"""The parts of the sandbox: what a program may see, how it is locked in, how it is watched. Use
+`tasks.sandbox`.
+"""

@@ -1,8 +1,10 @@
-"""The first choice of cage: bubblewrap (`bwrap`), an audited program that builds a view of the system from nothing.
+"""The first choice of cage: bubblewrap (`bwrap`), an audited program that builds a view of the
+system from nothing.
 
-As an ordinary user it makes a user namespace in which the program is nobody. As root that namespace would leave the
-program with root's number outside, for which no process limit holds; so there bubblewrap keeps two capabilities for the
-guard, which changes to a user number of its own and so loses them.
+As an ordinary user it makes a user namespace in which the program is nobody. As root that namespace
+would leave the program with root's number outside, for which no process limit holds; so there
+bubblewrap keeps two capabilities for the guard, which changes to a user number of its own and so
+loses them.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ import shutil
 from pathlib import PurePosixPath
 
 from nanochat.tasks.cage import seccomp
-from nanochat.tasks.cage.plan import (
+from nanochat.tasks.cage.limits import (
     DEVICES,
     GUARD,
     PROGRAM,
+    CagePlan,
     Limits,
-    Plan,
     guard_command,
     memory_file,
     per_namespace_process_limit,
@@ -25,7 +27,10 @@ from nanochat.tasks.cage.plan import (
     unprivileged_id,
 )
 
-INSTALL = "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap)"
+INSTALL = (
+    "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install "
+    "bubblewrap)"
+)
 
 
 def missing() -> str | None:
@@ -38,17 +43,38 @@ def missing() -> str | None:
 
 
 def _parents(paths: list[str]) -> list[str]:
-    """Folders above `paths`, outer ones first: left to itself bubblewrap makes them for its own user only."""
+    """Folders above `paths`, outer ones first: left to itself bubblewrap makes them for its own
+    user only.
+    """
     found = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
     return sorted(found - {"/"} - {path for path in paths if os.path.islink(path)})
 
 
 def _view(limits: Limits, program_fd: int) -> list[str]:
     """The file system inside, as bubblewrap's options; later ones lie over earlier ones."""
-    options = ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", "/tmp", "--proc", "/proc"]
-    # Process 1 inside is bubblewrap's own. Under an ordinary user it has the program's user but not its filter and
-    # limits: through /proc/1/mem a program could live on in it. Seen open with 0.8.0, so its folder is covered.
-    options += ["--perms", "0555", "--size", "4096", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1"]
+    options = [
+        "--perms",
+        "1777",
+        "--size",
+        str(limits.disk_bytes),
+        "--tmpfs",
+        "/tmp",
+        "--proc",
+        "/proc",
+    ]
+    # Process 1 inside is bubblewrap's own. Under an ordinary user it has the program's user but not
+    # its filter and limits: through /proc/1/mem a program could live on in it. Seen open with
+    # 0.8.0, so its folder is covered.
+    options += [
+        "--perms",
+        "0555",
+        "--size",
+        "4096",
+        "--tmpfs",
+        "/proc/1",
+        "--remount-ro",
+        "/proc/1",
+    ]
     shown = read_only_paths()
     for folder in _parents([*shown, *DEVICES, PROGRAM]):
         options += ["--perms", "0755", "--dir", folder]
@@ -65,7 +91,7 @@ def _view(limits: Limits, program_fd: int) -> list[str]:
     return [*options, "--remount-ro", "/", "--chdir", "/tmp"]
 
 
-def plan(program: bytes, limits: Limits, status_fd: int) -> Plan:
+def plan(program: bytes, limits: Limits, status_fd: int) -> CagePlan:
     """The command that runs `program` in this cage."""
     uid = unprivileged_id()
     program_fd = memory_file("program", program)
@@ -75,11 +101,19 @@ def plan(program: bytes, limits: Limits, status_fd: int) -> Plan:
         user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     argv = [
         shutil.which("bwrap") or "bwrap",
-        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *(
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+        ),
         *("--hostname", "cage", "--die-with-parent", "--new-session"),
         *user,
         *_view(limits, program_fd),
         *("--seccomp", str(filter_fd), "--"),
-        *guard_command("/cage/guard.py", PROGRAM, limits, uid, status_fd, per_namespace_process_limit()),
+        *guard_command(
+            "/cage/guard.py", PROGRAM, limits, uid, status_fd, per_namespace_process_limit()
+        ),
     ]
-    return Plan(argv, fds=[program_fd, filter_fd], keepers=2)
+    return CagePlan(argv, fds=[program_fd, filter_fd], keepers=2)

@@ -1,8 +1,10 @@
-"""Runs inside a cage as a script, before the program: sets limits, gives up the user, becomes the program.
+"""Runs inside a cage as a script, before the program: sets limits, gives up the user, becomes the
+program.
 
-Arguments: uid processes cpu_s memory_bytes file_bytes status_fd -- command... (uid -1 and processes 0: leave as is).
-Only the standard library without `site`; two interpreter starts cost about 15 ms together, less than any trick that
-would set the limits in the parent's child after a fork of a process that holds a model.
+Arguments: uid processes cpu_s memory_bytes file_bytes status_fd -- command... (uid -1 and processes
+0: leave as is). Only the standard library without `site`; two interpreter starts cost about 15 ms
+together, less than any trick that would set the limits in the parent's child after a fork of a
+process that holds a model.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import sys
 
 
 def set_limit(name: str, value: int) -> None:
-    """Set one limit, never above what is there. On Linux all must hold; a bare run elsewhere takes what it can get."""
+    """Set one limit, never above what is there. On Linux all must hold; a bare run elsewhere takes
+    what it can get.
+    """
     try:
         which = getattr(resource, name)
         hard = resource.getrlimit(which)[1]
@@ -46,7 +50,8 @@ def main(argv: list[str]) -> None:
         limits["RLIMIT_NPROC"] = processes
     for name, value in limits.items():
         set_limit(name, value)
-    # The parent takes this byte as word that every wall stands; without it the run is refused, not scored.
+    # The parent takes this byte as word that every wall stands; without it the run is refused, not
+    # scored.
     os.write(status_fd, b"1")
     os.closerange(3, status_fd + 256)
     os.execve(command[0], command, dict(os.environ))

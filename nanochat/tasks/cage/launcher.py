@@ -1,7 +1,9 @@
-"""Runs as a script in a process of its own: enters fresh namespaces, builds the file system, starts the guard.
+"""Runs as a script in a process of its own: enters fresh namespaces, builds the file system, starts
+the guard.
 
-Arguments: descriptors of the job (JSON, see namespaces.plan) and of the system-call filter. Only the standard library.
-Any step that fails ends the process before the guard has said that it stands, and the caller refuses to run.
+Arguments: descriptors of the job (JSON, see namespaces.plan) and of the system-call filter. Only
+the standard library. Any step that fails ends the process before the guard has said that it stands,
+and the caller refuses to run.
 """
 
 from __future__ import annotations
@@ -14,19 +16,37 @@ import socket
 import struct
 import sys
 
-CLONE = {"ns": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000}
+CLONE = {
+    "ns": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+}
 CLONE.update({"pid": 0x20000000, "net": 0x40000000})
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 MNT_DETACH = 2
-SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_LOCKED_DOWN = 442, 0x8000, 1 | 2 | 4  # read-only, nosuid, nodev
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_LOCKED_DOWN = (
+    442,
+    0x8000,
+    1 | 2 | 4,
+)  # read-only, nosuid, nodev
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = (
+    1,
+    4,
+    22,
+    24,
+    38,
+)
 CAP_SETGID, CAP_SETUID = 6, 7
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 
 class Kernel:
-    """The C library's calls that Python has no name for; each raises OSError with what was being done."""
+    """The C library's calls that Python has no name for; each raises OSError with what was being
+    done.
+    """
 
     def __init__(self) -> None:
         self.libc = ctypes.CDLL(None, use_errno=True)
@@ -36,7 +56,9 @@ class Kernel:
             code = ctypes.get_errno()
             raise OSError(code, f"{doing}: {os.strerror(code)}")
 
-    def mount(self, source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    def mount(
+        self, source: str, target: str, kind: str | None, flags: int, data: str | None = None
+    ) -> None:
         text = [None if s is None else s.encode() for s in (source, target, kind, data)]
         result = self.libc.mount(text[0], text[1], text[2], ctypes.c_ulong(flags), text[3])
         self.check(result, f"mount {kind or 'bind'} {target}")
@@ -54,7 +76,11 @@ def enter_namespaces(kernel: Kernel, as_root: bool) -> None:
     flags = sum(flag for name, flag in CLONE.items() if name != "user" or not as_root)
     kernel.check(kernel.libc.unshare(flags), "unshare")
     if not as_root:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"65534 {uid} 1"),
+            ("gid_map", f"65534 {gid} 1"),
+        ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     socket.sethostname("cage")
@@ -75,7 +101,9 @@ def bind_read_only(kernel: Kernel, source: str, target: str) -> None:
         return
     attributes = struct.pack("<QQQQ", MOUNT_ATTR_LOCKED_DOWN, 0, 0, 0)
     at = (ctypes.c_int(-100), target.encode(), ctypes.c_uint(AT_RECURSIVE))
-    kernel.syscall(f"lock {target}", SYS_MOUNT_SETATTR, *at, attributes, ctypes.c_size_t(len(attributes)))
+    kernel.syscall(
+        f"lock {target}", SYS_MOUNT_SETATTR, *at, attributes, ctypes.c_size_t(len(attributes))
+    )
 
 
 def build_root(kernel: Kernel, job: dict) -> None:
@@ -104,7 +132,9 @@ def build_root(kernel: Kernel, job: dict) -> None:
 
 
 def lock_down(kernel: Kernel, rules: bytes, as_root: bool) -> None:
-    """Give up every capability the guard does not need, and every privilege a program file could bring."""
+    """Give up every capability the guard does not need, and every privilege a program file could
+    bring.
+    """
     if as_root:
         with open("/proc/sys/kernel/cap_last_cap") as file:
             last = int(file.read())
@@ -115,7 +145,9 @@ def lock_down(kernel: Kernel, rules: bytes, as_root: bool) -> None:
     buffer = ctypes.create_string_buffer(rules, len(rules))
     program = struct.pack("@HP", len(rules) // 8, ctypes.addressof(buffer))
     kernel.prctl(PR_SET_SECCOMP, 2, ctypes.c_char_p(program))
-    kernel.prctl(PR_SET_DUMPABLE, 0)  # closes /proc/1/mem of the keeper inside; the program gets its own back by exec
+    kernel.prctl(
+        PR_SET_DUMPABLE, 0
+    )  # closes /proc/1/mem of the keeper inside; the program gets its own back by exec
 
 
 def status_of(pid: int) -> int:
@@ -127,7 +159,9 @@ def status_of(pid: int) -> int:
 
 
 def keep(kernel: Kernel, pid: int, status_fd: int) -> int:
-    """Be the parent of `pid`: hold nothing open that it could be waited on by, and pass its status on."""
+    """Be the parent of `pid`: hold nothing open that it could be waited on by, and pass its status
+    on.
+    """
     os.close(status_fd)
     return status_of(pid)
 
@@ -146,7 +180,9 @@ def main(job_fd: int, filter_fd: int) -> int:
     if first:
         return keep(kernel, first, job["status_fd"])
     kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process of a namespace ignores what it does not handle
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # the first process of a namespace ignores what it does not handle
     build_root(kernel, job)
     lock_down(kernel, rules, as_root)
     second = os.fork()

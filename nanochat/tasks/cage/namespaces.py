@@ -1,7 +1,9 @@
-"""The second choice of cage, where bubblewrap is missing: the same namespaces, made by a small script of our own.
+"""The second choice of cage, where bubblewrap is missing: the same namespaces, made by a small
+script of our own.
 
-`launcher.py` does the work in a process of its own, so that nothing of it touches the caller: it must fork after
-entering the namespaces, which a process with threads and a loaded model should not do.
+`launcher.py` does the work in a process of its own, so that nothing of it touches the caller: it
+must fork after entering the namespaces, which a process with threads and a loaded model should not
+do.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ import tempfile
 from pathlib import Path
 
 from nanochat.tasks.cage import seccomp
-from nanochat.tasks.cage.plan import (
+from nanochat.tasks.cage.limits import (
     DEVICES,
     GUARD,
     PROGRAM,
+    CagePlan,
     Limits,
-    Plan,
     guard_command,
     interpreter,
     memory_file,
@@ -40,14 +42,16 @@ def missing() -> str | None:
     return None
 
 
-def plan(program: bytes, limits: Limits, status_fd: int) -> Plan:
+def plan(program: bytes, limits: Limits, status_fd: int) -> CagePlan:
     """The command that runs `program` in this cage; the caller deletes `folder` afterwards."""
     uid = unprivileged_id()
     folder = Path(tempfile.mkdtemp(prefix="nanochat-cage-"))
     code = folder / "main.py"
     code.write_bytes(program)
     code.chmod(0o444)
-    guard = guard_command("/cage/guard.py", PROGRAM, limits, uid, status_fd, per_namespace_process_limit())
+    guard = guard_command(
+        "/cage/guard.py", PROGRAM, limits, uid, status_fd, per_namespace_process_limit()
+    )
     job = {
         "root": str(folder),
         "drop_uid": uid,
@@ -61,4 +65,4 @@ def plan(program: bytes, limits: Limits, status_fd: int) -> Plan:
     job_fd = memory_file("job", json.dumps(job).encode())
     filter_fd = memory_file("filter", seccomp.program())
     argv = [interpreter(), "-I", "-S", "-B", str(LAUNCHER), str(job_fd), str(filter_fd)]
-    return Plan(argv, fds=[job_fd, filter_fd], keepers=2, folder=folder)
+    return CagePlan(argv, fds=[job_fd, filter_fd], keepers=2, folder=folder)

@@ -1,8 +1,9 @@
 """The system-call filter of a cage, as a classic BPF program for seccomp.
 
-A list of refusals rather than of permissions: namespaces, mounts, user and limits already hold the program; the filter
-takes away what could loosen them (new namespaces, mounts, tracing), memory that no limit counts (memfd, System V) and
-kernel entry points with a history of holes that no exercise needs (bpf, io_uring, keys, userfaultfd).
+A list of refusals rather than of permissions: namespaces, mounts, user and limits already hold the
+program; the filter takes away what could loosen them (new namespaces, mounts, tracing), memory that
+no limit counts (memfd, System V) and kernel entry points with a history of holes that no exercise
+needs (bpf, io_uring, keys, userfaultfd).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import errno
 import platform
 import struct
 
-# System call numbers from the kernel's tables: name -> (x86_64, aarch64); None where the machine has no such call.
+# System call numbers from the kernel's tables: name -> (x86_64, aarch64); None where the machine
+# has no such call.
 REFUSED: dict[str, tuple[int | None, int | None]] = {
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -82,13 +84,24 @@ MACHINES = {
     "x86_64": (0, 0xC000003E, 56, 435, 41, 16),
     "aarch64": (1, 0xC00000B7, 220, 435, 198, 29),
 }
-NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+NEW_NAMESPACES = (
+    0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+)
 TERMINAL_INJECTION = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
-SOCKET_FAMILIES = (1, 2, 10)  # unix, inet, inet6: all empty inside; others (vsock!) are not held by a network namespace
+SOCKET_FAMILIES = (
+    1,
+    2,
+    10,
+)  # unix, inet, inet6: all empty inside; others (vsock!) are not held by a network namespace
 
 LOAD, EQUAL, GREATER_OR_EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-NUMBER_AT, ARCH_AT, ARG0_AT, ARG1_AT = 0, 4, 16, 24  # offsets in struct seccomp_data; low halves of the arguments
+NUMBER_AT, ARCH_AT, ARG0_AT, ARG1_AT = (
+    0,
+    4,
+    16,
+    24,
+)  # offsets in struct seccomp_data; low halves of the arguments
 
 
 def _op(code: int, k: int, jump_true: int = 0, jump_false: int = 0) -> bytes:
@@ -100,7 +113,9 @@ def _return(value: int) -> bytes:
 
 
 def _when(number: int, body: list[bytes]) -> list[bytes]:
-    """Run `body`, which must return, when the loaded system call number equals `number`; else go on behind it."""
+    """Run `body`, which must return, when the loaded system call number equals `number`; else go on
+    behind it.
+    """
     return [_op(EQUAL, number, 0, len(body)), *body]
 
 
@@ -120,17 +135,29 @@ def program(machine: str | None = None) -> bytes:
     column, arch, clone, clone3, socket, ioctl = MACHINES[machine]
     refuse = _return(ERRNO | errno.EPERM)
     code = [_op(LOAD, ARCH_AT), _op(EQUAL, arch, 1, 0), _return(KILL), _op(LOAD, NUMBER_AT)]
-    if machine == "x86_64":  # the x32 calls are the same numbers with bit 30 set: an unlocked second door
+    if (
+        machine == "x86_64"
+    ):  # the x32 calls are the same numbers with bit 30 set: an unlocked second door
         code += [_op(GREATER_OR_EQUAL, 0x40000000, 0, 1), _return(KILL)]
     for numbers in REFUSED.values():
         number = numbers[column]
         if number is not None:
             code += _when(number, [refuse])
-    # clone3 keeps its flags in memory where no filter can look: "not there" makes libc fall back to clone.
+    # clone3 keeps its flags in memory where no filter can look: "not there" makes libc fall back to
+    # clone.
     code += _when(clone3, [_return(ERRNO | errno.ENOSYS)])
-    code += _when(clone, [_op(LOAD, ARG0_AT), _op(ANY_BIT, NEW_NAMESPACES, 0, 1), refuse, _return(ALLOW)])
-    known = [_op(EQUAL, family, len(SOCKET_FAMILIES) - i, 0) for i, family in enumerate(SOCKET_FAMILIES)]
-    code += _when(socket, [_op(LOAD, ARG0_AT), *known, _return(ERRNO | errno.EAFNOSUPPORT), _return(ALLOW)])
-    inject = [_op(EQUAL, request, len(TERMINAL_INJECTION) - i, 0) for i, request in enumerate(TERMINAL_INJECTION)]
+    code += _when(
+        clone, [_op(LOAD, ARG0_AT), _op(ANY_BIT, NEW_NAMESPACES, 0, 1), refuse, _return(ALLOW)]
+    )
+    known = [
+        _op(EQUAL, family, len(SOCKET_FAMILIES) - i, 0) for i, family in enumerate(SOCKET_FAMILIES)
+    ]
+    code += _when(
+        socket, [_op(LOAD, ARG0_AT), *known, _return(ERRNO | errno.EAFNOSUPPORT), _return(ALLOW)]
+    )
+    inject = [
+        _op(EQUAL, request, len(TERMINAL_INJECTION) - i, 0)
+        for i, request in enumerate(TERMINAL_INJECTION)
+    ]
     code += _when(ioctl, [_op(LOAD, ARG1_AT), *inject, _return(ALLOW), refuse])
     return b"".join([*code, _return(ALLOW)])

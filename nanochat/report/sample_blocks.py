@@ -1,14 +1,18 @@
-"""Answers of the model as blocks: short ones in a table, long ones in full; with rewards the best and the worst."""
+"""Answers of the model as blocks: short ones in a table, long ones in full; with rewards the best
+and the worst.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat.report.document import Block, Details, Heading, Sample, Table, number
+from nanochat.report.document import Block, Details, Heading, SampleBlock, Table, number
 
 SHOWN, FOLDED, ENDS = 4, 24, 3
-SHORT_CHARACTERS = 260  # a prompt or an answer that a table's cell holds without becoming hard to read
+SHORT_CHARACTERS = (
+    260  # a prompt or an answer that a table's cell holds without becoming hard to read
+)
 SHORT_SHOWN = 12
 
 
@@ -22,7 +26,12 @@ def samples(record: Mapping[str, Any]) -> list[Block]:
     if len(rewarded) > 2 * ENDS:
         ordered = sorted(rewarded, key=lambda s: s["reward"], reverse=True)
         best, worst = ordered[:ENDS], ordered[: -ENDS - 1 : -1]
-        return [Heading(3, "Best samples"), *_blocks(best), Heading(3, "Worst samples"), *_blocks(worst)]
+        return [
+            Heading(3, "Best samples"),
+            *_blocks(best),
+            Heading(3, "Worst samples"),
+            *_blocks(worst),
+        ]
     shown = SHORT_SHOWN if _short(found) else SHOWN
     blocks = [Heading(3, "Samples"), *_blocks(found[:shown])]
     rest = found[shown : shown + FOLDED]
@@ -38,7 +47,7 @@ def _short(entries: Sequence[Mapping[str, Any]]) -> bool:
 def _blocks(entries: Sequence[Mapping[str, Any]]) -> list[Block]:
     """A table where everything fits on a line, else one block each."""
     if not _short(entries):
-        return [Sample(str(e["prompt"]), str(e["completion"]), _note(e)) for e in entries]
+        return [SampleBlock(str(e["prompt"]), str(e["completion"]), _note(e)) for e in entries]
     notes = [_note(entry) for entry in entries]
     rows = [
         [str(e["prompt"]), str(e["completion"])] + ([n] if any(notes) else [])

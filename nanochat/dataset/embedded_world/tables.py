@@ -13,14 +13,21 @@ def _lines(name: str) -> list[str]:
 
 @functools.cache
 def read_table(name: str) -> tuple[dict[str, str], ...]:
-    """Rows of a tab-separated file as dicts by column name; a lone `-` means unknown and is left out of the dict."""
+    """Rows of a tab-separated file as dicts by column name; a lone `-` means unknown and is left
+    out of the dict.
+    """
     header, *rows = [line.split("\t") for line in _lines(name)]
-    return tuple({column: cell for column, cell in zip(header, row, strict=True) if cell != "-"} for row in rows)
+    return tuple(
+        {column: cell for column, cell in zip(header, row, strict=True) if cell != "-"}
+        for row in rows
+    )
 
 
 @functools.cache
 def read_sections(name: str) -> dict[str, tuple[str, ...]]:
-    """A file of `[section]` headings and lines as a dict. ValueError for a line before the first heading."""
+    """A file of `[section]` headings and lines as a dict. ValueError for a line before the first
+    heading.
+    """
     sections: dict[str, list[str]] = {}
     current = ""
     for line in _lines(name):
@@ -28,7 +35,9 @@ def read_sections(name: str) -> dict[str, tuple[str, ...]]:
             current = line[1:-1]
             sections.setdefault(current, [])
         elif not current:
-            raise ValueError(f"{name}: {line!r} stands before the first [section]; move it below one")
+            raise ValueError(
+                f"{name}: {line!r} stands before the first [section]; move it below one"
+            )
         else:
             sections[current].append(line.strip())
     return {section: tuple(lines) for section, lines in sections.items()}

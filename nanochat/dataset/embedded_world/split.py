@@ -1,7 +1,8 @@
 """What is kept back for the exam: one decision for words and one for pairs of numbers.
 
-The text generator and the training conversations ask these functions and leave out what is held out; the exam asks
-them and uses nothing else. Decisions are hashes, so they need no list and never depend on the order of generation.
+The text generator and the training conversations ask these functions and leave out what is held
+out; the exam asks them and uses nothing else. Decisions are hashes, so they need no list and never
+depend on the order of generation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ def _bucket(text: str, share: int) -> bool:
 
 
 def held_out_word(word: str) -> bool:
-    """Whether a word of the spelling and counting supply (words.py) is for the exam only; case does not matter."""
+    """Whether a word of the spelling and counting supply (words.py) is for the exam only; case does
+    not matter.
+    """
     return _bucket("word:" + word.lower(), WORD_SHARE)
 
 

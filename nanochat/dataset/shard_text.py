@@ -16,9 +16,11 @@ __all__ = ["describe", "find_shards", "iter_documents", "shard_paths"]
 def iter_documents(
     paths: Sequence[str | Path], *, max_chars: int | None = None, doc_cap: int | None = None
 ) -> Iterator[str]:
-    """Documents of shards in order: each cut to doc_cap characters, until max_chars characters have been given.
+    """Documents of shards in order: each cut to doc_cap characters, until max_chars characters have
+    been given.
 
-    For training a tokenizer and for evaluation; the dataloader reads shards through `ShardDocuments`.
+    For training a tokenizer and for evaluation; the dataloader reads shards through
+    `ShardDocuments`.
     """
     documents = ShardDocuments(paths)
     given = 0
@@ -38,16 +40,20 @@ def describe(folder: str | Path) -> str:
     parts = [f"{len(paths)} shards, the last is validation"]
     entries = manifest.get("shards", [])
     if entries and all("characters" in entry for entry in entries):
-        rows, characters = (sum(entry[name] for entry in entries) for name in ("rows", "characters"))
+        rows, characters = (
+            sum(entry[name] for entry in entries) for name in ("rows", "characters")
+        )
         parts.append(f"{rows:,} documents, {characters / 1e6:,.1f} M characters")
     about = manifest.get("source") or "no manifest, source unknown"
     return f"{folder}: {about}: {', '.join(parts)}"
 
 
 def find_shards(data: str | None = None, skip_bad: bool = False) -> tuple[list[Path], Path]:
-    """(training shards, validation shard): a folder of shards is used as it is, other text is imported first.
+    """(training shards, validation shard): a folder of shards is used as it is, other text is
+    imported first.
 
-    `data` None means the base directory's `base_data`. Raises ValueError saying how to get data when there is none.
+    `data` None means the base directory's `base_data`. Raises ValueError saying how to get data
+    when there is none.
     """
     if data is None:
         return shard_paths(base_dir() / "base_data", skip_bad)

@@ -1,8 +1,9 @@
-"""The supply of words for spelling, counting letters and copying: real ones, and made-up ones without end.
+"""The supply of words for spelling, counting letters and copying: real ones, and made-up ones
+without end.
 
-A word that a model has never seen reaches it as a few pieces. To spell it, the model must know the letters of each
-piece, so training needs many different words made of the same pieces: real words, words blended from two real ones,
-and words built from syllables.
+A word that a model has never seen reaches it as a few pieces. To spell it, the model must know the
+letters of each piece, so training needs many different words made of the same pieces: real words,
+words blended from two real ones, and words built from syllables.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ import functools
 import random
 import re
 
-from nanochat.dataset.world.facts import all_facts, phrases
-from nanochat.dataset.world.grammar import in_words
-from nanochat.dataset.world.split import held_out_word
-from nanochat.dataset.world.tables import read_sections, read_words
+from nanochat.dataset.embedded_world.facts import all_facts, phrases
+from nanochat.dataset.embedded_world.grammar import in_words
+from nanochat.dataset.embedded_world.split import held_out_word
+from nanochat.dataset.embedded_world.tables import read_sections, read_words
 
 _ONSETS = (
-    "b c d f g h j k l m n p r s t v w z b c d f g l m n p r s t bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sk sl sm "
+    "b c d f g h j k l m n p r s t v w z b c d f g l m n p r s t bl br ch cl cr dr fl fr gl gr "
+    "pl pr qu sc sh sk sl sm "
     "sn sp st str sw th tr tw"
 ).split()
 _VOWELS = "a e i o u a e i o u a e i o ai ea ee oa oo ou ie y".split()
 _CODAS = (
-    "n r l s t m d n r l s t ck ct ft ld ll lt mp nd ng nk nt p pt rd rk rm rn rt sh sk ss st th x b g k z c f v"
+    "n r l s t m d n r l s t ck ct ft ld ll lt mp nd ng nk nt p pt rd rk rm rn rt sh sk ss st th "
+    "x b g k z c f v"
 ).split()
-_ENDINGS = "a o er y el in on le et us ing ed ly tion ness ment able ish ic al ure age ance ent est or ous".split()
+_ENDINGS = (
+    "a o er y el in on le et us ing ed ly tion ness ment able ish ic al ure age ance ent est or ous"
+).split()
 
 
 def _spellable(word: str) -> bool:
@@ -35,14 +40,18 @@ def _template_words() -> list[str]:
     """The words of all stories, wordings and small talk, without the names of slots."""
     sections = [*phrases().values()]
     for name in ("stories.txt", "smalltalk.txt", "phrases_skills.txt"):
-        sections += [lines for title, lines in read_sections(name).items() if not title.startswith("names.")]
+        sections += [
+            lines for title, lines in read_sections(name).items() if not title.startswith("names.")
+        ]
     text = " ".join(line for lines in sections for line in lines)
     return re.findall(r"(?<![\w'])[a-z]+(?![\w'])", re.sub(r"\{[^}]*\}", " ", text))
 
 
 @functools.cache
 def world_words() -> tuple[str, ...]:
-    """Single lower-case words of the fact tables, wordings and stories: always in training, never in the exam."""
+    """Single lower-case words of the fact tables, wordings and stories: always in training, never
+    in the exam.
+    """
     found = [word for fact in all_facts() for word in f"{fact.subject} {fact.answer}".split()]
     found += [word for number in range(21) for word in in_words(number).split()]
     found += [*_template_words(), *read_words("words.txt", "text")]
@@ -52,19 +61,25 @@ def world_words() -> tuple[str, ...]:
 @functools.cache
 def world_names() -> tuple[str, ...]:
     """Single capitalised names of the world: people, countries, capitals, planets, days and months."""
-    found = [name for section in ("names.she", "names.he") for name in read_words("stories.txt", section)]
+    found = [
+        name for section in ("names.she", "names.he") for name in read_words("stories.txt", section)
+    ]
     found += [word for fact in all_facts() for word in f"{fact.subject} {fact.answer}".split()]
     return tuple(dict.fromkeys(name for name in found if _spellable(name) and name.istitle()))
 
 
 @functools.cache
 def real_words(held_out: bool = False) -> tuple[str, ...]:
-    """The real words of one side of the split. The exam has only words that the world itself never uses."""
+    """The real words of one side of the split. The exam has only words that the world itself never
+    uses.
+    """
     listed = read_words("words.txt", "spelling")
     if held_out:
         used = {word.lower() for word in (*world_words(), *world_names())}
         return tuple(word for word in listed if held_out_word(word) and word not in used)
-    return tuple(dict.fromkeys((*world_words(), *(word for word in listed if not held_out_word(word)))))
+    return tuple(
+        dict.fromkeys((*world_words(), *(word for word in listed if not held_out_word(word))))
+    )
 
 
 @functools.cache
@@ -92,24 +107,37 @@ def _syllables(rng: random.Random) -> str:
 
 
 def _blend(rng: random.Random) -> str:
-    """The beginning of one real word and the end of another: the pieces of unseen words are mostly of this kind."""
+    """The beginning of one real word and the end of another: the pieces of unseen words are mostly
+    of this kind.
+    """
     words = real_words()
     first, second = rng.choice(words), rng.choice(words)
-    return first[: rng.randint(2, max(2, len(first) - 1))] + second[rng.randint(1, max(1, len(second) - 2)) :]
+    return (
+        first[: rng.randint(2, max(2, len(first) - 1))]
+        + second[rng.randint(1, max(1, len(second) - 2)) :]
+    )
 
 
 def _compound(rng: random.Random) -> str:
-    """A whole real word with another word or an ending: so that the pieces that are whole words are spelled, too."""
+    """A whole real word with another word or an ending: so that the pieces that are whole words are
+    spelled, too.
+    """
     words = real_words()
     second = rng.choice(_ENDINGS) if rng.random() < 0.5 else rng.choice(words)
-    return rng.choice(words) + second if rng.random() < 0.7 else rng.choice(_ONSETS) + rng.choice(words)
+    return (
+        rng.choice(words) + second
+        if rng.random() < 0.7
+        else rng.choice(_ONSETS) + rng.choice(words)
+    )
 
 
 _BUILDERS = (_blend, _blend, _blend, _syllables, _syllables, _compound)
 
 
 def made_up_word(rng: random.Random, held_out: bool = False) -> str:
-    """A pronounceable word of 4 to 11 letters that is no real word of the lists, on the wanted side of the split."""
+    """A pronounceable word of 4 to 11 letters that is no real word of the lists, on the wanted side
+    of the split.
+    """
     while True:
         word = rng.choice(_BUILDERS)(rng)
         if not 4 <= len(word) <= 11 or held_out_word(word) != held_out or word in _all_real():
@@ -128,9 +156,15 @@ def training_word(rng: random.Random, made_up: float = 0.55, name: float = 0.06)
 
 def exam_word(rng: random.Random) -> str:
     """A word that no training text contains: as often real as made up."""
-    return rng.choice(real_words(held_out=True)) if rng.random() < 0.5 else made_up_word(rng, held_out=True)
+    return (
+        rng.choice(real_words(held_out=True))
+        if rng.random() < 0.5
+        else made_up_word(rng, held_out=True)
+    )
 
 
 def spelled(word: str) -> str:
-    """`l-a-n-t-e-r-n`: the one canonical spelling. After a hyphen each letter is a token of its own."""
+    """`l-a-n-t-e-r-n`: the one canonical spelling. After a hyphen each letter is a token of its
+    own.
+    """
     return "-".join(word)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from nanochat.dataset.world.entries import some_fact
-from nanochat.dataset.world.grammar import capital
-from nanochat.dataset.world.tables import read_sections, read_words
+from nanochat.dataset.embedded_world.entries import some_fact
+from nanochat.dataset.embedded_world.grammar import capital
+from nanochat.dataset.embedded_world.tables import read_sections, read_words
 
 # What a chat model is trained on; its favorite color and what it can do belong to its persona.
 TOPICS = ("hello", "thanks", "bye", "mood.sad", "mood.glad", "joke", "unknown", "learn")
 
 
 def _names(rng: random.Random) -> tuple[str, str]:
-    one, two = rng.sample((*read_words("stories.txt", "names.she"), *read_words("stories.txt", "names.he")), 2)
+    one, two = rng.sample(
+        (*read_words("stories.txt", "names.she"), *read_words("stories.txt", "names.he")), 2
+    )
     return one, two
 
 
@@ -48,17 +50,25 @@ def small_talk(rng: random.Random) -> str:
 def favorites(rng: random.Random) -> str:
     """What two people like best, each in one of several ways."""
     names = _names(rng)
-    drawn = {name: rng.sample(read_words("stories.txt", name), 2) for name in ("colors", "foods", "pets")}
+    drawn = {
+        name: rng.sample(read_words("stories.txt", name), 2) for name in ("colors", "foods", "pets")
+    }
     parts = []
-    for name, color, food, pet in zip(names, drawn["colors"], drawn["foods"], drawn["pets"], strict=True):
+    for name, color, food, pet in zip(
+        names, drawn["colors"], drawn["foods"], drawn["pets"], strict=True
+    ):
         parts.append(
             rng.choice(
                 (
                     f'{name} said, "My favorite color is {color}, and my favorite food is {food}."',
-                    f"My name is {name}. My favorite color is {color}. I like {food}, and I have a {pet}.",
-                    f"The favorite color of {name} is {color}. {name} likes {food} and would like to have a {pet}.",
-                    f"What is your favorite color, {name}? My favorite color is {color}, because my {pet} is {color}.",
-                    f"My name is {name}. My favorite food is {food}. My favorite animal is the {pet}. "
+                    f"My name is {name}. My favorite color is {color}. I like {food}, and I have "
+                    f"a {pet}.",
+                    f"The favorite color of {name} is {color}. {name} likes {food} and would "
+                    f"like to have a {pet}.",
+                    f"What is your favorite color, {name}? My favorite color is {color}, because "
+                    f"my {pet} is {color}.",
+                    f"My name is {name}. My favorite food is {food}. My favorite animal is the "
+                    f"{pet}. "
                     f"My favorite color is {color}.",
                     f'{name} has a {color} {pet}. "My favorite color is {color}," says {name}.',
                 )
@@ -71,7 +81,8 @@ def letter(rng: random.Random) -> str:
     """A short letter home."""
     one, two = _names(rng)
     draw = {
-        name: rng.choice(read_words("stories.txt", name)) for name in ("weather", "places", "foods", "feelings", "days")
+        name: rng.choice(read_words("stories.txt", name))
+        for name in ("weather", "places", "foods", "feelings", "days")
     }
     fact = some_fact(rng)
     lines = [
@@ -85,7 +96,15 @@ def letter(rng: random.Random) -> str:
         "I think of you every day.",
     ]
     chosen = sorted(rng.sample(range(len(lines)), rng.randint(4, 6)))
-    return f"Dear {two},\n" + " ".join(capital(lines[index]) for index in chosen) + f"\nYour friend {one}"
+    return (
+        f"Dear {two},\n"
+        + " ".join(capital(lines[index]) for index in chosen)
+        + f"\nYour friend {one}"
+    )
 
 
-KINDS: dict[Callable[[random.Random], str], float] = {small_talk: 0.6, favorites: 0.25, letter: 0.15}
+KINDS: dict[Callable[[random.Random], str], float] = {
+    small_talk: 0.6,
+    favorites: 0.25,
+    letter: 0.15,
+}

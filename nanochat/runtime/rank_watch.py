@@ -1,7 +1,8 @@
-"""Finding out which rank died or hangs, and telling all ranks of a stop request that only one of them received.
+"""Finding out which rank died or hangs, and telling all ranks of a stop request that only one of
+them received.
 
-Collectives wait for a missing rank until their own timeout and then do not say who it was. A thread in every rank
-writes a heartbeat to the run's key-value store and reads the others'.
+Collectives wait for a missing rank until their own timeout and then do not say who it was. A thread
+in every rank writes a heartbeat to the run's key-value store and reads the others'.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class LostRank(SystemExit):
 class Watch:
     """Context manager around work that all ranks do together. Does nothing with a single process.
 
-    limit_s: silence after which a rank counts as lost (default: $NANOCHAT_HEARTBEAT_S or 60). asked: this rank's stop
-    request, or None; on_ask: called in the thread when another rank has one; on_lost: called before the process ends.
+    limit_s: silence after which a rank counts as lost (default: $NANOCHAT_HEARTBEAT_S or 60).
+    asked: this rank's stop request, or None; on_ask: called in the thread when another rank has
+    one; on_lost: called before the process ends.
     """
 
     def __init__(
@@ -59,7 +61,10 @@ class Watch:
                 self.world.barrier()  # all start counting together
                 self._store = _own_store(self.limit_s)
             except RuntimeError as error:
-                verdict = f"a rank was lost before the work began ({str(error).strip().splitlines()[0][:200]})"
+                verdict = (
+                    "a rank was lost before the work began "
+                    f"({str(error).strip().splitlines()[0][:200]})"
+                )
                 say_lost(verdict, self.world.rank)
                 raise LostRank(verdict) from None
             self._seen = {rank: (b"", time.monotonic()) for rank in range(self.world.world_size)}
@@ -86,7 +91,9 @@ class Watch:
                 pass
 
     def explain(self, error: RuntimeError) -> BaseException:
-        """What to raise for a failed collective: LostRank naming the rank when one is lost, else the error itself."""
+        """What to raise for a failed collective: LostRank naming the rank when one is lost, else
+        the error itself.
+        """
         if self._thread is None or not self._found.wait(2 * self.limit_s + self.every_s):
             self._end()
             return error
@@ -101,7 +108,9 @@ class Watch:
                 self.verdict = asking.submit(self._beat, beats).result(self.limit_s)
             except (RuntimeError, NoAnswer) as error:
                 reason = (str(error).strip().splitlines() or ["no answer"])[0][:120]
-                self.verdict = f"rank 0 or its launcher, where the ranks meet, died or hangs ({reason})"
+                self.verdict = (
+                    f"rank 0 or its launcher, where the ranks meet, died or hangs ({reason})"
+                )
             if self.verdict is not None:
                 break
         if self.verdict is None or self._ended.is_set():
@@ -140,7 +149,8 @@ class Watch:
 
 def say_lost(verdict: str, rank: int) -> None:
     print(
-        f"error (rank {rank}): {verdict}; stopping. Start again with --resume: it goes on from the last checkpoint",
+        f"error (rank {rank}): {verdict}; stopping. Start again with --resume: it goes on from "
+        "the last checkpoint",
         file=sys.stderr,
         flush=True,
     )

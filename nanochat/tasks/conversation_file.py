@@ -32,7 +32,9 @@ class ConversationFile(Task):
 
 
 def open_mix(specs: list[str] | tuple[str, ...]) -> list[tuple[Task, float]]:
-    """`["a.jsonl", "b.jsonl:3"]` as parts of a `Mixture`. ValueError with every problem, one a line."""
+    """`["a.jsonl", "b.jsonl:3"]` as parts of a `Mixture`. ValueError with every problem, one a
+    line.
+    """
     parts: list[tuple[Task, float]] = []
     problems: list[str] = []
     for spec in specs:

@@ -1,7 +1,8 @@
 """Documents that teach which letters words are made of, and to copy a word never seen before.
 
-Quotation marks never begin a line or follow a bracket here: a quote at the start of `"lantern` would join the first
-letters into tokens of its own, and the word would no longer consist of the pieces it has elsewhere.
+Quotation marks never begin a line or follow a bracket here: a quote at the start of `"lantern`
+would join the first letters into tokens of its own, and the word would no longer consist of the
+pieces it has elsewhere.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from nanochat.dataset.world.grammar import article, capital, joined
-from nanochat.dataset.world.split import held_out_pair
-from nanochat.dataset.world.tables import read_words
-from nanochat.dataset.world.words import made_up_word, spelled, training_word
+from nanochat.dataset.embedded_world.grammar import article, capital, joined
+from nanochat.dataset.embedded_world.split import held_out_pair
+from nanochat.dataset.embedded_world.tables import read_words
+from nanochat.dataset.embedded_world.words import made_up_word, spelled, training_word
 
 _SENTENCES = (
     "The word {w} is spelled {s}.",
@@ -36,7 +37,14 @@ _SENTENCES = (
     "The letters of {w} are {s}.",
     "She wrote {w} on the board: {s}.",
 )
-_HEADINGS = ("Spelling list", "Words to learn", "Spelling", "Today we spell", "Letters of words", "Word list")
+_HEADINGS = (
+    "Spelling list",
+    "Words to learn",
+    "Spelling",
+    "Today we spell",
+    "Letters of words",
+    "Word list",
+)
 
 
 def spelling_list(rng: random.Random) -> str:
@@ -45,7 +53,9 @@ def spelling_list(rng: random.Random) -> str:
     style = rng.random()
     if style < 0.35:
         lines = [f"{word}: {spelled(word)}" for word in words]
-    elif style < 0.6:  # after a blank, as in a sentence, a word consists of other pieces than at the start of a line
+    elif (
+        style < 0.6
+    ):  # after a blank, as in a sentence, a word consists of other pieces than at the start of a line
         lines = [f"{number}. {word}: {spelled(word)}" for number, word in enumerate(words, 1)]
     else:
         lines = [f"* {word}: {spelled(word)}" for word in words]
@@ -62,7 +72,9 @@ def spelling_sentences(rng: random.Random) -> str:
 
 
 def letters_of_words(rng: random.Random) -> str:
-    """First and last letters, lengths, and how often a letter appears, always from the spelled word."""
+    """First and last letters, lengths, and how often a letter appears, always from the spelled
+    word.
+    """
     lines = []
     for _ in range(rng.randint(3, 6)):
         word = training_word(rng, name=0)
@@ -72,9 +84,11 @@ def letters_of_words(rng: random.Random) -> str:
         lines.append(
             rng.choice(
                 (
-                    f"{spelled(word)} spells {word}. It begins with {word[0]} and ends with {word[-1]}.",
+                    f"{spelled(word)} spells {word}. It begins with {word[0]} and ends with "
+                    f"{word[-1]}.",
                     f"The word {word} has {len(word)} letters: {spelled(word)}.",
-                    f"The letters of {word} are {spelled(word)}. The letter {letter} appears {times}.",
+                    f"The letters of {word} are {spelled(word)}. The letter {letter} appears "
+                    f"{times}.",
                     f'How many letters {letter} are in "{word}"? {spelled(word)}: {count}.',
                     f"How many {letter} are in {word}? {spelled(word)}: {count}.",
                 )
@@ -93,27 +107,37 @@ def repeated_words(rng: random.Random) -> str:
     """New names and words that come back: practice in copying what was read a moment ago."""
     word, other = made_up_word(rng), made_up_word(rng)
     name = rng.choice(read_words("stories.txt", rng.choice(("names.she", "names.he"))))
-    pet, place, food = (rng.choice(read_words("stories.txt", section)) for section in ("pets", "places", "foods"))
+    pet, place, food = (
+        rng.choice(read_words("stories.txt", section)) for section in ("pets", "places", "foods")
+    )
     called, second = capital(word), capital(other)
     return rng.choice(
         (
-            f'{name} learned the new words "{word}" and "{other}". First {name} wrote "{word}" and then {name} wrote '
+            f'{name} learned the new words "{word}" and "{other}". First {name} wrote "{word}" '
+            f"and then {name} wrote "
             f'"{other}". Now {name} knows both: {word} and {other}.',
-            f"Once there was {article(pet)} called {called}. {called} lived near the {place} with {article(pet)} "
-            f"called {second}. {called} liked {food}, but {second} did not. In the end {called} and {second} shared "
+            f"Once there was {article(pet)} called {called}. {called} lived near the {place} "
+            f"with {article(pet)} "
+            f"called {second}. {called} liked {food}, but {second} did not. In the end {called} "
+            f"and {second} shared "
             f"everything.",
-            f"The town of {called} lies near the {place}. Next to {called} lies {second}. A road goes from {called} to "
+            f"The town of {called} lies near the {place}. Next to {called} lies {second}. A road "
+            f"goes from {called} to "
             f"{second}. In {second} they grow {food}, and in {called} they sell it.",
-            f'The secret word is "{word}". Say the secret word: {word}. Write the secret word: "{word}". '
+            f'The secret word is "{word}". Say the secret word: {word}. Write the secret word: '
+            f'"{word}". '
             f'The old secret word was "{other}". Say the old secret word: {other}.',
             f"Copy the words.\n{word} {other}\n{word} {other}",
-            f"A word and its letters.\n{word}: {spelled(word)}\n{spelled(word)}: {word}\n{word}: {spelled(word)}",
+            f"A word and its letters.\n{word}: {spelled(word)}\n{spelled(word)}: {word}\n{word}: "
+            f"{spelled(word)}",
         )
     )
 
 
 def repeated_numbers(rng: random.Random) -> str:
-    """Numbers that come back, and sums in words that are written with signs: practice in copying numbers."""
+    """Numbers that come back, and sums in words that are written with signs: practice in copying
+    numbers.
+    """
     lines = []
     for _ in range(rng.randint(4, 8)):
         left, right = operands(rng)
@@ -133,7 +157,8 @@ def repeated_numbers(rng: random.Random) -> str:
                     f"{left} {sign} {right} can be written {left}{sign}{right}.",
                     f"The numbers are {left} and {right}. Again: {left} and {right}.",
                     f"Write {left} {word} {right}: {left}{sign}{right}",
-                    f"What is {left} {word} {right}? First write it with a sign.\n{left}{sign}{right}",
+                    f"What is {left} {word} {right}? First write it with a sign.\n"
+                    f"{left}{sign}{right}",
                     f"Write {left} {sign} {right} again.\n{left}{sign}{right}",
                 )
             )
@@ -174,4 +199,7 @@ KINDS: dict[Callable[[random.Random], str], float] = {
     reversed_words: 0.05,
     alphabet: 0.01,
 }
-COPY_KINDS: dict[Callable[[random.Random], str], float] = {repeated_words: 0.6, repeated_numbers: 0.4}
+COPY_KINDS: dict[Callable[[random.Random], str], float] = {
+    repeated_words: 0.6,
+    repeated_numbers: 0.4,
+}

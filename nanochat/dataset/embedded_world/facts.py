@@ -1,4 +1,6 @@
-"""Facts as relations: pairs (subject, answer) with their wordings for text, for training and for the exam."""
+"""Facts as relations: pairs (subject, answer) with their wordings for text, for training and for
+the exam.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,25 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nanochat.dataset.world.grammar import ORDINALS, article, capital, plural
-from nanochat.dataset.world.tables import read_sections, read_table
+from nanochat.dataset.embedded_world.grammar import ORDINALS, article, capital, plural
+from nanochat.dataset.embedded_world.tables import read_sections, read_table
 
 PLANETS = ("Mercury", "Venus", "Earth", "Mars", "Jupiter", "Saturn", "Uranus", "Neptune")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _PHRASE_FILES = ("places", "science", "animals", "time", "words")
 _OPEN_PLACES = {"ocean", "jungle", "forest", "desert", "savanna"}
@@ -22,7 +34,9 @@ _OPEN_PLACES = {"ocean", "jungle", "forest", "desert", "savanna"}
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact in all its wordings: `text` statements, `ask` training questions, `exam` held-out questions."""
+    """One fact in all its wordings: `text` statements, `ask` training questions, `exam` held-out
+    questions.
+    """
 
     relation: str
     subject: str
@@ -35,7 +49,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class Relation:
-    """All facts of one kind, and every answer of that kind (a reply with a second one in it is wrong)."""
+    """All facts of one kind, and every answer of that kind (a reply with a second one in it is
+    wrong).
+    """
 
     name: str
     facts: tuple[Fact, ...]
@@ -63,7 +79,9 @@ def _slots(subject: str, answer: str) -> dict[str, str]:
 
 def _pairs() -> dict[str, list[tuple[str, str]]]:
     """The (subject, answer) pairs of every relation."""
-    countries, elements, animals = (read_table(f"{name}.tsv") for name in ("countries", "elements", "animals"))
+    countries, elements, animals = (
+        read_table(f"{name}.tsv") for name in ("countries", "elements", "animals")
+    )
 
     def column(rows: Iterable[dict[str, str]], subject: str, answer: str) -> list[tuple[str, str]]:
         return [(row[subject], row[answer]) for row in rows if subject in row and answer in row]
@@ -89,7 +107,10 @@ def _pairs() -> dict[str, list[tuple[str, str]]]:
         "state": column(elements, "element", "state"),
         "orbit": list(zip(ORDINALS[:8], PLANETS, strict=True)),
         "next_planet": ring(PLANETS, 1)[:-1],
-        **{name: column(animals, "animal", name) for name in ("young", "sound", "home", "legs", "group", "food")},
+        **{
+            name: column(animals, "animal", name)
+            for name in ("young", "sound", "home", "legs", "group", "food")
+        },
         "tomorrow": ring(DAYS, 1),
         "yesterday": ring(DAYS, -1),
         "leap": ring(DAYS, 2),
@@ -119,11 +140,24 @@ def relations() -> dict[str, Relation]:
         facts = []
         for subject, answer in pairs:
             slots = _slots(subject, answer)
-            filled = {kind: tuple(line.format_map(slots) for line in lines) for kind, lines in wordings.items()}
+            filled = {
+                kind: tuple(line.format_map(slots) for line in lines)
+                for kind, lines in wordings.items()
+            }
             facts.append(
-                Fact(name, subject, answer, filled["text"], filled["ask"], filled["exam"], filled["answer"][0])
+                Fact(
+                    name,
+                    subject,
+                    answer,
+                    filled["text"],
+                    filled["ask"],
+                    filled["exam"],
+                    filled["answer"][0],
+                )
             )
-        found[name] = Relation(name, tuple(facts), tuple(dict.fromkeys(answer for _, answer in pairs)))
+        found[name] = Relation(
+            name, tuple(facts), tuple(dict.fromkeys(answer for _, answer in pairs))
+        )
     return found
 
 

@@ -5,14 +5,29 @@ from __future__ import annotations
 import functools
 import random
 
-from nanochat.dataset.world.facts import relations
-from nanochat.dataset.world.grammar import article, capital
-from nanochat.dataset.world.tables import read_sections, read_words
-from nanochat.dataset.world.words import made_up_word
+from nanochat.dataset.embedded_world.facts import relations
+from nanochat.dataset.embedded_world.grammar import article, capital
+from nanochat.dataset.embedded_world.tables import read_sections, read_words
+from nanochat.dataset.embedded_world.words import made_up_word
 
-_PETNAMES = ("Spot", "Ruby", "Pepper", "Bella", "Rex", "Daisy", "Lucky", "Milo", "Coco", "Rosie", "Bruno", "Pip")
+_PETNAMES = (
+    "Spot",
+    "Ruby",
+    "Pepper",
+    "Bella",
+    "Rex",
+    "Daisy",
+    "Lucky",
+    "Milo",
+    "Coco",
+    "Rosie",
+    "Bruno",
+    "Pip",
+)
 _SEEN_AT_NIGHT = ("Mercury", "Venus", "Mars", "Jupiter", "Saturn")
-_WITH_ARTICLE = "object object2 pet pet2 petlook color color2 job job2 load adjective weather".split()
+_WITH_ARTICLE = (
+    "object object2 pet pet2 petlook color color2 job job2 load adjective weather".split()
+)
 _PRONOUNS = {"she": ("she", "her", "her"), "he": ("he", "him", "his")}
 
 
@@ -27,7 +42,9 @@ def _plots() -> tuple[tuple[tuple[bool, tuple[str, ...]], ...], ...]:
 
 
 def _cast(rng: random.Random) -> dict[str, str]:
-    """The people of a story, with their pronouns: a second person of either kind has names ending in 2."""
+    """The people of a story, with their pronouns: a second person of either kind has names ending
+    in 2.
+    """
     slots = {}
     for key, suffix in (("name", ""), ("friend", "2")):
         kind = rng.choice(("she", "he"))
@@ -45,7 +62,9 @@ def _slots(rng: random.Random) -> dict[str, str]:
     slots = _cast(rng)
 
     def draw(section: str, *names: str) -> None:
-        for name, word in zip(names, rng.sample(read_words("stories.txt", section), len(names)), strict=True):
+        for name, word in zip(
+            names, rng.sample(read_words("stories.txt", section), len(names)), strict=True
+        ):
             slots[name] = word
 
     draw("objects", "object", "object2")
@@ -70,7 +89,9 @@ def _slots(rng: random.Random) -> dict[str, str]:
     slots["petname"] = capital(made_up_word(rng)) if rng.random() < 0.5 else rng.choice(_PETNAMES)
     fact = rng.choice(relations()["capital"].facts)
     slots["country"], slots["capital"] = fact.subject, fact.answer
-    fact = rng.choice([fact for fact in relations()["orbit"].facts if fact.answer in _SEEN_AT_NIGHT])
+    fact = rng.choice(
+        [fact for fact in relations()["orbit"].facts if fact.answer in _SEEN_AT_NIGHT]
+    )
     slots["nth"], slots["planet"] = fact.subject, fact.answer
     for name in _WITH_ARTICLE:
         slots[f"a_{name}"] = article(slots[name])

@@ -1,8 +1,9 @@
 """Log-likelihoods of given continuations: the machine under CORE and lm-evaluation-harness.
 
-Rows that ask about the same prompt (the choices of one question) are forwarded once, as a tree: the shared prompt,
-then every continuation as a branch that sees the prompt and itself but not its siblings. Trees are batched by length,
-and the head, the widest matrix of a small model, runs only where a target is predicted.
+Rows that ask about the same prompt (the choices of one question) are forwarded once, as a tree: the
+shared prompt, then every continuation as a branch that sees the prompt and itself but not its
+siblings. Trees are batched by length, and the head, the widest matrix of a small model, runs only
+where a target is predicted.
 
 Shape legend: B trees, T nodes (padded), D model width, N scored tokens, V vocabulary.
 """
@@ -20,12 +21,13 @@ from nanochat.gpt import GPT
 
 # Logits held at once, in elements: 64M fp32 values are 256 MB.
 LOGIT_ELEMENTS = 64 * 2**20
-# A tree pays a masked attention kernel for the nodes it saves; below this share of saved nodes rows go separately.
+# A tree pays a masked attention kernel for the nodes it saves; below this share of saved nodes rows
+# go separately.
 MIN_SAVED_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoredRow:
     """Score `tokens[start:end]` given everything before it. 1 <= start <= end <= len(tokens)."""
 
     tokens: Sequence[int]
@@ -35,7 +37,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Score:
-    """Negative log-likelihood in nats over `n_tokens` tokens, and whether each was the model's first choice."""
+    """Negative log-likelihood in nats over `n_tokens` tokens, and whether each was the model's
+    first choice.
+    """
 
     nll: float
     n_tokens: int
@@ -48,7 +52,9 @@ class Score:
 
 @dataclass
 class _Tree:
-    """Nodes of one forward row. Branch 0 is the shared prefix; a target is (row number, node, token it predicts)."""
+    """Nodes of one forward row. Branch 0 is the shared prefix; a target is (row number, node, token
+    it predicts).
+    """
 
     tokens: list[int]
     positions: list[int]
@@ -58,22 +64,26 @@ class _Tree:
 
 
 def default_max_tokens(device: torch.device) -> int:
-    """Nodes forwarded at once: enough to fill the device, little enough that activations stay small beside weights."""
+    """Nodes forwarded at once: enough to fill the device, little enough that activations stay small
+    beside weights.
+    """
     return 65536 if device.type == "cuda" else 8192
 
 
-def crop_left(row: Row, context: int) -> Row:
-    """The last `context` tokens of a row. Scored tokens that lose all context before them are no longer scored."""
+def crop_left(row: ScoredRow, context: int) -> ScoredRow:
+    """The last `context` tokens of a row. Scored tokens that lose all context before them are no
+    longer scored.
+    """
     cut = len(row.tokens) - context
     if cut <= 0:
         return row
-    return Row(row.tokens[cut:], max(1, row.start - cut), max(1, row.end - cut))
+    return ScoredRow(row.tokens[cut:], max(1, row.start - cut), max(1, row.end - cut))
 
 
 @torch.inference_mode()
 def score_groups(
     model: GPT,
-    groups: Sequence[Sequence[Row]],
+    groups: Sequence[Sequence[ScoredRow]],
     max_tokens: int | None = None,
     share_prefixes: bool = True,
     on_done: Callable[[int], None] | None = None,
@@ -81,9 +91,10 @@ def score_groups(
 ) -> list[list[Score]]:
     """Score rows in groups that are likely to share a prefix -> scores in the same arrangement.
 
-    Rows longer than `context` tokens (default: the model's) are cropped from the left; as the last token is never
-    forwarded, one more than the model's context is possible. Memory is bounded by `max_tokens` nodes a batch.
-    `on_done` is told the number of rows finished after each batch. `share_prefixes=False` is the slow twin for tests.
+    Rows longer than `context` tokens (default: the model's) are cropped from the left; as the last
+    token is never forwarded, one more than the model's context is possible. Memory is bounded by
+    `max_tokens` nodes a batch. `on_done` is told the number of rows finished after each batch.
+    `share_prefixes=False` is the slow twin for tests.
     """
     context = context or model.config.sequence_len
     device = model.get_device()
@@ -108,7 +119,7 @@ def score_groups(
     return regrouped
 
 
-def _single(rows: Sequence[Row], number: int) -> _Tree:
+def _single(rows: Sequence[ScoredRow], number: int) -> _Tree:
     row = rows[number]
     n = max(1, row.end - 1)  # the last token predicts nothing, so it is never forwarded
     tree = _Tree(list(row.tokens[:n]), list(range(n)), list(range(-1, n - 1)), [0] * n)
@@ -116,8 +127,10 @@ def _single(rows: Sequence[Row], number: int) -> _Tree:
     return tree
 
 
-def _plant(rows: Sequence[Row], numbers: Sequence[int]) -> list[_Tree]:
-    """Trees over one group. Rows cropped by different amounts begin with different tokens and cannot share."""
+def _plant(rows: Sequence[ScoredRow], numbers: Sequence[int]) -> list[_Tree]:
+    """Trees over one group. Rows cropped by different amounts begin with different tokens and
+    cannot share.
+    """
     by_opening: dict[tuple[int, ...], list[int]] = {}
     for number in numbers:
         by_opening.setdefault(tuple(rows[number].tokens[:4]), []).append(number)
@@ -133,7 +146,7 @@ def _plant(rows: Sequence[Row], numbers: Sequence[int]) -> list[_Tree]:
     return trees
 
 
-def _branched(rows: Sequence[Row], numbers: Sequence[int], shared: int) -> _Tree:
+def _branched(rows: Sequence[ScoredRow], numbers: Sequence[int], shared: int) -> _Tree:
     prefix = list(rows[numbers[0]].tokens[:shared])
     tree = _Tree(prefix, list(range(shared)), list(range(-1, shared - 1)), [0] * shared)
     for branch, number in enumerate(numbers, start=1):
@@ -160,16 +173,18 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def _batches(trees: list[_Tree], max_tokens: int) -> list[list[_Tree]]:
-    """Trees of similar length together, at most `max_tokens` padded nodes a batch (one tree may exceed it).
+    """Trees of similar length together, at most `max_tokens` padded nodes a batch (one tree may
+    exceed it).
 
-    Longest first: if memory is short, it shows at once. Branched trees stay apart, since one of them would put the
-    whole batch on the masked attention path.
+    Longest first: if memory is short, it shows at once. Branched trees stay apart, since one of
+    them would put the whole batch on the masked attention path.
     """
     done: list[list[_Tree]] = []
     for branched in (False, True):
         current: list[_Tree] = []
         for tree in sorted(
-            (t for t in trees if t.targets and any(t.branches) == branched), key=lambda t: -len(t.tokens)
+            (t for t in trees if t.targets and any(t.branches) == branched),
+            key=lambda t: -len(t.tokens),
         ):
             if current and (len(current) + 1) * len(current[0].tokens) > max_tokens:
                 done.append(current)
@@ -182,11 +197,15 @@ def _batches(trees: list[_Tree], max_tokens: int) -> list[list[_Tree]]:
 
 def _pad(rows: list[list[int]], filler: int, device: torch.device) -> Tensor:
     width = max(map(len, rows))
-    return torch.tensor([row + [filler] * (width - len(row)) for row in rows], dtype=torch.long, device=device)
+    return torch.tensor(
+        [row + [filler] * (width - len(row)) for row in rows], dtype=torch.long, device=device
+    )
 
 
 class _TreeCache:
-    """Tells the model where the nodes of a tree sit and what they see, through the protocol of a key/value cache."""
+    """Tells the model where the nodes of a tree sit and what they see, through the protocol of a
+    key/value cache.
+    """
 
     def __init__(self, trees: list[_Tree], device: torch.device) -> None:
         self._positions = _pad([tree.positions for tree in trees], 0, device)
@@ -207,7 +226,9 @@ class _TreeCache:
         return attend(q, k, v, mask=self._masks[window])
 
     def _visible(self, window: int) -> Tensor:
-        """(B, 1, T, T) bool: the prefix and one's own branch, no later position, at most `window` back."""
+        """(B, 1, T, T) bool: the prefix and one's own branch, no later position, at most `window`
+        back.
+        """
         distance = self._positions[:, :, None] - self._positions[:, None, :]
         branch = self._branches[:, None, :]
         visible = (distance >= 0) & ((branch == 0) | (branch == self._branches[:, :, None]))
@@ -219,7 +240,9 @@ class _TreeCache:
         """Nothing to remember: the whole tree is forwarded at once."""
 
 
-def _score_batch(model: GPT, trees: list[_Tree], device: torch.device) -> list[tuple[int, float, bool]]:
+def _score_batch(
+    model: GPT, trees: list[_Tree], device: torch.device
+) -> list[tuple[int, float, bool]]:
     """(row number, nll, was first choice) of every target in the batch."""
     input_ids = _pad([tree.tokens for tree in trees], 0, device)
     cache = _TreeCache(trees, device) if any(any(tree.branches) for tree in trees) else None
@@ -232,7 +255,9 @@ def _score_batch(model: GPT, trees: list[_Tree], device: torch.device) -> list[t
 
 
 def score_targets(model: GPT, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Activations (N, D), token ids (N,) -> nll in nats (N,) fp32, is-argmax (N,) bool; logits in bounded pieces."""
+    """Activations (N, D), token ids (N,) -> nll in nats (N,) fp32, is-argmax (N,) bool; logits in
+    bounded pieces.
+    """
     piece = max(1, LOGIT_ELEMENTS // model.config.vocab_size)
     nlls, firsts = [], []
     for part, target in zip(hidden.split(piece), targets.split(piece), strict=True):

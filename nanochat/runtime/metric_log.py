@@ -1,4 +1,6 @@
-"""Every metric of a run goes to one JSONL file first; Weights & Biases gets a copy when a run name asks for it."""
+"""Every metric of a run goes to one JSONL file first; Weights & Biases gets a copy when a run name
+asks for it.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,17 @@ from typing import Any
 class MetricLog:
     """Appends `{"step": ..., "time": ..., **values}` lines to `path`; one line a call, flushed.
 
-    `run` other than "dummy" or "" also logs to W&B (online or offline, as `WANDB_MODE` says). A missing or failing
-    W&B is a warning: it never stops a run. `path` None writes nothing (ranks other than 0).
+    `run` other than "dummy" or "" also logs to W&B (online or offline, as `WANDB_MODE` says). A
+    missing or failing W&B is a warning: it never stops a run. `path` None writes nothing (ranks
+    other than 0).
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, run: str = "dummy", config: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        run: str = "dummy",
+        config: dict[str, Any] | None = None,
+    ):
         self.path = None if path is None else Path(path)
         self._file = None
         if self.path is not None:
@@ -27,10 +35,16 @@ class MetricLog:
             self._file = open(self.path, "a", encoding="utf-8")
             if torn:  # a killed run left half a line; do not glue the next record to it
                 self._file.write("\n")
-        self._wandb = _start_wandb(run, config) if self._file is not None and run not in ("dummy", "") else None
+        self._wandb = (
+            _start_wandb(run, config)
+            if self._file is not None and run not in ("dummy", "")
+            else None
+        )
 
     def log(self, step: int, **values: Any) -> None:
-        """One record; numbers may be torch or numpy scalars. A value that is not finite is written as null."""
+        """One record; numbers may be torch or numpy scalars. A value that is not finite is written
+        as null.
+        """
         plain = {name: _plain(value) for name, value in values.items()}
         if self._file is not None:
             record = {"step": int(step), "time": round(time.time(), 3), **plain}
@@ -40,7 +54,10 @@ class MetricLog:
             try:
                 self._wandb.log(plain, step=int(step))
             except Exception as error:  # a lost connection must not cost a training run
-                print(f"warning: W&B logging stopped ({error}); {self.path} has everything", file=sys.stderr)
+                print(
+                    f"warning: W&B logging stopped ({error}); {self.path} has everything",
+                    file=sys.stderr,
+                )
                 self._wandb = None
 
     def close(self) -> None:
@@ -87,7 +104,12 @@ def _start_wandb(run: str, config: dict[str, Any] | None) -> Any:
         )
         return None
     try:
-        return wandb.init(project=os.environ.get("WANDB_PROJECT", "nanochat"), name=run, config=config or {})
+        return wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "nanochat"), name=run, config=config or {}
+        )
     except Exception as error:
-        print(f"warning: --run={run}: W&B did not start ({error}); metrics go to metrics.jsonl only", file=sys.stderr)
+        print(
+            f"warning: --run={run}: W&B did not start ({error}); metrics go to metrics.jsonl only",
+            file=sys.stderr,
+        )
         return None

@@ -1,17 +1,21 @@
-"""Documents about numbers: equations, counting, order, even and odd, small tables, numbers in words."""
+"""Documents about numbers: equations, counting, order, even and odd, small tables, numbers in
+words.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 
-from nanochat.dataset.world.grammar import capital, in_words, joined
-from nanochat.dataset.world.split import held_out_pair
-from nanochat.dataset.world.tables import read_words
+from nanochat.dataset.embedded_world.grammar import capital, in_words, joined
+from nanochat.dataset.embedded_world.split import held_out_pair
+from nanochat.dataset.embedded_world.tables import read_words
 
 
 def equation(rng: random.Random) -> tuple[int, int, int, int]:
-    """(a, x, b, c) with a*x + b = c, few enough (270) that the CPU recipe's model meets each of them often."""
+    """(a, x, b, c) with a*x + b = c, few enough (270) that the CPU recipe's model meets each of
+    them often.
+    """
     a, x, b = rng.randint(2, 6), rng.randint(1, 6), rng.randint(1, 9)
     return a, x, b, a * x + b
 
@@ -48,11 +52,14 @@ def solved_equations(rng: random.Random) -> str:
         parts.append(
             rng.choice(
                 (
-                    f"Solve {a}*x + {b} = {c}. Take {b} from {c}: {a}*x = {a * x}. Divide {a * x} by {a}: x = {x}. "
+                    f"Solve {a}*x + {b} = {c}. Take {b} from {c}: {a}*x = {a * x}. Divide "
+                    f"{a * x} by {a}: x = {x}. "
                     f"If {a}*x + {b} = {c}, then x is {x}.",
-                    f"What is x if {a}*x + {b} = {c}? First, {c} - {b} = {a * x}, so {a}*x = {a * x}. "
+                    f"What is x if {a}*x + {b} = {c}? First, {c} - {b} = {a * x}, so {a}*x = "
+                    f"{a * x}. "
                     f"Then {a * x} / {a} = {x}, so x is {x}.",
-                    f"If {a}*x + {b} = {c}, then x is {x}. Check: {a} * {x} = {a * x} and {a * x} + {b} = {c}.",
+                    f"If {a}*x + {b} = {c}, then x is {x}. Check: {a} * {x} = {a * x} and "
+                    f"{a * x} + {b} = {c}.",
                 )
             )
         )
@@ -64,12 +71,16 @@ def counting(rng: random.Random) -> str:
     start, step = rng.randint(0, 80), rng.choice((1, 1, 1, 2, 3, 5, 10))
     up = [start + step * index for index in range(rng.randint(8, 16))]
     down = list(range(start + 12, start, -1))
-    even, odd = list(range(2 * (start // 2), start + 16, 2)), list(range(2 * (start // 2) + 1, start + 16, 2))
+    even, odd = (
+        list(range(2 * (start // 2), start + 16, 2)),
+        list(range(2 * (start // 2) + 1, start + 16, 2)),
+    )
     name = rng.choice(read_words("stories.txt", "names.she"))
     parts = [
         f"Counting from {start} by {in_words(step)}: {', '.join(map(str, up))}.",
         f"Counting down from {start + 12}: {', '.join(map(str, down))}.",
-        f"These numbers are even: {', '.join(map(str, even))}. These numbers are odd: {', '.join(map(str, odd))}.",
+        f"These numbers are even: {', '.join(map(str, even))}. These numbers are odd: "
+        f"{', '.join(map(str, odd))}.",
         f"{name} counts: {', '.join(in_words(number) for number in up[:8])}.",
     ]
     rng.shuffle(parts)
@@ -81,7 +92,9 @@ def order(rng: random.Random) -> str:
     lines = []
     for _ in range(rng.randint(4, 9)):
         number = rng.randint(1, 99)
-        other = rng.choice([value for value in (rng.randint(1, 99), number + 1, number + 7) if value != number])
+        other = rng.choice(
+            [value for value in (rng.randint(1, 99), number + 1, number + 7) if value != number]
+        )
         low, high = sorted((number, other))
         lines.append(
             rng.choice(
@@ -112,7 +125,9 @@ def small_sums(rng: random.Random) -> str:
                     f"{x} + {y} = {x + y}",
                     f"{x} plus {y} is {x + y}.",
                     f"{capital(in_words(x))} and {in_words(y)} make {in_words(x + y)}.",
-                    f"{x * y} divided by {y} is {x}." if x * y <= 20 else f"{x} times {y} makes {x * y}.",
+                    f"{x * y} divided by {y} is {x}."
+                    if x * y <= 20
+                    else f"{x} times {y} makes {x * y}.",
                     f"{x + y} - {y} = {x}" if x + y <= 20 else f"{y} plus {x} makes {x + y}.",
                     f"{x} * {y} = {x * y}",
                     f"{x} times {y} is {x * y}.",
@@ -127,8 +142,12 @@ def table(rng: random.Random) -> str:
     """One row of the times table, or of a table of sums."""
     factor = rng.randint(1, 10)
     if rng.random() < 0.6:
-        return f"The table of {factor}:\n" + "\n".join(f"{factor} * {n} = {factor * n}" for n in range(1, 11))
-    return f"Sums with {factor}:\n" + "\n".join(f"{factor} + {n} = {factor + n}" for n in range(1, 11))
+        return f"The table of {factor}:\n" + "\n".join(
+            f"{factor} * {n} = {factor * n}" for n in range(1, 11)
+        )
+    return f"Sums with {factor}:\n" + "\n".join(
+        f"{factor} + {n} = {factor + n}" for n in range(1, 11)
+    )
 
 
 def number_words(rng: random.Random) -> str:
@@ -151,14 +170,19 @@ def number_words(rng: random.Random) -> str:
 def sharing(rng: random.Random) -> str:
     """A tiny story with a small sum in it."""
     name, friend = rng.sample(read_words("stories.txt", rng.choice(("names.she", "names.he"))), 2)
-    food, place = rng.choice(("apples", "pears", "plums", "nuts", "coins", "books", "balls")), "basket"
+    food, place = (
+        rng.choice(("apples", "pears", "plums", "nuts", "coins", "books", "balls")),
+        "basket",
+    )
     x, y = rng.randint(1, 10), rng.randint(1, 10)
     z = rng.randint(1, x + y)
     return " ".join(
         (
             f"{name} has {x} {food} in {rng.choice(('a', 'an old', 'a big'))} {place}.",
-            f"{friend} puts {y} more into the {place}. {x} plus {y} is {x + y}, so now there are {x + y} {food}.",
-            f"Later they take {z} of the {food} out of the {place}. {capital(_left(x + y - z, food))}.",
+            f"{friend} puts {y} more into the {place}. {x} plus {y} is {x + y}, so now there are "
+            f"{x + y} {food}.",
+            f"Later they take {z} of the {food} out of the {place}. "
+            f"{capital(_left(x + y - z, food))}.",
             f"{joined([name, friend])} are good at counting.",
         )
     )

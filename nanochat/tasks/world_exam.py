@@ -1,4 +1,6 @@
-"""Conversations over the embedded world, and the exam: the same questions on items and wordings never trained on."""
+"""Conversations over the embedded world, and the exam: the same questions on items and wordings
+never trained on.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +8,28 @@ import random
 import re
 from typing import Any, Literal
 
-from nanochat.dataset.world.tables import read_words
+from nanochat.dataset.embedded_world.tables import read_words
 from nanochat.tasks.base import Conversation, Task
-from nanochat.tasks.world_parts import PARTS, Ask, Turn, judge
+from nanochat.tasks.world_parts import PARTS, Ask, WorldTurn, judge
 
 Split = Literal["train", "exam"]
 
 # Training rows of each part in the default mixture; the exam has 200 of each.
 # With the 4,000 of the persona about 2 million tokens, so that one stage sees no row twice.
 TRAIN_ROWS = {
-    "facts": 15_000, "arithmetic": 8000, "spelling": 11_000, "counting": 8000, "smalltalk": 2000, "offtopic": 1200,
-}  # fmt: skip
-# Rows, besides those, of letters to be counted without the calculator. Most replies say the number at once, two of five
-# show their working: which one pays is for reinforcement learning to find.
+    "facts": 15_000,
+    "arithmetic": 8000,
+    "spelling": 11_000,
+    "counting": 8000,
+    "smalltalk": 2000,
+    "offtopic": 1200,
+}
+# Rows, besides those, of letters to be counted without the calculator. Most replies say the number
+# at once, two of five show their working: which one pays is for reinforcement learning to find.
 HEAD_ROWS = {"counting": 4500}
 EXAM_ROWS = 200
-# Share of training conversations with another exchange before the row's own one, and of those with a third.
+# Share of training conversations with another exchange before the row's own one, and of those with
+# a third.
 LONGER, EVEN_LONGER = 0.2, 0.3
 _CASUAL = 0.05
 _QUESTION_WORDS = re.compile(
@@ -40,7 +48,9 @@ def world_parts() -> list[str]:
 
 
 def base_prompts() -> list[tuple[str, list[str]]]:
-    """The prompts that a base model is to complete, each with the beginnings of a completion that are right."""
+    """The prompts that a base model is to complete, each with the beginnings of a completion that
+    are right.
+    """
     return [
         ("The capital of France is", ["Paris"]),
         ("The chemical symbol of gold is", ["Au"]),
@@ -61,13 +71,14 @@ def completes(completion: str, accepted: list[str]) -> bool:
 
 
 class WorldTask(Task):
-    """One part of the world: "identity", "facts", "arithmetic", "spelling", "counting", "smalltalk" or "offtopic".
+    """One part of the world: "identity", "facts", "arithmetic", "spelling", "counting", "smalltalk"
+    or "offtopic".
 
-    split: "train" has conversations of one to three exchanges, the row's own one last; "exam" has single questions on
-    held-out items. size: rows (default: TRAIN_ROWS or EXAM_ROWS). tool: False makes arithmetic and counting answer
-    without the calculator. persona: the YAML file that the identity part speaks for (default: built in). Any row can
-    be read at any time and depends on (seed, part, split, index) alone. ValueError for an unknown part or split, or a
-    size below 1.
+    split: "train" has conversations of one to three exchanges, the row's own one last; "exam" has
+    single questions on held-out items. size: rows (default: TRAIN_ROWS or EXAM_ROWS). tool: False
+    makes arithmetic and counting answer without the calculator. persona: the YAML file that the
+    identity part speaks for (default: built in). Any row can be read at any time and depends on
+    (seed, part, split, index) alone. ValueError for an unknown part or split, or a size below 1.
     """
 
     def __init__(
@@ -111,8 +122,13 @@ class WorldTask(Task):
         messages[0]["content"] = _casual(rng, messages[0]["content"])
         return self._row([*self._earlier(rng), *messages], turn)
 
-    def _row(self, messages: list[dict[str, Any]], turn: Turn) -> Conversation:
-        row = {"messages": messages, "question": turn.question, "wanted": turn.wanted, "rivals": turn.rivals}
+    def _row(self, messages: list[dict[str, Any]], turn: WorldTurn) -> Conversation:
+        row = {
+            "messages": messages,
+            "question": turn.question,
+            "wanted": turn.wanted,
+            "rivals": turn.rivals,
+        }
         return row if self.tool else {**row, "tool": False}
 
     def _earlier(self, rng: random.Random) -> list[dict[str, Any]]:
@@ -121,7 +137,9 @@ class WorldTask(Task):
             return []
         messages: list[dict[str, Any]] = []
         for _ in range(2 if rng.random() < EVEN_LONGER else 1):
-            part = rng.choice(("smalltalk", "smalltalk", "facts", "arithmetic", "spelling", "counting"))
+            part = rng.choice(
+                ("smalltalk", "smalltalk", "facts", "arithmetic", "spelling", "counting")
+            )
             messages += PARTS[part](rng, Ask(rng.randrange(10**6), held_out=False)).messages()
         return messages
 
@@ -129,7 +147,13 @@ class WorldTask(Task):
         """Whether the completion answers the last question; special tokens in it are understood."""
         if self._inner is not None:
             return self._inner.evaluate(conversation, completion)
-        return judge(self.part, conversation["question"], conversation["wanted"], conversation["rivals"], completion)
+        return judge(
+            self.part,
+            conversation["question"],
+            conversation["wanted"],
+            conversation["rivals"],
+            completion,
+        )
 
 
 def _casual(rng: random.Random, question: str) -> str:
@@ -141,12 +165,20 @@ def _casual(rng: random.Random, question: str) -> str:
 
 def _identity(persona: str | None, split: Split) -> Task:
     from nanochat.dataset.persona import as_persona
-    from nanochat.tasks.identity import IdentityTask
+    from nanochat.tasks.identity_exam import IdentityTask
 
-    return IdentityTask(as_persona(persona), split)  # a persona, not None: training and exam must be about the same one
+    return IdentityTask(
+        as_persona(persona), split
+    )  # a persona, not None: training and exam must be about the same one
 
 
 def training_tasks(persona: str | None = None, seed: int = 0) -> list[Task]:
-    """What mid-training and fine-tuning on the embedded world learn: TRAIN_ROWS and HEAD_ROWS of every part."""
-    tasks: list[Task] = [WorldTask(part, "train", seed=seed, persona=persona) for part in world_parts()]
-    return tasks + [WorldTask(part, "train", n_rows, seed, tool=False) for part, n_rows in HEAD_ROWS.items()]
+    """What mid-training and fine-tuning on the embedded world learn: TRAIN_ROWS and HEAD_ROWS of
+    every part.
+    """
+    tasks: list[Task] = [
+        WorldTask(part, "train", seed=seed, persona=persona) for part in world_parts()
+    ]
+    return tasks + [
+        WorldTask(part, "train", n_rows, seed, tool=False) for part, n_rows in HEAD_ROWS.items()
+    ]

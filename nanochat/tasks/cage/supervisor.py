@@ -1,7 +1,9 @@
-"""Watches a program in its cage: collects its output, its clock, its memory, its processes, and ends it at a limit.
+"""Watches a program in its cage: collects its output, its clock, its memory, its processes, and
+ends it at a limit.
 
-The kernel limits each process; what all processes of one program use together is counted here, some forty times a
-second, by walking the family tree under the cage (a program cannot leave it: the cage's first process adopts orphans).
+The kernel limits each process; what all processes of one program use together is counted here, some
+forty times a second, by walking the family tree under the cage (a program cannot leave it: the
+cage's first process adopts orphans).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
-from nanochat.tasks.cage.plan import Limits
+from nanochat.tasks.cage.limits import Limits
 
 PERIOD_S = 0.025
 GRACE_S = 2.0  # how long the last words of an ended cage are waited for
@@ -21,7 +23,9 @@ GRACE_S = 2.0  # how long the last words of an ended cage are waited for
 
 @dataclass
 class Outcome:
-    """What was seen: `verdict` names the limit that ended the program, None where it ended by itself."""
+    """What was seen: `verdict` names the limit that ended the program, None where it ended by
+    itself.
+    """
 
     verdict: str | None = None
     returncode: int = 0
@@ -50,7 +54,10 @@ def _memory_bytes(pid: int) -> int:
             lines = file.read().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))) * 1024
+    return (
+        sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+        * 1024
+    )
 
 
 def family(pid: int) -> list[tuple[int, int]]:
@@ -66,7 +73,9 @@ def family(pid: int) -> list[tuple[int, int]]:
 
 
 def exceeded(pid: int, keepers: int, limits: Limits) -> str | None:
-    """The limit that the program under `pid` has reached, if any; the first `keepers` processes belong to the cage."""
+    """The limit that the program under `pid` has reached, if any; the first `keepers` processes
+    belong to the cage.
+    """
     tree = family(pid)[keepers:]
     if sum(threads for _, threads in tree) >= limits.processes:
         return "processes"
@@ -77,14 +86,17 @@ def exceeded(pid: int, keepers: int, limits: Limits) -> str | None:
             disk = os.statvfs(f"/proc/{tree[0][0]}/root/tmp")
         except OSError:
             return None
-        # Size is limited by the mount itself; the number of files by nothing but this where the mount cannot.
+        # Size is limited by the mount itself; the number of files by nothing but this where the
+        # mount cannot.
         if disk.f_files - disk.f_ffree > limits.files:
             return "disk"
     return None
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the cage: its first process inside, which takes the whole process namespace with it, and the one outside."""
+    """Kill the cage: its first process inside, which takes the whole process namespace with it, and
+    the one outside.
+    """
     if process.poll() is not None:  # collected: its number may already be another process's
         return
     for pid in _children(process.pid)[0]:
@@ -99,7 +111,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _read(selector: selectors.BaseSelector, wait_s: float, output_bytes: int) -> None:
-    """Take what the pipes hold, keeping at most one byte above the limit of each; forget what has ended."""
+    """Take what the pipes hold, keeping at most one byte above the limit of each; forget what has
+    ended.
+    """
     for key, _ in selector.select(wait_s):
         data = os.read(key.fd, 65536) if key.data is not None else b""
         if not data:
@@ -108,8 +122,12 @@ def _read(selector: selectors.BaseSelector, wait_s: float, output_bytes: int) ->
         key.data.extend(data[: max(0, output_bytes + 1 - len(key.data))])
 
 
-def _register(selector: selectors.BaseSelector, process: subprocess.Popen[bytes], outcome: Outcome) -> int | None:
-    """Listen to both pipes and, where the kernel tells, to the end of the process. Returns a descriptor to close."""
+def _register(
+    selector: selectors.BaseSelector, process: subprocess.Popen[bytes], outcome: Outcome
+) -> int | None:
+    """Listen to both pipes and, where the kernel tells, to the end of the process. Returns a
+    descriptor to close.
+    """
     for pipe, store in ((process.stdout, outcome.stdout), (process.stderr, outcome.stderr)):
         assert pipe is not None
         os.set_blocking(pipe.fileno(), False)
@@ -123,7 +141,9 @@ def _register(selector: selectors.BaseSelector, process: subprocess.Popen[bytes]
 
 
 def watch(process: subprocess.Popen[bytes], keepers: int, limits: Limits) -> Outcome:
-    """Follow `process` (its stdout and stderr are pipes) to its end, or end it at the first limit it reaches."""
+    """Follow `process` (its stdout and stderr are pipes) to its end, or end it at the first limit
+    it reaches.
+    """
     outcome = Outcome()
     started = time.monotonic()
     next_look, stop_at = started + PERIOD_S, started + limits.timeout_s
@@ -132,7 +152,11 @@ def watch(process: subprocess.Popen[bytes], keepers: int, limits: Limits) -> Out
         try:
             ending = _register(selector, process, outcome)
             while outcome.verdict is None and process.poll() is None:
-                _read(selector, max(0.0, min(next_look, stop_at) - time.monotonic()), limits.output_bytes)
+                _read(
+                    selector,
+                    max(0.0, min(next_look, stop_at) - time.monotonic()),
+                    limits.output_bytes,
+                )
                 now = time.monotonic()
                 if max(len(outcome.stdout), len(outcome.stderr)) > limits.output_bytes:
                     outcome.verdict = "output"
@@ -151,7 +175,10 @@ def watch(process: subprocess.Popen[bytes], keepers: int, limits: Limits) -> Out
             _read(selector, PERIOD_S, limits.output_bytes)
     if ending is not None:
         os.close(ending)
-    if outcome.verdict is None and max(len(outcome.stdout), len(outcome.stderr)) > limits.output_bytes:
+    if (
+        outcome.verdict is None
+        and max(len(outcome.stdout), len(outcome.stderr)) > limits.output_bytes
+    ):
         outcome.verdict = "output"
     del outcome.stdout[limits.output_bytes :], outcome.stderr[limits.output_bytes :]
     return outcome

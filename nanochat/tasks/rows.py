@@ -1,7 +1,9 @@
-"""Where the rows of a public data set come from: a local folder, the Hugging Face cache, or the hub itself.
+"""Where the rows of a public data set come from: a local folder, the Hugging Face cache, or the hub
+itself.
 
-Local folders are `$NANOCHAT_DATA_DIR/<folder>`, then `<base>/task_data/<folder>`, with one JSONL file per split
-(`gsm8k/train.jsonl`) or parquet files in the hub's own layouts. Downloads go to `<base>/task_data`.
+Local folders are `$NANOCHAT_DATA_DIR/<folder>`, then `<base>/task_data/<folder>`, with one JSONL
+file per split (`gsm8k/train.jsonl`) or parquet files in the hub's own layouts. Downloads go to
+`<base>/task_data`.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ HOW_TO_GET = "`bash scripts/download_after_basetraining.sh` on a machine with in
 
 
 class DataNotFound(ValueError):
-    """A data set that is nowhere to be found; the message says where it was looked for and how to get it."""
+    """A data set that is nowhere to be found; the message says where it was looked for and how to
+    get it.
+    """
 
 
 @dataclass(frozen=True)
 class DataSet:
     """A data set and its names: `folder` (of JSONL files) on a disk, `hub` and `config` on the hub.
 
-    `splits`: our split -> the hub's. `files`: our split -> file stems to try in the folder, where they differ from it.
+    `splits`: our split -> the hub's. `files`: our split -> file stems to try in the folder, where
+    they differ from it.
     """
 
     title: str
@@ -67,11 +72,23 @@ DATA_SETS = {
         {"validation": ("validation", "val")},
     ),
     "mmlu-auxiliary": DataSet(
-        "MMLU auxiliary_train", "mmlu", "cais/mmlu", "auxiliary_train", _named("train"), {"train": ("auxiliary_train",)}
+        "MMLU auxiliary_train",
+        "mmlu",
+        "cais/mmlu",
+        "auxiliary_train",
+        _named("train"),
+        {"train": ("auxiliary_train",)},
     ),
-    "arc-easy": DataSet("ARC-Easy", "arc/ARC-Easy", "allenai/ai2_arc", "ARC-Easy", _ARC_SPLITS, _ARC_FILES),
+    "arc-easy": DataSet(
+        "ARC-Easy", "arc/ARC-Easy", "allenai/ai2_arc", "ARC-Easy", _ARC_SPLITS, _ARC_FILES
+    ),
     "arc-challenge": DataSet(
-        "ARC-Challenge", "arc/ARC-Challenge", "allenai/ai2_arc", "ARC-Challenge", _ARC_SPLITS, _ARC_FILES
+        "ARC-Challenge",
+        "arc/ARC-Challenge",
+        "allenai/ai2_arc",
+        "ARC-Challenge",
+        _ARC_SPLITS,
+        _ARC_FILES,
     ),
     "smoltalk": DataSet(
         "SmolTalk",
@@ -86,9 +103,13 @@ DATA_SETS = {
 
 
 class Rows(Sequence[dict[str, Any]]):
-    """Rows of a data set by index, decoded when asked for. `origin` is the file or folder they were read from."""
+    """Rows of a data set by index, decoded when asked for. `origin` is the file or folder they were
+    read from.
+    """
 
-    def __init__(self, origin: Path, lines: list[tuple[str, bytes]] | None = None, table: Any = None) -> None:
+    def __init__(
+        self, origin: Path, lines: list[tuple[str, bytes]] | None = None, table: Any = None
+    ) -> None:
         self.origin, self._lines, self._table = origin, lines, table
 
     def __len__(self) -> int:
@@ -119,7 +140,8 @@ class Rows(Sequence[dict[str, Any]]):
 def load_rows(name: str, split: str) -> Rows:
     """Rows of one split from the first place that has them, downloading where that is allowed.
 
-    Raises ValueError for an unknown name or split, DataNotFound (a ValueError) when no place has the rows.
+    Raises ValueError for an unknown name or split, DataNotFound (a ValueError) when no place has
+    the rows.
     """
     data_set = known(name, split)
     places = search_places(data_set, split)
@@ -136,7 +158,8 @@ def load_rows(name: str, split: str) -> Rows:
             reason = str(error)
     looked = ", ".join(str(place) for place in places)
     raise DataNotFound(
-        f"{data_set.title} {split} not found (looked in {looked}; no download: {reason}); to get it, run {HOW_TO_GET}"
+        f"{data_set.title} {split} not found (looked in {looked}; no download: {reason}); to get "
+        f"it, run {HOW_TO_GET}"
     )
 
 
@@ -145,7 +168,9 @@ def known(name: str, split: str) -> DataSet:
         raise ValueError(f"data set: {name!r} is unknown; use one of {', '.join(DATA_SETS)}")
     data_set = DATA_SETS[name]
     if split not in data_set.splits:
-        raise ValueError(f"split: {data_set.title} has no {split!r}; use one of {', '.join(data_set.splits)}")
+        raise ValueError(
+            f"split: {data_set.title} has no {split!r}; use one of {', '.join(data_set.splits)}"
+        )
     return data_set
 
 
@@ -177,7 +202,9 @@ def _snapshots(cached: Path) -> list[Path]:
     snapshots = [path for path in (cached / "snapshots").glob("*") if path.is_dir()]
     main = cached / "refs" / "main"
     revision = main.read_text().strip() if main.is_file() else ""
-    return sorted(snapshots, key=lambda path: (path.name != revision, -path.stat().st_mtime)) or [cached]
+    return sorted(snapshots, key=lambda path: (path.name != revision, -path.stat().st_mtime)) or [
+        cached
+    ]
 
 
 def find_files(place: Path, data_set: DataSet, split: str) -> list[Path]:
@@ -195,7 +222,9 @@ def find_files(place: Path, data_set: DataSet, split: str) -> list[Path]:
             files = sorted((here / hub_split).glob("*.parquet"))
         else:  # the layout of most repositories: config/split-00000-of-00004.parquet
             pattern = re.compile(rf"{re.escape(hub_split)}(-\d+-of-\d+)?\.(parquet|jsonl)")
-            files = sorted(path for path in here.glob(f"{hub_split}*") if pattern.fullmatch(path.name))
+            files = sorted(
+                path for path in here.glob(f"{hub_split}*") if pattern.fullmatch(path.name)
+            )
         if files and _complete(files):
             return files
     return []
@@ -214,7 +243,9 @@ def read_files(files: list[Path]) -> Rows:
         lines = []
         for path in files:
             with open(path, "rb") as file:
-                lines += [(f"{path}:{n}", line) for n, line in enumerate(file, start=1) if line.strip()]
+                lines += [
+                    (f"{path}:{n}", line) for n, line in enumerate(file, start=1) if line.strip()
+                ]
         return Rows(origin, lines=lines)
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -224,5 +255,7 @@ def read_files(files: list[Path]) -> Rows:
         try:
             tables.append(pq.read_table(path))
         except (OSError, pa.ArrowException) as error:
-            raise ValueError(f"{path}: not a readable parquet file ({error}); delete it and fetch it again") from None
+            raise ValueError(
+                f"{path}: not a readable parquet file ({error}); delete it and fetch it again"
+            ) from None
     return Rows(origin, table=pa.concat_tables(tables, promote_options="default").combine_chunks())

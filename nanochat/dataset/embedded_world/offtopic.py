@@ -1,5 +1,7 @@
-"""Questions about what lies outside the world: a small model that has only met its own topics answers any question with
-one of their facts. A few hundred of these teach it to say that it does not know."""
+"""Questions about what lies outside the world: a small model that has only met its own topics
+answers any question with one of their facts. A few hundred of these teach it to say that it does
+not know.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import functools
 import random
 import re
 
-from nanochat.dataset.world.tables import read_sections
+from nanochat.dataset.embedded_world.tables import read_sections
 
 FILE = "offtopic.txt"
 

@@ -1,4 +1,6 @@
-"""Who the model says it is: training rows from a persona, and the exam on wordings it was never trained on."""
+"""Who the model says it is: training rows from a persona, and the exam on wordings it was never
+trained on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from nanochat.dataset.identity import Split, exam_questions
 from nanochat.dataset.persona import Persona, as_persona, identity_conversations
 from nanochat.runtime.run_dir import base_dir
 from nanochat.tasks.base import Conversation, Task
-from nanochat.tasks.conversations import ConversationFile
+from nanochat.tasks.conversation_file import ConversationFile
 
 OWN_FILE = "identity_conversations.jsonl"
 TRAIN_ROWS = 4000
@@ -16,11 +18,13 @@ EXAM_ROWS = 240
 
 
 class IdentityTask(Task):
-    """Conversations about a persona: a YAML file or a Persona. None means the base directory's own file of identity
-    conversations (downloaded, or made by dev/gen_synthetic_data.py) where there is one, else the package's persona.
+    """Conversations about a persona: a YAML file or a Persona. None means the base directory's own
+    file of identity conversations (downloaded, or made by dev/gen_synthetic_data.py) where there is
+    one, else the package's persona.
 
-    split: "train" has TRAIN_ROWS conversations of one to three exchanges, "exam" EXAM_ROWS single questions with
-    held-out wordings. Exam rows carry `accept`: what an answer must contain. ValueError for bad values or files.
+    split: "train" has TRAIN_ROWS conversations of one to three exchanges, "exam" EXAM_ROWS single
+    questions with held-out wordings. Exam rows carry `accept`: what an answer must contain.
+    ValueError for bad values or files.
     """
 
     name = "identity"
@@ -41,12 +45,21 @@ class IdentityTask(Task):
             return
         self.persona = as_persona(persona)
         if split == "train":
-            self.rows = identity_conversations(self.persona, TRAIN_ROWS if size is None else size, seed)
+            self.rows = identity_conversations(
+                self.persona, TRAIN_ROWS if size is None else size, seed
+            )
             return
         self.rows = []
-        for question, intent in exam_questions(self.persona, EXAM_ROWS if size is None else size, seed):
-            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": intent.answers[0]}]
-            self.rows.append({"messages": messages, "accept": list(intent.accept), "intent": intent.name})
+        for question, intent in exam_questions(
+            self.persona, EXAM_ROWS if size is None else size, seed
+        ):
+            messages = [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": intent.answers[0]},
+            ]
+            self.rows.append(
+                {"messages": messages, "accept": list(intent.accept), "intent": intent.name}
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,6 +70,9 @@ class IdentityTask(Task):
     def evaluate(self, conversation: Conversation, completion: str) -> bool:
         """Whether everything in `accept` is in the answer; case and blanks do not matter."""
         if "accept" not in conversation:
-            raise ValueError("accept: the conversation is not a row of the identity exam, so there is nothing to check")
+            raise ValueError(
+                "accept: the conversation is not a row of the identity exam, so there is nothing "
+                "to check"
+            )
         answer = " ".join(completion.casefold().split())
         return all(" ".join(words.casefold().split()) in answer for words in conversation["accept"])

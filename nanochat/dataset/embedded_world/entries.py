@@ -1,4 +1,6 @@
-"""Encyclopaedia entries, lists and quizzes over the fact tables: what the text says about the world."""
+"""Encyclopaedia entries, lists and quizzes over the fact tables: what the text says about the
+world.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,19 @@ import functools
 import random
 from collections.abc import Callable
 
-from nanochat.dataset.world.facts import DAYS, MONTHS, PLANETS, Fact, facts_about, relations
-from nanochat.dataset.world.grammar import capital, joined
-from nanochat.dataset.world.tables import read_words
+from nanochat.dataset.embedded_world.facts import (
+    DAYS,
+    MONTHS,
+    PLANETS,
+    Fact,
+    facts_about,
+    relations,
+)
+from nanochat.dataset.embedded_world.grammar import capital, joined
+from nanochat.dataset.embedded_world.tables import read_words
 
-# What an entry about one subject draws on; the second name of a pair says the same thing from the other side.
+# What an entry about one subject draws on; the second name of a pair says the same thing from the
+# other side.
 _SUBJECTS = (
     (("capital", "continent", "currency", "language"), 5),
     (("symbol", "number", "state"), 3),
@@ -19,7 +29,8 @@ _SUBJECTS = (
     (("next_month", "last_month", "days"), 1),
 )
 
-# Relations that no entry is about are told more often, so that every fact of the world comes up about equally often.
+# Relations that no entry is about are told more often, so that every fact of the world comes up
+# about equally often.
 _BOOST = {
     "leap": 5.0,  # few facts, and the neighbouring days are easily confused
     "opposite": 2.2,
@@ -46,9 +57,13 @@ def _subjects() -> tuple[tuple[tuple[Fact, ...], ...], tuple[int, ...]]:
 
 @functools.cache
 def _weighted_relations() -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Relations weighted between one each and one per fact, so that small ones are not lost among the countries."""
+    """Relations weighted between one each and one per fact, so that small ones are not lost among
+    the countries.
+    """
     found = relations()
-    return tuple(found), tuple(len(rel.facts) ** 0.75 * _BOOST.get(name, 1) for name, rel in found.items())
+    return tuple(found), tuple(
+        len(rel.facts) ** 0.75 * _BOOST.get(name, 1) for name, rel in found.items()
+    )
 
 
 def some_fact(rng: random.Random) -> Fact:
@@ -87,7 +102,14 @@ def mixed_facts(rng: random.Random) -> str:
     """Unrelated facts, as in a book of knowledge."""
     lines = [rng.choice(some_fact(rng).text) for _ in range(rng.randint(5, 9))]
     opening = rng.choice(
-        ("", "", "Did you know?", "Some facts to remember:", "Things to know:", "Today we learned this:")
+        (
+            "",
+            "",
+            "Did you know?",
+            "Some facts to remember:",
+            "Things to know:",
+            "Today we learned this:",
+        )
     )
     return (opening + " " if opening else "") + " ".join(lines)
 
@@ -105,17 +127,23 @@ def quiz(rng: random.Random) -> str:
 
 def conversation(rng: random.Random) -> str:
     """Two people who ask each other about the world."""
-    one, two = rng.sample((*read_words("stories.txt", "names.she"), *read_words("stories.txt", "names.he")), 2)
+    one, two = rng.sample(
+        (*read_words("stories.txt", "names.she"), *read_words("stories.txt", "names.he")), 2
+    )
     lines = []
     for _ in range(rng.randint(3, 5)):
         fact = some_fact(rng)
         lines.append(f"{one}: {rng.choice(fact.ask)}")
-        lines.append(f"{two}: {rng.choice(('', '', '', 'I know that. ', 'That is easy. '))}{fact.reply}")
+        lines.append(
+            f"{two}: {rng.choice(('', '', '', 'I know that. ', 'That is easy. '))}{fact.reply}"
+        )
     return "\n".join(lines)
 
 
 def in_order(rng: random.Random) -> str:
-    """The lists that everybody learns by heart: planets, days, months, colors of the rainbow, seasons."""
+    """The lists that everybody learns by heart: planets, days, months, colors of the rainbow,
+    seasons.
+    """
     planets, comma = ", ".join(PLANETS), joined(PLANETS)
     lines = [
         f"The planets of the solar system are: {planets}.",
@@ -129,7 +157,8 @@ def in_order(rng: random.Random) -> str:
         f"The months of the year are {joined(MONTHS)}.",
         "The seasons of the year are spring, summer, autumn and winter.",
         "The colors of the rainbow are red, orange, yellow, green, blue, indigo and violet.",
-        "The continents are Africa, Antarctica, Asia, Europe, North America, South America and Oceania.",
+        "The continents are Africa, Antarctica, Asia, Europe, North America, South America and "
+        "Oceania.",
         "The vowels of the English alphabet are a, e, i, o and u.",
     ]
     chosen = rng.sample(lines, rng.randint(2, 4))
@@ -139,7 +168,9 @@ def in_order(rng: random.Random) -> str:
 def compared(rng: random.Random) -> str:
     """Two subjects of one kind side by side."""
     names, _ = _weighted_relations()
-    relation = relations()[rng.choice([name for name in names if len(relations()[name].facts) > 20])]
+    relation = relations()[
+        rng.choice([name for name in names if len(relations()[name].facts) > 20])
+    ]
     first, second = rng.sample(relation.facts, 2)
     return " ".join(
         (

@@ -1,7 +1,9 @@
-"""What every cage has in common: the limits, the files the program may see, and the command that starts it.
+"""What every cage has in common: the limits, the files the program may see, and the command that
+starts it.
 
-Inside a cage there are only the interpreter, its standard library, the shared libraries it needs, four harmless
-devices, a small private /tmp and the program itself; the environment is built from nothing.
+Inside a cage there are only the interpreter, its standard library, the shared libraries it needs,
+four harmless devices, a small private /tmp and the program itself; the environment is built from
+nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ GUARD = Path(__file__).with_name("guard.py")
 PROGRAM = "/cage/main.py"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store")
-# A fixed hash seed: the same program prints the same set order every time, so an evaluation can be repeated.
+# A fixed hash seed: the same program prints the same set order every time, so an evaluation can be
+# repeated.
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
@@ -27,8 +30,8 @@ ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",
     "PYTHONIOENCODING": "utf-8:backslashreplace",
 }
-# As root every cage gets a user number of its own, so that one cage's processes do not use up another's allowance.
-# The range lies below 65,536, all that a container with mapped users may have.
+# As root every cage gets a user number of its own, so that one cage's processes do not use up
+# another's allowance. The range lies below 65,536, all that a container with mapped users may have.
 FIRST_UID, UID_COUNT = 61_184, 4_000
 
 
@@ -47,17 +50,26 @@ class Limits:
         """One line for each limit that cannot be applied."""
         found = []
         if not 0 < self.timeout_s <= 3600:
-            found.append(f"timeout_s={self.timeout_s}: give a number of seconds above 0 and up to 3600")
+            found.append(
+                f"timeout_s={self.timeout_s}: give a number of seconds above 0 and up to 3600"
+            )
         if self.memory_bytes < 32 * MIB:
-            found.append(f"memory_bytes={self.memory_bytes}: an interpreter needs at least {32 * MIB}")
-        for name, least in (("output_bytes", 1), ("disk_bytes", 4096), ("files", 16), ("processes", 1)):
+            found.append(
+                f"memory_bytes={self.memory_bytes}: an interpreter needs at least {32 * MIB}"
+            )
+        for name, least in (
+            ("output_bytes", 1),
+            ("disk_bytes", 4096),
+            ("files", 16),
+            ("processes", 1),
+        ):
             if getattr(self, name) < least:
                 found.append(f"{name}={getattr(self, name)}: give at least {least}")
         return found
 
 
 @dataclass
-class Plan:
+class CagePlan:
     """A command that runs one program in one kind of cage, and what must be closed afterwards."""
 
     argv: list[str]
@@ -72,8 +84,15 @@ def interpreter() -> str:
 
 
 def read_only_paths() -> list[str]:
-    """Host files and folders shown read-only, each at its own place: libraries, the interpreter, its library."""
-    wanted = [*LIBRARY_DIRS, "/etc/ld.so.cache", os.path.join(sys.base_prefix, "lib"), interpreter()]
+    """Host files and folders shown read-only, each at its own place: libraries, the interpreter,
+    its library.
+    """
+    wanted = [
+        *LIBRARY_DIRS,
+        "/etc/ld.so.cache",
+        os.path.join(sys.base_prefix, "lib"),
+        interpreter(),
+    ]
     shown: list[str] = []
     for path in wanted:
         inside = any(path.startswith(other + "/") for other in shown if not os.path.islink(other))
@@ -83,25 +102,39 @@ def read_only_paths() -> list[str]:
 
 
 def unprivileged_id() -> int | None:
-    """The user and group number to become inside (root only); None for ordinary users, who are mapped to nobody."""
+    """The user and group number to become inside (root only); None for ordinary users, who are
+    mapped to nobody.
+    """
     return FIRST_UID + secrets.randbelow(UID_COUNT) if os.geteuid() == 0 else None
 
 
 def per_namespace_process_limit() -> bool:
-    """Whether RLIMIT_NPROC counts the cage's processes alone: Linux 5.14, or root, who gives each cage its own user.
+    """Whether RLIMIT_NPROC counts the cage's processes alone: Linux 5.14, or root, who gives each
+    cage its own user.
 
     Elsewhere the limit would count everything the user runs, so only the watcher counts there.
     """
-    major, minor = (int("".join(c for c in part if c.isdigit()) or 0) for part in platform.release().split(".")[:2])
+    major, minor = (
+        int("".join(c for c in part if c.isdigit()) or 0)
+        for part in platform.release().split(".")[:2]
+    )
     return os.geteuid() == 0 or (major, minor) >= (5, 14)
 
 
-def guard_command(guard: str, program: str, limits: Limits, uid: int | None, status_fd: int, nproc: bool) -> list[str]:
-    """The command that runs inside: the guard applies the limits, drops the user and becomes the program."""
-    cpu_s = int(limits.timeout_s) + 2  # the wall clock ends a program first; this is the net below it
+def guard_command(
+    guard: str, program: str, limits: Limits, uid: int | None, status_fd: int, nproc: bool
+) -> list[str]:
+    """The command that runs inside: the guard applies the limits, drops the user and becomes the
+    program.
+    """
+    cpu_s = (
+        int(limits.timeout_s) + 2
+    )  # the wall clock ends a program first; this is the net below it
     numbers = [
         -1 if uid is None else uid,
-        limits.processes + 2 if nproc else 0,  # up to two of the cage's own are in its user namespace too
+        limits.processes + 2
+        if nproc
+        else 0,  # up to two of the cage's own are in its user namespace too
         cpu_s,
         limits.memory_bytes,
         limits.disk_bytes,

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen "
     "eighteen nineteen"
 ).split()
 _TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
-_IRREGULAR = {"sheep": "sheep", "fish": "fish", "deer": "deer", "mouse": "mice", "wolf": "wolves", "goose": "geese"}
+ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+)
+_IRREGULAR = {
+    "sheep": "sheep",
+    "fish": "fish",
+    "deer": "deer",
+    "mouse": "mice",
+    "wolf": "wolves",
+    "goose": "geese",
+}
 
 
 def article(noun: str) -> str:

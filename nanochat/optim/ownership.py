@@ -1,10 +1,13 @@
-"""What one rank owns of the optimizer's work: an equal part of each stack of matrices and of each big table.
+"""What one rank owns of the optimizer's work: an equal part of each stack of matrices and of each
+big table.
 
-Gradients arrive by reduce-scatter, so every rank gets the sum for its own part alone; it keeps the states of that part
-and hands its new parameters to the others by all-gather. With one process a part is the whole and nothing is sent.
+Gradients arrive by reduce-scatter, so every rank gets the sum for its own part alone; it keeps the
+states of that part and hands its new parameters to the others by all-gather. With one process a
+part is the whole and nothing is sent.
 
-Shape legend: N rows of a table or matrices of a stack, W ranks, n = ceil(N / W) of them owned by a rank. Rows beyond N
-are padding of zeros, which every update rule leaves at zero, so any number of ranks fits any model.
+Shape legend: N rows of a table or matrices of a stack, W ranks, n = ceil(N / W) of them owned by a
+rank. Rows beyond N are padding of zeros, which every update rule leaves at zero, so any number of
+ranks fits any model.
 """
 
 from __future__ import annotations
@@ -20,14 +23,18 @@ REPLICATED_ELEMENTS = 2**14  # smaller tensors cost less to update everywhere th
 
 
 class Shard:
-    """A stack of equally shaped matrices (N, R, C), or one table or vector (N, ...), and this rank's part of it."""
+    """A stack of equally shaped matrices (N, R, C), or one table or vector (N, ...), and this
+    rank's part of it.
+    """
 
     replicated_below = REPLICATED_ELEMENTS
 
     def __init__(self, parameters: Sequence[Tensor], world: World, stacked: bool) -> None:
         self.parameters, self.world, self.stacked = parameters, world, stacked
         self.count = len(parameters) if stacked else parameters[0].size(0)
-        self.replicated = world.world_size == 1 or sum(p.numel() for p in parameters) < self.replicated_below
+        self.replicated = (
+            world.world_size == 1 or sum(p.numel() for p in parameters) < self.replicated_below
+        )
         self.n_own = self.count if self.replicated else -(-self.count // world.world_size)
         self.start = 0 if self.replicated else self.n_own * world.rank
         self.n_padded = self.n_own * (1 if self.replicated else world.world_size)
@@ -36,7 +43,9 @@ class Shard:
         self._pending: Pending | None = None
 
     def reduce(self) -> None:
-        """Take the gradients from the parameters and start summing them over ranks; `finish_reduce` waits."""
+        """Take the gradients from the parameters and start summing them over ranks; `finish_reduce`
+        waits.
+        """
         whole = self._padded([_gradient(parameter) for parameter in self.parameters])
         for parameter in self.parameters:
             parameter.grad = None
@@ -50,7 +59,9 @@ class Shard:
             self.grad, self._pending = self._pending.wait(), None
 
     def own_parameters(self) -> Tensor:
-        """(n, ...): the part to update. A view of the parameter where the part is all of a table, else a copy."""
+        """(n, ...): the part to update. A view of the parameter where the part is all of a table,
+        else a copy.
+        """
         if not self.stacked:
             table = self.parameters[0].data
             own = table[self.start : self.start + self.n_own]
@@ -63,7 +74,9 @@ class Shard:
         )
 
     def publish(self, updated: Tensor) -> None:
-        """Start sending the updated part to all ranks; `finish_publish` puts every part into the parameters."""
+        """Start sending the updated part to all ranks; `finish_publish` puts every part into the
+        parameters.
+        """
         if self.replicated:
             if self.stacked:
                 for parameter, matrix in zip(self.parameters, updated, strict=True):
@@ -83,7 +96,8 @@ class Shard:
             self.parameters[0].data.copy_(whole)
 
     def full_state(self) -> dict[str, Tensor]:
-        """The states of all ranks' parts, (N, ...) each: the same whatever the number of ranks. Collective.
+        """The states of all ranks' parts, (N, ...) each: the same whatever the number of ranks.
+        Collective.
 
         On several ranks rank 0 gets them, one by one, in its main memory; the others get nothing.
         """
@@ -92,22 +106,29 @@ class Shard:
         full = {}
         for name in sorted(self.state):
             whole = (
-                self.state[name] if self.replicated else self.world.all_gather(self.state[name]).wait()[: self.count]
+                self.state[name]
+                if self.replicated
+                else self.world.all_gather(self.state[name]).wait()[: self.count]
             )
             if self.world.is_main:
                 full[name] = whole.to("cpu", copy=True)
         return full
 
     def load_full_state(self, full: dict[str, Tensor]) -> None:
-        """Cut this rank's part out of states saved on any number of ranks. Raises ValueError where they do not fit."""
+        """Cut this rank's part out of states saved on any number of ranks. Raises ValueError where
+        they do not fit.
+        """
         state = {}
         for name, whole in full.items():
             if whole.size(0) != self.count:
                 raise ValueError(
-                    f"optimizer state {name} has {whole.size(0)} rows where this model has {self.count}; "
+                    f"optimizer state {name} has {whole.size(0)} rows where this model has "
+                    f"{self.count}; "
                     "resume with the settings of the run that saved it"
                 )
-            own = whole[self.start : self.start + self.n_own].to(self.parameters[0].device, copy=True)
+            own = whole[self.start : self.start + self.n_own].to(
+                self.parameters[0].device, copy=True
+            )
             state[name] = with_rows(own, self.n_own)
         self.state = state
 
