@@ -145,7 +145,8 @@ class Profile:
 
 
 class _TracedNorm(torch.autograd.Function):
-    """The fused norm as the compiler takes it apart; the formulas are those of its decompositions."""
+    """The fused norm as the compiler takes it apart; the formulas are those of its
+    decompositions."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

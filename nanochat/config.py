@@ -46,7 +46,8 @@ def nearest(word: str, known: Sequence[str], prefix: str = "--") -> str:
 
 
 class Reader:
-    """Sorts command-line words into fields; notes every problem instead of stopping at the first."""
+    """Sorts command-line words into fields; notes every problem instead of stopping at the
+    first."""
 
     def __init__(self, fields: list[Field]):
         self.fields = fields

@@ -1,4 +1,5 @@
-"""Values of config fields: what a type annotation accepts, and words or YAML values turned into it."""
+"""Values of config fields: what a type annotation accepts, and words or YAML values turned into
+it."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ class Memory:
     activations: int
     cast_weights: int  # in the compute type, the blocks' kept until their backward
     head: int  # logits under work, and the head's gradient while it is being added up
-    new_gradients: int  # of this micro-batch, beside those of earlier ones; less than 0 where there are no earlier ones
+    # of this micro-batch, beside those of earlier ones; less than 0 where there are no earlier ones
+    new_gradients: int
     update: int  # temporaries of the optimizer's step; not at the same time as the four above
     runtime: int
 

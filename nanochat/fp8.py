@@ -23,7 +23,8 @@ MULTIPLE = 16  # of every side of a product, asked by the units
 
 
 def quantize(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x -> (x / scale in fp8, scale as an fp32 scalar), scale so that the largest value just fits."""
+    """x -> (x / scale in fp8, scale as an fp32 scalar), scale so that the largest value just
+    fits."""
     scale = x.abs().amax().float().clamp_min(1e-12) / LARGEST[dtype]
     return (x.float() / scale).clamp(-LARGEST[dtype], LARGEST[dtype]).to(dtype).contiguous(), scale
 
@@ -94,7 +95,8 @@ def check_fp8(device: torch.device) -> None:
 
 
 def use_fp8(model: GPT) -> int:
-    """Switch the matrices of the blocks that the units can take to fp8 products; returns how many."""
+    """Switch the matrices of the blocks that the units can take to fp8 products; returns how
+    many."""
     switched = 0
     for block in model.blocks:
         for part in (block.attn, block.mlp):

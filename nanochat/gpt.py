@@ -86,7 +86,8 @@ class GPTConfig:
         return -(-self.vocab_size // 64) * 64 if self.generation == "modern" else self.vocab_size
 
     def window(self, layer: int) -> int:
-        """Tokens to the left that `layer` sees; -1 for all of them. The last layer always sees all."""
+        """Tokens to the left that `layer` sees; -1 for all of them. The last layer always sees
+        all."""
         pattern = self.window_pattern.upper()
         if layer == self.n_layer - 1 or pattern[layer % len(pattern)] == "L":
             return -1

@@ -174,7 +174,8 @@ def test_examples_in_other_languages(page):
 
 @pytest.mark.parametrize("step", list(recipes.CPU))
 def test_the_tutorial_does_by_hand_what_the_cpu_recipe_does(step):
-    """Else a reader of the tutorial gets another model than the one whose answers the README shows."""
+    """Else a reader of the tutorial gets another model than the one whose answers the README
+    shows."""
     found = {s.name: s.command for s in recipes.build("cpu").steps}
     command, shown = (
         found[step],

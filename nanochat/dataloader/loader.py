@@ -26,7 +26,8 @@ from nanochat.dataloader.packing import Packer, Segment, count_rows, split_evenl
 # Per lane. Chat rows of 512 tokens are 88% full with 4, 97% with 16, 99% with 64; text is cut about
 # as often with 4.
 BUFFER_DOCUMENTS = 16
-EXACT_DOCUMENTS = 20_000  # sources up to this size are tokenised whole to count their steps (2 s of chat, 6 s of text)
+# sources up to this size are tokenised whole to count their steps (2 s of chat, 6 s of text)
+EXACT_DOCUMENTS = 20_000
 SAMPLE_DOCUMENTS = 4000  # of larger ones, in runs of SAMPLE_RUN neighbours
 SAMPLE_RUN = 50
 

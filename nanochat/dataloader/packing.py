@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens [start, stop) of a document. With start > 0 the row gets one <|bos|> more, in front."""
+    """Tokens [start, stop) of a document. With start > 0 the row gets one <|bos|> more, in
+    front."""
 
     document: int
     start: int

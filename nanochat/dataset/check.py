@@ -1,4 +1,5 @@
-"""`nanochat data check FILE`: is this file fit for training, and on what exactly would be trained?"""
+"""`nanochat data check FILE`: is this file fit for training, and on what exactly would be
+trained?"""
 
 from __future__ import annotations
 

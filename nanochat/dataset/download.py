@@ -125,7 +125,8 @@ class Fetcher:
         self._finish(url, partial, total, sha256, check)
 
     def _begin(self, response: Any, url: str, have: int) -> int | None:
-        """Judge the answer's status. Returns the file's full size (bytes) when the server says it."""
+        """Judge the answer's status. Returns the file's full size (bytes) when the server says
+        it."""
         status = response.status_code
         content_range = re.fullmatch(
             r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "")

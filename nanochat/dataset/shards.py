@@ -40,7 +40,8 @@ def shard_name(index: int) -> str:
 
 
 def list_shards(folder: str | Path) -> list[Path]:
-    """Complete shards of a folder, by number. Unfinished downloads and other files are not listed."""
+    """Complete shards of a folder, by number. Unfinished downloads and other files are not
+    listed."""
     folder = Path(folder)
     if not folder.is_dir():
         return []

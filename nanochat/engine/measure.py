@@ -111,7 +111,8 @@ def wide_tokenizer(vocab_size: int) -> Tokenizer:
 def random_model(
     depth: int, vocab_size: int, generation: Literal["classic", "modern"], context: int = 2048
 ) -> GPT:
-    """A model of the given depth with random weights: width depth * 64, rounded up to heads of 128."""
+    """A model of the given depth with random weights: width depth * 64, rounded up to heads of
+    128."""
     heads = -(-depth * 64 // 128)
     pattern = "L" if generation == "classic" else "SSSL"
     model = GPT(
@@ -243,7 +244,8 @@ def run(config: DecodeBenchConfig, device: torch.device) -> dict[str, Any]:
         for streams in config.streams:
             if engine.runner.static:  # captures on the way are no part of decoding
                 measure(engine, streams, config.prompt_tokens, params, seed=-1)
-                engine.pool.drop_retained()  # or the cache would grow, and with it go what was captured
+                # or the cache would grow, and with it go what was captured
+                engine.pool.drop_retained()
             numbers = measure(engine, streams, config.prompt_tokens, params)
             mbu = numbers["gb_per_s"] * 1e9 / bandwidth if bandwidth else None
             result = {"kind": kind, "by": how, **numbers, "mbu": mbu}

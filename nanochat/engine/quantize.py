@@ -17,7 +17,8 @@ MIN_COLUMNS = 32  # gates are smaller: nothing to gain
 
 
 class Int8Linear(nn.Module):
-    """x (..., K) -> (..., N) with the weight as int8 (N, K) and a scale (N) fp32 for each output."""
+    """x (..., K) -> (..., N) with the weight as int8 (N, K) and a scale (N) fp32 for each
+    output."""
 
     weight_int8: Tensor
     scale: Tensor
@@ -38,7 +39,8 @@ class Int8Linear(nn.Module):
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (N, K) -> int8 (N, K) and the scale of each row (N) fp32; a row of zeros gets scale 1."""
+    """Weight (N, K) -> int8 (N, K) and the scale of each row (N) fp32; a row of zeros gets scale
+    1."""
     weight = weight.float()
     scale = weight.abs().amax(dim=1) / 127
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))

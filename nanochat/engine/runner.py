@@ -102,7 +102,8 @@ class Runner:
         with one_thread() if by_team else nullcontext():
             return sample(logits, [row.sequence for row in rows if row.samples])
 
-    @torch.no_grad()  # not inference_mode: the model may be in training, and must not keep inference tensors
+    # not inference_mode: the model may be in training, and must not keep inference tensors
+    @torch.no_grad()
     def run(self, rows: list[ScheduledRow], n_pages: int) -> Tensor:
         """Logits (S, n_tokens) fp32 of the S rows that sample, in order."""
         self.cache.hold(n_pages, self.dtype)

@@ -16,7 +16,8 @@ from itertools import islice
 from nanochat.engine.pages import PagePool, block_digest
 from nanochat.engine.sequence import Sequence
 
-LOOKAHEAD = 64  # waiting sequences looked at in one step: bounds the work when thousands of prompts are queued
+# waiting sequences looked at in one step: bounds the work when thousands of prompts are queued
+LOOKAHEAD = 64
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 
 def fixed(model: GPT) -> bool:
-    """Whether replaying the model's kernels is all that a forward pass does: no subclass, no hooks."""
+    """Whether replaying the model's kernels is all that a forward pass does: no subclass, no
+    hooks."""
     return type(model) is GPT and not any(
         m._forward_hooks or m._forward_pre_hooks for m in model.modules()
     )
@@ -47,7 +48,8 @@ def fixed(model: GPT) -> bool:
 
 @dataclass(frozen=True)
 class DecodeShape:
-    """What a captured step is made for. `draw`: how it ends, a method of `draw_fixed` or "logits"."""
+    """What a captured step is made for. `draw`: how it ends, a method of `draw_fixed` or
+    "logits"."""
 
     n_rows: int
     n_pages: int

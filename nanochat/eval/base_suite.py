@@ -91,7 +91,8 @@ class BaseLossConfig:
 
 
 def base_eval(cfg: BaseEvalConfig, world: World) -> dict[str, Any]:
-    """`nanochat base-eval`: CORE of a checkpoint, printed, in its results file and in the report."""
+    """`nanochat base-eval`: CORE of a checkpoint, printed, in its results file and in the
+    report."""
     labels = [label.strip() for label in cfg.tasks.split("|") if label.strip()]
     bundle = cfg.eval_bundle or None
     read_bundle(bundle)  # what is missing is said before a large model is loaded

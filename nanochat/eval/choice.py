@@ -33,7 +33,8 @@ def letter_tokens(tokenizer: Tokenizer, letters: Sequence[str]) -> list[int]:
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices in batches of similar length, longest first, at most `max_tokens` padded tokens each."""
+    """Indices in batches of similar length, longest first, at most `max_tokens` padded tokens
+    each."""
     done: list[list[int]] = []
     current: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -1,4 +1,5 @@
-"""The commands there are: what each runs and what settings it takes, imported only when asked for."""
+"""The commands there are: what each runs and what settings it takes, imported only when asked
+for."""
 
 from __future__ import annotations
 
@@ -125,7 +126,8 @@ GROUPS = {
 
 
 def load(path: str) -> Any:
-    """`package.module:name` -> the object. Raises ValueError where this version does not have it."""
+    """`package.module:name` -> the object. Raises ValueError where this version does not have
+    it."""
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)

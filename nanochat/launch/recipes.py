@@ -228,7 +228,8 @@ def gpu(name: str, about: str, depth: int) -> Recipe:
 
 
 def train(name: str, command: str, settings: Settings, stage: str, *needs: str) -> RecipeStep:
-    """A step that trains: on every GPU, under the run's name, into its stage's checkpoint folder."""
+    """A step that trains: on every GPU, under the run's name, into its stage's checkpoint
+    folder."""
     places = (f"{stage}_checkpoints/{{tag}}",)
     return RecipeStep(
         name, command, settings, places, needs, every_gpu=True, named_run=True, resumes=True

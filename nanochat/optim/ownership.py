@@ -148,7 +148,8 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def with_rows(tensor: Tensor, n_rows: int) -> Tensor:
-    """(m, ...) -> (n_rows, ...), zeros below; contiguous, the tensor itself where it already fits."""
+    """(m, ...) -> (n_rows, ...), zeros below; contiguous, the tensor itself where it already
+    fits."""
     if tensor.size(0) == n_rows:
         return tensor.contiguous()
     padded = tensor.new_zeros(n_rows, *tensor.shape[1:])

@@ -88,7 +88,8 @@ class StackPieces(Shard):
         return -(-self.parameters[0].size(0) // self.world.world_size)
 
     def _packed(self, pieces: list[Tensor]) -> Tensor:
-        """This rank's rows of every matrix -> (W * n, r, C), the matrices of each owner together."""
+        """This rank's rows of every matrix -> (W * n, r, C), the matrices of each owner
+        together."""
         packed = pieces[0].new_zeros(self.n_padded, self._rows_each(), pieces[0].size(1))
         for place, piece in zip(packed, pieces, strict=False):
             place[: len(piece)] = piece

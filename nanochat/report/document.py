@@ -107,7 +107,8 @@ def size(count: float | None) -> str:
 
 
 def markdown(blocks: Sequence[Block], pictures: str) -> str:
-    """The blocks as GitHub Markdown; `pictures` is the folder of the images as seen from the file."""
+    """The blocks as GitHub Markdown; `pictures` is the folder of the images as seen from the
+    file."""
     return "\n\n".join(_markdown(block, pictures) for block in blocks) + "\n"
 
 

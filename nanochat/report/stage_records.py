@@ -17,7 +17,8 @@ __all__ = [
     "report_dir",
     "write_record",
 ]
-PICTURES = "report_files"  # folder beside report.md, named so that a copy of both does not meet another tool's files
+# folder beside report.md, named so that a copy of both does not meet another tool's files
+PICTURES = "report_files"
 
 
 def read_records(base: Path | None = None) -> dict[str, dict[str, Any]]:

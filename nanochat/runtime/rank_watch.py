@@ -74,7 +74,9 @@ class Watch:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if self._found.is_set() or isinstance(error, RuntimeError):
-            return  # leaving may block on the lost rank: the thread then ends the process, or `explain` ends the thread
+            # leaving may block on the lost rank: the thread then ends the process, or `explain`
+            # ends the thread
+            return
         self._end()
 
     def _end(self) -> None:

@@ -1,4 +1,5 @@
-"""Where artefacts live, how files are written so that a crash leaves no half, and what made them."""
+"""Where artefacts live, how files are written so that a crash leaves no half, and what made
+them."""
 
 from __future__ import annotations
 

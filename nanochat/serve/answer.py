@@ -1,4 +1,5 @@
-"""One answer as it grows: what it says, the calculator's part in it, its tokens' log-probabilities."""
+"""One answer as it grows: what it says, the calculator's part in it, its tokens' log-
+probabilities."""
 
 from __future__ import annotations
 

@@ -119,7 +119,8 @@ class TerminalChat:
                 self.answer(line)
 
     def answer(self, text: str) -> None:
-        """Stream the answer to one message, and say what a person should know about how it ended."""
+        """Stream the answer to one message, and say what a person should know about how it
+        ended."""
         completing = self.config.source == "base"
         try:
             events = self._completion(text) if completing else self.session.ask(text)

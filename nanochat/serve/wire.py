@@ -88,7 +88,8 @@ class Gone(Exception):
 
 
 async def unless_gone(work: Awaitable[T], receive: Receive) -> T:
-    """The result of `work`, which is cancelled when the client goes away first: then raises Gone."""
+    """The result of `work`, which is cancelled when the client goes away first: then raises
+    Gone."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(until_gone(receive))
     try:

@@ -1,4 +1,5 @@
-"""Your own conversations as a task: every row of a JSONL file, read and checked when it is opened."""
+"""Your own conversations as a task: every row of a JSONL file, read and checked when it is
+opened."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ LETTERS = ("A", "B", "C", "D")
 
 
 class MMLU(MultipleChoice):
-    """`split`: test (14,042), validation, dev, or auxiliary_train (about 100,000, for midtraining)."""
+    """`split`: test (14,042), validation, dev, or auxiliary_train (about 100,000, for
+    midtraining)."""
 
     name = "MMLU"
 

@@ -160,7 +160,8 @@ def choose_cage(unsafe: bool = False) -> str:
 
 
 def classify(outcome: Outcome, end_status: int) -> str:
-    """Name what happened. `end_status` is the exit status that only the program's last line gives."""
+    """Name what happened. `end_status` is the exit status that only the program's last line
+    gives."""
     code = outcome.returncode
     if outcome.verdict is not None:
         return outcome.verdict

@@ -1,4 +1,5 @@
-"""The tokenizer: byte-level BPE. rustbpe trains it, tiktoken encodes with it, a JSON file keeps it."""
+"""The tokenizer: byte-level BPE. rustbpe trains it, tiktoken encodes with it, a JSON file keeps
+it."""
 
 from __future__ import annotations
 

@@ -95,7 +95,8 @@ def tok_eval(cfg: TokEvalConfig) -> dict[str, Any]:
 
 
 def _add_to_record(result: dict[str, Any]) -> None:
-    """Put the comparison beside what `tok_train` wrote, when that is about the same base directory."""
+    """Put the comparison beside what `tok_train` wrote, when that is about the same base
+    directory."""
     path = report_dir() / "tokenizer.json"
     trained: dict[str, Any] = {}
     if path.is_file():

@@ -267,7 +267,8 @@ def plan(config: PlanConfig) -> str:
 
 
 def _chip(config: PlanConfig) -> tuple[Chip | None, float]:
-    """The chip to plan for, with the given speed and price, and the bytes that may be used on it."""
+    """The chip to plan for, with the given speed and price, and the bytes that may be used on
+    it."""
     given = parse_memory(config.memory) if config.memory else None
     chip: Chip | None
     if config.chip:

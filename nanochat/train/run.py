@@ -1,4 +1,5 @@
-"""One run of a stage: its folder, its hooks, its resume, and the record it leaves for the report."""
+"""One run of a stage: its folder, its hooks, its resume, and the record it leaves for the
+report."""
 
 from __future__ import annotations
 

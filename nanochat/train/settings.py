@@ -72,7 +72,8 @@ class Settings:
 
 
 def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
-    """Pretraining: `--depth` gives the rest. Raises ValueError with every value that does not fit."""
+    """Pretraining: `--depth` gives the rest. Raises ValueError with every value that does not
+    fit."""
     if cfg.fp8:
         check_fp8(world.device)
     modern, shape = (

@@ -155,7 +155,8 @@ class Trainer:
             self.evaluated.add(stats.step)
 
     def catch_up(self) -> None:
-        """Make the evaluations that are due at the current step: a resumed run's were broken off."""
+        """Make the evaluations that are due at the current step: a resumed run's were broken
+        off."""
         stats = StepStats(self.step, math.nan, math.nan, 0.0, 0, 0, 0.0)
         for hook in self.hooks:
             if hook.due(self, self.step) and not self.interrupted:
@@ -225,7 +226,8 @@ class Trainer:
         return n_targets, n_tokens, given_up, max(n_batches)
 
     def _next_batches(self) -> list[Batch] | None:
-        """This rank's batches on its device, or None when a stop request broke into their making."""
+        """This rank's batches on its device, or None when a stop request broke into their
+        making."""
         self._position = self.source.state_dict()
         batches: list[Batch] = []
 

@@ -1,4 +1,5 @@
-"""Conversation files: every accepted shape, every kind of bad line, converting, counting, mixing."""
+"""Conversation files: every accepted shape, every kind of bad line, converting, counting,
+mixing."""
 
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ def talk(number):
 
 @pytest.fixture
 def endpoint():
-    """A server whose `script` decides each answer: (status, text or raw body) for request number i."""
+    """A server whose `script` decides each answer: (status, text or raw body) for request number
+    i."""
 
     class Server(ThreadingHTTPServer):
         script = staticmethod(lambda number: (200, json.dumps(talk(number))))

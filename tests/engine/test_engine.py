@@ -1,4 +1,5 @@
-"""The engine over tiny models: the same tokens as the slow definition, whatever else is going on."""
+"""The engine over tiny models: the same tokens as the slow definition, whatever else is going
+on."""
 
 from __future__ import annotations
 

@@ -157,7 +157,8 @@ def test_every_form_of_product(build, tokenizer, monkeypatch, tmp_path, flags):
 @needs_compiler
 @torch.no_grad()
 def test_steps_of_many_tokens(build, tokenizer):
-    """The native code takes them only where they are fast; it must be right about them everywhere."""
+    """The native code takes them only where they are fast; it must be right about them
+    everywhere."""
     for kind in ("float32", "bfloat16", "int8"):
         model = convert(build("modern", tokenizer.get_vocab_size()), kind)
         exact = convert(build("modern", tokenizer.get_vocab_size()), kind).float()

@@ -1,4 +1,5 @@
-"""Letter logits and sampled answers: equal to doing one problem at a time, on any number of ranks."""
+"""Letter logits and sampled answers: equal to doing one problem at a time, on any number of
+ranks."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Choices(MultipleChoice):
 
 
 class Echo(Task):
-    """Right when the answer has an even number of characters: both verdicts occur with any model."""
+    """Right when the answer has an even number of characters: both verdicts occur with any
+    model."""
 
     name = "echo"
 

@@ -1,4 +1,5 @@
-"""The update rules against their definitions: AdamW as in torch, Muon as orthogonalised momentum."""
+"""The update rules against their definitions: AdamW as in torch, Muon as orthogonalised
+momentum."""
 
 from __future__ import annotations
 

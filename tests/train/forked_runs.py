@@ -18,7 +18,8 @@ from nanochat.checkpoint_manager import complete_steps, load_checkpoint
 
 
 def fork_server():
-    """Processes forked from a server that has torch loaded: a rank starts in a tenth of a second."""
+    """Processes forked from a server that has torch loaded: a rank starts in a tenth of a
+    second."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fault_child", "torch.distributed.fsdp"])
     with pytest.MonkeyPatch.context() as patch:  # older Pythons do not hand sys.path to the server

@@ -27,7 +27,8 @@ def test_tables_are_sent_early_and_the_end_is_bit_equal(train):
 
 
 def test_ranks_keep_one_order_when_one_has_no_rows(train):
-    """Head, then the value embeddings of layers 2 and 0, in the last micro-batch of a step alone."""
+    """Head, then the value embeddings of layers 2 and 0, in the last micro-batch of a step
+    alone."""
     result = train(2, "told when early", **WIDE)
     assert result.codes == [0, 0], result.said
     told = [

@@ -60,7 +60,8 @@ def world_words() -> tuple[str, ...]:
 
 @functools.cache
 def world_names() -> tuple[str, ...]:
-    """Single capitalised names of the world: people, countries, capitals, planets, days and months."""
+    """Single capitalised names of the world: people, countries, capitals, planets, days and
+    months."""
     found = [
         name for section in ("names.she", "names.he") for name in read_words("stories.txt", section)
     ]

@@ -46,7 +46,8 @@ COMPILE_LIMIT_S = 120
 
 @functools.lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled library, an earlier process's where there is one; None where it cannot be had."""
+    """The compiled library, an earlier process's where there is one; None where it cannot be
+    had."""
     if os.environ.get("NANOCHAT_NATIVE") == "0" or sys.byteorder != "little":
         return None
     compiler = find_compiler()
@@ -91,7 +92,8 @@ def compiled(compiler: list[str]) -> Path | None:
 
 
 def private_folder() -> Path:
-    """Where libraries are kept: a folder that nobody else can write to. OSError when there is none."""
+    """Where libraries are kept: a folder that nobody else can write to. OSError when there is
+    none."""
     setting = os.environ.get("NANOCHAT_NATIVE", "1")
     path = Path.home() / ".cache" / "nanochat" / "native" if setting in ("", "1") else Path(setting)
     try:

@@ -1,4 +1,5 @@
-"""What the C code is handed, field by field as in matmul.h and model.h, and the threads it runs on."""
+"""What the C code is handed, field by field as in matmul.h and model.h, and the threads it runs
+on."""
 
 from __future__ import annotations
 

@@ -167,7 +167,8 @@ def keep(kernel: Kernel, pid: int, status_fd: int) -> int:
 
 
 def main(job_fd: int, filter_fd: int) -> int:
-    """Build the cage and run the guard in it as its second process; the first one buries the dead."""
+    """Build the cage and run the guard in it as its second process; the first one buries the
+    dead."""
     kernel = Kernel()
     kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with open(job_fd, "rb") as file:

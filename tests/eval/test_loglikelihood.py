@@ -7,9 +7,11 @@ import random
 import pytest
 import torch
 
+from nanochat.eval import loglikelihood
 from nanochat.eval.loglikelihood import ScoredRow, common_prefix, crop_left, score_groups
 
-CONTEXT = 160  # a short window is then 128 tokens, so prefixes longer than that show whether windows are kept
+# a short window is then 128 tokens, so prefixes longer than that show whether windows are kept
+CONTEXT = 160
 
 
 def alone(model, row):
@@ -59,7 +61,8 @@ def test_equals_scoring_each_row_alone(make_model, generation, pattern, share):
 
 
 def test_greedy_is_seen(model):
-    """A continuation made of the model's own first choices is greedy; one other token in it is not."""
+    """A continuation made of the model's own first choices is greedy; one other token in it is
+    not."""
     ids = [256, 3, 4]
     for _ in range(4):
         ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
@@ -97,7 +100,7 @@ def test_sharing_forwards_fewer_nodes(monkeypatch, model):
 def test_logits_are_computed_in_pieces(monkeypatch, model):
     group = [[ScoredRow(list(range(100)), 1, 100)]]
     whole = score_groups(model, group)[0][0]
-    monkeypatch.setattr(scoring, "LOGIT_ELEMENTS", 7 * model.config.vocab_size)
+    monkeypatch.setattr(loglikelihood, "LOGIT_ELEMENTS", 7 * model.config.vocab_size)
     assert score_groups(model, group)[0][0].nll == pytest.approx(whole.nll, rel=1e-6)
 
 
