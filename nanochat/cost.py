@@ -336,8 +336,13 @@ def fitting_rows(
         for choice in choices:
             n_micro = -(-(step_rows or 2 * choice) // choice)
             needs = memory(
-                config, choice, seq_len, checkpointing=checkpointing, micro_batches=n_micro, **how
-            )  # type: ignore[arg-type]
+                config,
+                choice,
+                seq_len,
+                checkpointing=checkpointing,
+                micro_batches=n_micro,
+                **how,  # type: ignore[arg-type]
+            )
             if needs.peak <= budget_bytes:
                 return choice, checkpointing
     return 0, True

@@ -131,7 +131,7 @@ def test_importing_does_nothing(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_short(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 300, f"{path.name}: {len(lines)} lines; split it at a noun"
+    assert len(lines) <= 400, f"{path.name}: {len(lines)} lines; split it at a noun"
 
 
 def test_no_code_is_read_from_data():
