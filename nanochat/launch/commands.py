@@ -73,8 +73,8 @@ COMMANDS = {
     ),
     "chat-cli": Command(
         "chat in the terminal",
-        "nanochat.serve.chat_cli:chat_cli",
-        "nanochat.serve.chat_cli:ChatCLIConfig",
+        "nanochat.serve.terminal:chat_cli",
+        "nanochat.serve.terminal:ChatCLIConfig",
     ),
     "chat-web": Command(
         "chat in the browser", "nanochat.serve.app:chat_web", "nanochat.serve.app:ChatWebConfig"

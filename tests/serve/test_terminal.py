@@ -13,7 +13,7 @@ from nanochat.engine import Engine
 from nanochat.engine.quantize import Int8Linear
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.world import World
-from nanochat.serve.chat_cli import HELP, ChatCLIConfig, TerminalChat, chat_cli
+from nanochat.serve.terminal import HELP, ChatCLIConfig, TerminalChat, chat_cli
 from nanochat.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
@@ -137,7 +137,7 @@ def test_calls_are_shown_in_brackets(engine, monkeypatch):
 def test_int8_weights_answer_too(checkpoint, capsys, monkeypatch, int8):
     engines = []
     monkeypatch.setattr(
-        "nanochat.serve.chat_cli.Engine", lambda *a: engines.append(Engine(*a)) or engines[-1]
+        "nanochat.serve.terminal.Engine", lambda *a: engines.append(Engine(*a)) or engines[-1]
     )
     chat_cli(
         ChatCLIConfig(prompt="hello", max_tokens=6, temperature=0.0, int8=int8), World(0, 0, 1, CPU)
