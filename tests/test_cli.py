@@ -133,8 +133,9 @@ def test_every_command_is_wired(name, capsys):
     if command.config is None:
         return
     fields = config.fields_of(commands.load(command.config))
-    spellings = [s for f in fields for s in (f.flag, *f.aliases)]
+    spellings = [s for f in fields for s in f.spellings]
     assert len(spellings) == len(set(spellings)), f"{name}: a flag is declared twice"
+    assert [f.flag for f in fields if not f.help] == [], f"{name}: flags without a word of help"
     with pytest.raises(SystemExit) as exit:
         cli.main([*name.split(), "--help"])
     assert exit.value.code == 0 and "--config" in capsys.readouterr().out

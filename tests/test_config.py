@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-import tyro
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanochat import config
+from nanochat.config import Positional, Short
 
 
 @dataclasses.dataclass
@@ -24,9 +24,9 @@ class Sample:
     """Transformer layers."""
     matrix_lr: float = 0.02
     """Learning rate of matrices."""
-    source: Annotated[Literal["base", "mid"], tyro.conf.arg(aliases=["-i"])] = "base"
+    source: Annotated[Literal["base", "mid"], Short("-i")] = "base"
     """Where to start."""
-    prompt: Annotated[str, tyro.conf.arg(aliases=["-p"])] = ""
+    prompt: Annotated[str, Short("-p")] = ""
     """One prompt."""
     data: tuple[str, ...] = ()
     """Files."""
@@ -51,7 +51,7 @@ class Sample:
 class Check:
     """Check a file."""
 
-    file: tyro.conf.Positional[Path]
+    file: Positional[Path]
     """File to check."""
     limit: int = 3
 
@@ -159,10 +159,22 @@ def test_all_problems_in_one_message(capsys, tmp_path):
         (["stray"], "error: stray: unexpected word; see --help"),
         (["--zzzz", "7"], "error: --zzzz: unknown flag; see --help"),
         (["-z"], "error: -z: unknown flag; see --help"),
+        (["-imid"], "error: -imid: unknown flag; write -i mid"),
+        (["\u2013\u2013depth=4"], "error: \u2013\u2013depth=4: unexpected word; write --depth=4"),
+        (["\u2014fp8"], "error: \u2014fp8: unexpected word; write --fp8"),
+        (["\u2013i"], "error: \u2013i: unexpected word; write -i"),
+        (["--depth=" + "9" * 5000], None),
+        (["--config", "a.yaml", "--config=b.yaml"], None),
+        (["--config"], None),
+        (["--config", "/"], None),
     ],
 )
 def test_one_line_errors(capsys, argv, line):
-    assert errors(capsys, *argv) == [line]
+    said = errors(capsys, *argv)
+    if line is None:
+        assert all(text.startswith(f"error: {argv[0].partition('=')[0]}") for text in said) and said
+    else:
+        assert said == [line]
 
 
 @pytest.mark.parametrize(
@@ -174,12 +186,43 @@ def test_one_line_errors(capsys, argv, line):
         "depth: [1, 2]\n",
         "depth: {a: 1}\n",
         "depth: true\n",
+        "depth:\n",
+        "data:\n",
+        "sizes: [1, {a: 1}]\n",
+        "prompt: [a]\n",
+        "prompt: null\n",
+        "? [a, b]\n: 1\n",
+        "depth: 1\n---\ndepth: 2\n",
+        "[" * 20_000,
+        "depth: 4\ndepth: 5\n",
+        "matrix-lr: 1\nmatrix_lr: 2\n",
     ],
 )
 def test_bad_files(capsys, tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     (line,) = errors(capsys, "--config", str(tmp_path / "c.yaml"))
     assert line.startswith("error: ") and "c.yaml" in line
+
+
+def test_text_in_a_file_is_taken_as_it_is_written(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "\ufeffmodel_tag: 007\nprompt: yes\nout: 2026-11-25\ndata: [1e3, 'null', 0x10]\n"
+        "num_iterations: ~\nmatrix_lr: .inf\nsizes: 3\nfp8: on\n",
+        encoding="utf-8",
+    )
+    got = parsed("--config", str(tmp_path / "c.yaml"))
+    assert (got.model_tag, got.prompt, got.out) == ("007", "yes", Path("2026-11-25"))
+    assert got.data == ("1e3", "null", "0x10") and got.sizes == [3]
+    assert (got.num_iterations, got.matrix_lr, got.fp8) == (None, float("inf"), True)
+
+
+def test_a_kind_of_setting_that_no_command_line_can_fill():
+    @dataclasses.dataclass
+    class Strange:
+        table: dict[str, int]
+
+    with pytest.raises(TypeError, match="not a kind of setting"):
+        config.fields_of(Strange)
 
 
 def test_positional_and_required(capsys):
@@ -194,7 +237,36 @@ def test_help_comes_from_docstrings(capsys):
         config.parse(Sample, ["--help"], prog="nanochat sample")
     out = capsys.readouterr().out
     assert exit.value.code == 0
-    assert "Transformer layers." in out and "--config" in out and "nanochat sample" in out
+    for line in (
+        "usage: nanochat sample [--flag value ...]",
+        "  --depth N                   Transformer layers. (default: 4)",
+        "  -i, --source {base,mid}     Where to start. (default: base)",
+        "  --data TEXT ...             Files.",
+        "  --fp8                       Compute in fp8.",
+        "  --sizes N ...               Sizes. (default: 1 2)",
+    ):
+        assert line in out.splitlines()
+
+
+@dataclasses.dataclass
+class Longer(Sample):
+    """A class that adds to another, with a help text that has to be wrapped to fit beside its
+    flag."""
+
+    compile: bool = True
+    """Compile the model; by default on GPUs, and on CPUs where the run is long enough to pay for
+    it.
+    """
+
+
+@pytest.mark.parametrize("columns", [60, 100, 300])
+def test_help_fits_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        config.parse(Longer, ["-h"], prog="x")
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= min(columns, 100)
+    assert "--compile, --no-compile" in out and "Transformer layers." in out
 
 
 def test_validate_checks_configs_made_in_python():

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ ORDER = [
     ("optim",),
     ("gpt", "attention", "cost", "fp8"),
     ("tokenizer",),
-    ("config", "config_values"),
+    ("config",),
     ("runtime",),
 ]
 ROW = {name: number for number, names in enumerate(ORDER) for name in names}
@@ -93,6 +95,26 @@ def upward(path: Path, text: str) -> list[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_down(path):
     assert upward(path, path.read_text(encoding="utf-8")) == []
+
+
+def declared() -> set[str]:
+    """What pyproject.toml lists, by the names under which it is imported."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]")[0]
+    names = re.findall(r'"([A-Za-z0-9_.-]+)(?:[><=~;][^"]*)?"', text)
+    called = {"pyyaml": "yaml"}
+    return {called.get(name.lower(), name.lower().replace("-", "_")) for name in names}
+
+
+def test_the_package_imports_only_what_it_declares():
+    known = declared() | set(sys.stdlib_module_names) | {"nanochat"}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in names:
+                where = f"{path.relative_to(ROOT)}:{node.lineno}"
+                assert name.split(".")[0].lower() in known, f"{where}: {name} is no dependency"
 
 
 def test_the_check_can_fail():

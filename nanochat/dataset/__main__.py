@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
-from nanochat.config import parse
+from nanochat.config import Short, parse
 from nanochat.runtime.errors import lines
 from nanochat.runtime.run_dir import base_dir
 
@@ -23,11 +21,11 @@ class DatasetConfig:
     here, offline).
     """
 
-    num_files: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
+    num_files: Annotated[int | None, Short("-n")] = None
     """Public shards to download, besides the validation shard; -1 means all."""
     dataset: Literal["fineweb-edu", "climbmix"] = "fineweb-edu"
     """Which public set."""
-    workers: Annotated[int, tyro.conf.arg(aliases=["-w"])] = 4
+    workers: Annotated[int, Short("-w")] = 4
     """Downloads at the same time."""
     mirror: str | None = None
     """Folder or address that has the same shard files (HF_ENDPOINT works too)."""

@@ -6,10 +6,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
+from nanochat.config import Positional
 from nanochat.dataset.conversations import FileContents, scan_conversations, write_conversations
 from nanochat.tokenizer import Tokenizer, open_tokenizer
 from nanochat.tokenizer.chat import visualize
@@ -21,16 +20,18 @@ PREVIEW_TOKENS = 400
 class DataCheckConfig:
     """Check a file of conversations and show what is trained on."""
 
-    file: Annotated[
-        str, tyro.conf.Positional
-    ]  # JSONL (either form, ShareGPT or Alpaca) or a JSON list
-    convert: str | None = (
-        None  # write the good conversations to this file, in the {"messages": ...} form
-    )
-    tokenizer: str | None = None  # a directory or a tiktoken name; default: the trained one
-    preview: int = 1  # conversations to show
-    max_problems: int = 50  # bad lines to list; all are counted
-    sequence_len: int = 2048  # context length that conversations are compared with
+    file: Positional[str]
+    """JSONL (either form, ShareGPT or Alpaca) or a JSON list."""
+    convert: str | None = None
+    """Write the good conversations to this file, in the {"messages": ...} form."""
+    tokenizer: str | None = None
+    """A directory or a tiktoken name; default: the trained one."""
+    preview: int = 1
+    """Conversations to show."""
+    max_problems: int = 50
+    """Bad lines to list; all are counted."""
+    sequence_len: int = 2048
+    """Context length that conversations are compared with."""
 
     def problems(self) -> list[str]:
         found = [

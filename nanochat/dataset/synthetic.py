@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
+from nanochat.config import Short
 from nanochat.dataset.conversations import read_conversations, to_line, write_conversations
 from nanochat.dataset.convert import Conversation, to_conversation
 from nanochat.dataset.persona import Persona, identity_conversations, load_persona
@@ -61,22 +60,30 @@ class SyntheticConfig:
     model.
     """
 
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = (
-        1000  # conversations the file is to hold in the end
-    )
-    output: str | None = None  # default: identity_conversations.jsonl in the base directory
-    persona: str | None = None  # YAML file; default: the package's own persona
-    seed: int = 0  # decides templates, or topics and styles asked for
-    overwrite: bool = False  # start the file anew instead of refusing or continuing
-    base_url: str | None = None  # an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1
-    model: str | None = None  # the endpoint's name of the model
-    api_key_env: str = (
-        "OPENAI_API_KEY"  # environment variable that holds the key; sent when it is set
-    )
-    concurrency: int = 4  # requests at a time
-    retries: int = 4  # further tries of a request that fails
-    timeout_s: float = 120.0  # of one request
-    temperature: float = 1.0  # of the endpoint's sampling
+    n: Annotated[int, Short("-n")] = 1000
+    """Conversations the file is to hold in the end."""
+    output: str | None = None
+    """Default: identity_conversations.jsonl in the base directory."""
+    persona: str | None = None
+    """YAML file; default: the package's own persona."""
+    seed: int = 0
+    """Decides templates, or topics and styles asked for."""
+    overwrite: bool = False
+    """Start the file anew instead of refusing or continuing."""
+    base_url: str | None = None
+    """An OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."""
+    model: str | None = None
+    """The endpoint's name of the model."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; sent when it is set."""
+    concurrency: int = 4
+    """Requests at a time."""
+    retries: int = 4
+    """Further tries of a request that fails."""
+    timeout_s: float = 120.0
+    """Longest wait for one request, in seconds."""
+    temperature: float = 1.0
+    """Temperature of the endpoint's sampling."""
 
     def problems(self) -> list[str]:
         found = [

@@ -42,17 +42,23 @@ class DecodeBenchConfig:
     depth: int = 12
     """Layers; the width is 64 times as much, rounded up to heads of 128."""
     vocab_size: int = 32768
+    """Entries of the vocabulary."""
     generation: Literal["classic", "modern"] = "classic"
+    """Architecture."""
     context: int = 2048
+    """Tokens of the model's context."""
     kinds: list[Literal["fp32", "bf16", "int8"]] = field(default_factory=lambda: ["bf16", "int8"])
     """Precisions of the weights to measure."""
     streams: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     """How many answers are written at the same time."""
     prompt_tokens: int = 128
+    """Length of each prompt."""
     tokens: int = 64
     """Length of each answer."""
     temperature: float = 0.0
+    """0 always takes the likeliest token."""
     top_k: int | None = None
+    """Draw from the k likeliest tokens only."""
     threads: int = 0
     """0: as torch chooses."""
     native: bool = True

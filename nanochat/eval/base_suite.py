@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from nanochat.checkpoint_manager import load_model
+from nanochat.config import Short
 from nanochat.dataloader.documents import ShardDocuments
 from nanochat.dataloader.loader import PackedLoader
 from nanochat.dataset.shards import shard_paths
@@ -36,11 +35,11 @@ class BaseEvalConfig:
 
     max_per_task: int = -1
     """Examples of each task; -1 for all."""
-    source: Annotated[Source, tyro.conf.arg(aliases=["-i"])] = "base"
+    source: Annotated[Source, Short("-i")] = "base"
     """Stage whose checkpoint is evaluated."""
-    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    model_tag: Annotated[str | None, Short("-g")] = None
     """Which checkpoint, such as d20."""
-    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    step: Annotated[int | None, Short("-s")] = None
     """Which step; the newest when not given."""
     eval_bundle: str = ""
     """Folder with core.yaml; <base>/eval_bundle when empty."""
@@ -70,11 +69,11 @@ class BaseLossConfig:
     """Rows of one forward pass on a rank."""
     split_tokens: int = -1
     """Tokens of each split; -1 is 10,485,760 on a GPU and 262,144 on a CPU."""
-    source: Annotated[Source, tyro.conf.arg(aliases=["-i"])] = "base"
+    source: Annotated[Source, Short("-i")] = "base"
     """Stage whose checkpoint is evaluated."""
-    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    model_tag: Annotated[str | None, Short("-g")] = None
     """Which checkpoint, such as d20."""
-    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    step: Annotated[int | None, Short("-s")] = None
     """Which step; the newest when not given."""
     device_type: str = ""
     """cuda, cpu or mps; the best there is when empty."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
+from nanochat.config import Positional
 from nanochat.eval.intervals import (
     bootstrap_difference,
     bootstrap_means,
@@ -32,9 +32,9 @@ KINDS = ("base_eval", "chat_eval")
 class CompareConfig:
     """Compare two evaluated models task by task and say which differences exceed noise."""
 
-    run_a: tyro.conf.Positional[str]
+    run_a: Positional[str]
     """Results file, checkpoint folder, or source[/tag[/step]] such as sft/d20."""
-    run_b: tyro.conf.Positional[str]
+    run_b: Positional[str]
     """The other one."""
     alpha: float = 0.05
     """A difference counts when its corrected p-value is below this."""

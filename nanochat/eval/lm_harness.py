@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from nanochat.checkpoint_manager import load_model
+from nanochat.config import Short
 from nanochat.engine import Engine, SamplingParams
 from nanochat.eval.choice import in_order
 from nanochat.eval.loglikelihood import ScoredRow, score_groups
@@ -215,11 +214,11 @@ class LMEvalConfig:
 
     tasks: str
     """Task names, separated by commas."""
-    source: Annotated[Literal["base", "mid", "sft", "rl"], tyro.conf.arg(aliases=["-i"])] = "base"
+    source: Annotated[Literal["base", "mid", "sft", "rl"], Short("-i")] = "base"
     """Stage whose checkpoint is evaluated."""
-    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    model_tag: Annotated[str | None, Short("-g")] = None
     """Which checkpoint, such as d20."""
-    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    step: Annotated[int | None, Short("-s")] = None
     """Which step; the newest when not given."""
     num_fewshot: int | None = None
     """Examples before each question; the task's own number when not given."""

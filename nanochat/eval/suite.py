@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import tyro
 
 from nanochat.checkpoint_manager import load_model
+from nanochat.config import Short
 from nanochat.dataset.shards import read_manifest
 from nanochat.engine import Engine
 from nanochat.eval.base_suite import (
@@ -63,31 +63,29 @@ SHOWN_SAMPLES = 3
 class ChatEvalConfig:
     """Score a chat model on benchmark tasks and on the embedded world's exam."""
 
-    source: Annotated[Literal["base", "mid", "sft", "rl"], tyro.conf.arg(aliases=["-i"])] = "sft"
+    source: Annotated[Literal["base", "mid", "sft", "rl"], Short("-i")] = "sft"
     """Stage whose checkpoint is evaluated."""
-    task_name: Annotated[str | None, tyro.conf.arg(aliases=["-a"])] = None
+    task_name: Annotated[str | None, Short("-a")] = None
     """Tasks separated by |, `world` for the exam, `chatcore` for its six; all that can be found
     when not given.
     """
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None, tyro.conf.arg(aliases=["-d"])
-    ] = None
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Short("-d")] = None
     """Compute type; picked by the device when not given."""
-    temperature: Annotated[float, tyro.conf.arg(aliases=["-t"])] = 0.0
+    temperature: Annotated[float, Short("-t")] = 0.0
     """0 is greedy."""
-    max_new_tokens: Annotated[int, tyro.conf.arg(aliases=["-m"])] = 512
+    max_new_tokens: Annotated[int, Short("-m")] = 512
     """Longest answer."""
-    num_samples: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
+    num_samples: Annotated[int, Short("-n")] = 1
     """Answers to each problem; with several, the score is pass@1 and pass@k is shown beside it."""
-    top_k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 50
+    top_k: Annotated[int, Short("-k")] = 50
     """Sample from the k likeliest tokens; 0 for all."""
-    batch_size: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 32
+    batch_size: Annotated[int, Short("-b")] = 32
     """Answers written at the same time."""
-    max_problems: Annotated[int | None, tyro.conf.arg(aliases=["-x"])] = None
+    max_problems: Annotated[int | None, Short("-x")] = None
     """Problems of each task: a fixed random subset. All when not given."""
-    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    model_tag: Annotated[str | None, Short("-g")] = None
     """Which checkpoint, such as d20."""
-    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    step: Annotated[int | None, Short("-s")] = None
     """Which step; the newest when not given."""
     device_type: str = ""
     """cuda, cpu or mps; the best there is when empty."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
+from nanochat.config import Positional
 
 
 @dataclass
@@ -16,7 +16,7 @@ class FetchConfig:
     (conversations, benchmarks).
     """
 
-    what: tyro.conf.Positional[tuple[Literal["extras", "tasks"], ...]] = ("extras", "tasks")
+    what: Positional[tuple[Literal["extras", "tasks"], ...]] = ("extras", "tasks")
     """What to fetch."""
     mirror: str | None = None
     """Folder or address that has the extras under their own names (the task data honours

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
+from nanochat.config import Positional
+from nanochat.runtime.metric_log import run_name
 
 Settings = Mapping[str, Any]
 
@@ -301,9 +301,9 @@ def tagged(step: RecipeStep, tag: str) -> RecipeStep:
 class RecipeConfig:
     """Run, show or list whole pipelines: `nanochat recipe run cpu`."""
 
-    action: tyro.conf.Positional[Literal["run", "show", "list"]] = "list"
+    action: Positional[Literal["run", "show", "list"]] = "list"
     """What to do."""
-    name: tyro.conf.Positional[str] = "auto"
+    name: Positional[str] = "auto"
     """cpu, gpu1, node8, d32, or auto to pick by hardware."""
     fresh: bool = False
     """Start over: earlier results move to <base>/previous (replacing what is there), downloads
@@ -317,7 +317,7 @@ class RecipeConfig:
     """
     override: tuple[str, ...] = ()
     """Change a setting of a step: base.depth=6. May be given several times."""
-    run: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: $WANDB_RUN or dummy)")] = field(
-        default_factory=lambda: os.environ.get("WANDB_RUN") or "dummy"
-    )
-    """Name of the run for W&B; dummy logs to files only. It changes nothing else."""
+    run: str = field(default_factory=run_name)
+    """Name of the run for W&B, by default $WANDB_RUN; dummy logs to files only. It changes nothing
+    else.
+    """

@@ -78,6 +78,11 @@ class MetricLog:
         self.close()
 
 
+def run_name() -> str:
+    """The run's name where none is given: `$WANDB_RUN`, or `dummy`, which is not sent to W&B."""
+    return os.environ.get("WANDB_RUN", "").strip() or "dummy"
+
+
 def _plain(value: Any) -> Any:
     """JSON data: scalars of torch and numpy unwrapped, NaN and infinities as None."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:

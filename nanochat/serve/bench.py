@@ -24,10 +24,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import tyro
-
 from nanochat.checkpoint_manager import FOLDERS, save_checkpoint
-from nanochat.config import as_dict
+from nanochat.config import Short, as_dict
 from nanochat.runtime.run_dir import atomic_write, environment
 from nanochat.serve.load import TimedReply, ask, chat_body, percentiles
 from nanochat.serve.settings import is_loopback, read_keys
@@ -44,11 +42,11 @@ LEAST_SLOTS = 32
 class ServeBenchConfig:
     """Measure a server: one started here on a free port of this machine, or the one at --url."""
 
-    source: Annotated[Literal["sft", "mid", "base", "rl"], tyro.conf.arg(aliases=["-i"])] = "sft"
+    source: Annotated[Literal["sft", "mid", "base", "rl"], Short("-i")] = "sft"
     """Stage whose checkpoint is served."""
-    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    model_tag: Annotated[str | None, Short("-g")] = None
     """Which model (default: the deepest)."""
-    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    step: Annotated[int | None, Short("-s")] = None
     """Which checkpoint (default: the newest)."""
     depth: int | None = None
     """Serve a model of so many layers with random weights instead of a checkpoint."""
@@ -61,6 +59,7 @@ class ServeBenchConfig:
     api_key_file: Path | None = None
     """With --url: file whose first line is an API key."""
     int8: bool = False
+    """Weights as 8-bit whole numbers."""
     device_type: str | None = None
     """cuda, cpu or mps (default: the best there is)."""
     clients: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32])
@@ -68,8 +67,11 @@ class ServeBenchConfig:
     seconds: float = 20.0
     """For each of them."""
     prompt_characters: int = 400
+    """Length of each question."""
     max_tokens: int = 64
+    """Longest answer."""
     temperature: float = 0.0
+    """0 always takes the likeliest token."""
     json: Path | None = None
     """Write everything here too."""
     plot: Path | None = None

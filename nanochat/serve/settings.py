@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from nanochat.checkpoint_manager import FOLDERS
+from nanochat.config import Short
 from nanochat.engine import SamplingParams
 
 MIN_KEY_LENGTH = 16
@@ -21,24 +20,24 @@ MAKE_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(24))" > keys.
 class ChatWebConfig:
     """Serve trained models: a chat page, a documented event stream and an OpenAI-compatible API."""
 
-    source: Annotated[Literal["sft", "mid", "base", "rl"], tyro.conf.arg(aliases=["-i"])] = "sft"
+    source: Annotated[Literal["sft", "mid", "base", "rl"], Short("-i")] = "sft"
     """Stage whose checkpoint answers."""
-    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    model_tag: Annotated[str | None, Short("-g")] = None
     """Which model (default: the deepest)."""
-    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    step: Annotated[int | None, Short("-s")] = None
     """Which checkpoint (default: the newest)."""
     model: list[str] = field(default_factory=list)
     """Several checkpoints side by side, as stage:tag or stage:tag:step, instead of -i, -g and -s.
     """
-    temperature: Annotated[float, tyro.conf.arg(aliases=["-t"])] = 0.8
+    temperature: Annotated[float, Short("-t")] = 0.8
     """For requests that name none. 0 always takes the likeliest token."""
-    top_k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = 50
+    top_k: Annotated[int | None, Short("-k")] = 50
     """For requests that name none: draw from the k likeliest tokens only (0: from all)."""
-    max_tokens: Annotated[int, tyro.conf.arg(aliases=["-m"])] = 512
+    max_tokens: Annotated[int, Short("-m")] = 512
     """Longest chat answer, in tokens, for requests that name none."""
-    num_gpus: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
+    num_gpus: Annotated[int, Short("-n")] = 1
     """Worker processes for each model, one a device."""
-    port: Annotated[int, tyro.conf.arg(aliases=["-p"])] = 8000
+    port: Annotated[int, Short("-p")] = 8000
     """0 picks a free one."""
     host: str = "127.0.0.1"
     """Address to listen on. Any but this machine's own needs --api-key-file."""

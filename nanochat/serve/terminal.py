@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Literal
 
-import tyro
-
 from nanochat.checkpoint_manager import load_model
+from nanochat.config import Short
 from nanochat.engine import ChatSession, Engine, Event, SamplingParams
 from nanochat.engine.quantize import quantize_int8
 from nanochat.runtime.world import World
@@ -25,19 +24,19 @@ DIM, PLAIN = "\033[2m", "\033[0m"
 class ChatCLIConfig:
     """Chat with a trained model in the terminal. `-i base` completes text instead of answering."""
 
-    source: Annotated[Literal["sft", "mid", "base", "rl"], tyro.conf.arg(aliases=["-i"])] = "sft"
+    source: Annotated[Literal["sft", "mid", "base", "rl"], Short("-i")] = "sft"
     """Stage whose checkpoint answers."""
-    prompt: Annotated[str | None, tyro.conf.arg(aliases=["-p"])] = None
+    prompt: Annotated[str | None, Short("-p")] = None
     """Answer this one prompt and exit."""
-    temperature: Annotated[float, tyro.conf.arg(aliases=["-t"])] = 0.6
+    temperature: Annotated[float, Short("-t")] = 0.6
     """0 always takes the likeliest token."""
-    top_k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = 50
+    top_k: Annotated[int | None, Short("-k")] = 50
     """Draw from the k likeliest tokens only (0: from all)."""
-    max_tokens: Annotated[int, tyro.conf.arg(aliases=["-m"])] = 512
+    max_tokens: Annotated[int, Short("-m")] = 512
     """Longest answer, in tokens."""
-    model_tag: Annotated[str | None, tyro.conf.arg(aliases=["-g"])] = None
+    model_tag: Annotated[str | None, Short("-g")] = None
     """Which model (default: the deepest)."""
-    step: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    step: Annotated[int | None, Short("-s")] = None
     """Which checkpoint (default: the newest)."""
     seed: int | None = None
     """Makes the answers repeatable."""

@@ -53,11 +53,12 @@ SAMPLES = {
 class TokEvalConfig:
     """Measure a tokenizer in bytes per token (higher is better), beside GPT-2's and GPT-4's."""
 
-    tokenizer: str | None = None  # a directory or a tiktoken name; default: the trained one
-    data: str | None = (
-        None  # text besides the built-in samples: a file or folder; default: the shards, if any
-    )
-    max_chars: int = 1_000_000  # characters taken of that text
+    tokenizer: str | None = None
+    """A directory or a tiktoken name; default: the trained one."""
+    data: str | None = None
+    """Text besides the built-in samples: a file or folder; default: the shards, if any."""
+    max_chars: int = 1_000_000
+    """Characters taken of that text."""
 
     def problems(self) -> list[str]:
         return [] if self.max_chars >= 1 else [f"--max-chars={self.max_chars}: must be at least 1"]

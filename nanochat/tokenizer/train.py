@@ -21,12 +21,14 @@ from nanochat.tokenizer.corpus import corpus_files, documents, size_estimate
 class TokTrainConfig:
     """Train a byte-level BPE tokenizer on the training shards, or on any text."""
 
-    max_chars: int = 2_000_000_000  # characters of text to read
-    doc_cap: int = 10_000  # characters taken of one document, so that a few long ones do not decide
-    vocab_size: int = 65_536  # entries, special tokens included
-    data: str | None = (
-        None  # a text file or a folder; default: the base directory's training shards
-    )
+    max_chars: int = 2_000_000_000
+    """Characters of text to read."""
+    doc_cap: int = 10_000
+    """Characters taken of one document, so that a few long ones do not decide."""
+    vocab_size: int = 65_536
+    """Entries, special tokens included."""
+    data: str | None = None
+    """A text file or a folder; default: the base directory's training shards."""
 
     def problems(self) -> list[str]:
         found = [

@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nanochat.runtime.metric_log import run_name
+
 
 def at_least(config: object, **least: float) -> list[str]:
     """One problem for each field that is set and below its least value."""
@@ -28,8 +30,10 @@ def at_least(config: object, **least: float) -> list[str]:
 class TrainConfig:
     """What every training stage has."""
 
-    run: str = "dummy"
-    """W&B run name; `dummy`: nothing goes to W&B. Never decides what is trained or saved."""
+    run: str = field(default_factory=run_name)
+    """W&B run name, by default $WANDB_RUN; `dummy`: nothing goes to W&B. Never decides what is
+    trained or saved.
+    """
     device_type: Literal["cuda", "cpu", "mps"] | None = None
     """Device; by default the best there is."""
     model_tag: str | None = None
@@ -43,10 +47,15 @@ class TrainConfig:
     num_iterations: int | None = None
     """Optimizer steps; -1 or unset: from the horizon (base) or the epochs (mid, sft)."""
     embedding_lr: float | None = None
+    """Learning rate of the embeddings; by default the published one, scaled to the batch."""
     unembedding_lr: float | None = None
+    """The same of the head."""
     matrix_lr: float | None = None
+    """The same of the matrices, which Muon trains."""
     scalar_lr: float | None = None
+    """The same of the scalars."""
     weight_decay: float | None = None
+    """Weight decay of the matrices; by default from the length of the run."""
     warmup_ratio: float | None = None
     """Share of the steps with rising learning rate."""
     warmdown_ratio: float | None = None
@@ -87,6 +96,7 @@ class TrainConfig:
     same.
     """
     seed: int = 42
+    """Seed of weights, order of the data and samples."""
 
     def problems(self) -> list[str]:
         found = at_least(
@@ -138,6 +148,7 @@ class BaseConfig(TrainConfig):
     aspect_ratio: int = 64
     """Width per layer."""
     head_dim: int = 128
+    """Channels of an attention head."""
     n_kv_head: int | None = None
     """Key/value heads (grouped-query attention); by default one per query head."""
     generation: Literal["modern", "classic"] = "modern"
@@ -157,6 +168,7 @@ class BaseConfig(TrainConfig):
     core_metric_every: int = 2000
     """Steps between CORE evaluations; -1: never."""
     core_metric_max_per_task: int = 500
+    """Examples of each CORE task."""
     fp8: bool = False
     """Matrix products in fp8 (H100 and newer)."""
     data: str | None = None

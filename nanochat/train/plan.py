@@ -45,9 +45,11 @@ class PlanConfig:
     chip: str | None = None
     """GPU, e.g. H100 or 4090; by default this machine's, else one with that much memory."""
     generation: Literal["modern", "classic"] = "modern"
+    """Architecture and recipe."""
     vocab_size: int | None = None
     """Entries of the tokenizer; by default the published 32,768 (modern) or 65,536 (classic)."""
     max_seq_len: int = 2048
+    """Tokens of a row."""
     device_batch_size: int | None = None
     """Rows of a micro-batch on each GPU; by default what fits."""
     total_batch_size: int | None = None
@@ -55,9 +57,11 @@ class PlanConfig:
     num_iterations: int | None = None
     """Optimizer steps; by default from the depth."""
     target_param_data_ratio: float | None = None
+    """Training tokens per parameter; by default the generation's."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type the model computes in."""
     activation_checkpointing: bool = False
+    """Keep only what enters each block: less memory, a third slower."""
     shard_model: bool = False
     """Weights and gradients in pieces over the GPUs too."""
     compile: bool = True

@@ -179,7 +179,7 @@ def test_several_gpus_run_under_torchrun(monkeypatch, tmp_path):
     monkeypatch.setattr(local, "run_child", lambda words: started.append(words) or 0)
     for name in ("node8", "gpu1"):
         recipe = recipes.build(name)
-        runner = local.Runner(recipe, RecipeConfig("run", name), Ledger(tmp_path, name))
+        runner = local.RecipeRunner(recipe, RecipeConfig("run", name), Ledger(tmp_path, name))
         runner.execute(next(s for s in recipe.steps if s.name == "base"), ["--depth=20"])
         runner.execute(next(s for s in recipe.steps if s.name == "tokenizer"), [])
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]

@@ -7,9 +7,14 @@ import sys
 import types
 
 import numpy as np
+import pytest
 import torch
 
+from nanochat.config import collect
+from nanochat.launch.recipes import RecipeConfig
 from nanochat.runtime.metric_log import MetricLog
+from nanochat.train.configs import BaseConfig, MidConfig, SFTConfig
+from nanochat.train.rl_configs import RLConfig
 
 
 def test_jsonl_lines_and_odd_values(tmp_path):
@@ -57,6 +62,15 @@ def test_wandb_gets_a_copy_only_when_named(tmp_path, monkeypatch):
         with MetricLog(tmp_path / "m.jsonl", run=run) as log:
             log.log(3, loss=1.0)
     assert calls == ["mine", (3, {"loss": 1.0}), "finish"]
+
+
+@pytest.mark.parametrize("value, name", [("mine", "mine"), (" ", "dummy"), ("", "dummy")])
+def test_every_stage_takes_its_run_name_from_the_environment(monkeypatch, value, name):
+    """As recipes and batch jobs do: WANDB_RUN=mine python -m scripts.base_train"""
+    monkeypatch.setenv("WANDB_RUN", value)
+    for cls in (BaseConfig, MidConfig, SFTConfig, RLConfig, RecipeConfig):
+        assert collect(cls, [])[0].run == name
+        assert collect(cls, ["--run=other"])[0].run == "other"
 
 
 def test_wandb_failing_or_absent_never_stops_a_run(tmp_path, monkeypatch, capsys):
