@@ -82,7 +82,7 @@ def run(config: DatasetConfig) -> str:
 
         write_shards(out, config.characters)
         return describe(out)
-    from nanochat.dataset.hub import SETS, download_shards
+    from nanochat.dataset.public_shards import SETS, download_shards
 
     assert config.num_files is not None
     download_shards(

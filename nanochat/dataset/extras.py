@@ -12,11 +12,10 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat.dataset.download import Fetcher, copy_file
+from nanochat.dataset.fetcher import Check, Fetcher, source_of
 from nanochat.runtime.run_dir import base_dir
 
 STORE = "https://karpathy-public.s3.us-west-2.amazonaws.com"
@@ -31,27 +30,28 @@ def check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names, damaged = archive.namelist(), archive.testzip()
     except zipfile.BadZipFile:
-        raise ValueError(f"{path.name}: not a zip archive") from None
+        raise ValueError("not a zip archive") from None
     if damaged:
-        raise ValueError(f"{path.name}: {damaged} in it is damaged")
+        raise ValueError(f"{damaged} in it is damaged")
     if "eval_bundle/core.yaml" not in names:
-        raise ValueError(f"{path.name}: holds no eval_bundle/core.yaml")
+        raise ValueError("holds no eval_bundle/core.yaml")
     if any(name.startswith(("/", "\\")) or ".." in Path(name).parts for name in names):
-        raise ValueError(f"{path.name}: holds a path that leads out of the archive")
+        raise ValueError("holds a path that leads out of the archive")
 
 
 def check_jsonl(path: Path) -> None:
     """Raises ValueError with the first line that is not JSON."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         try:
-            json.loads(line)
-        except json.JSONDecodeError:
-            raise ValueError(f"{path.name}:{number}: not JSON") from None
+            if line.strip():
+                json.loads(line)
+        except (ValueError, RecursionError):  # bytes that are not UTF-8 are ValueErrors, too
+            raise ValueError(f"line {number}: not JSON") from None
 
 
 def check_words(path: Path) -> None:
     if len(path.read_text(encoding="utf-8", errors="replace").split()) < 1000:
-        raise ValueError(f"{path.name}: fewer than 1,000 words")
+        raise ValueError("fewer than 1,000 words")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Extra:
     """
 
     url: str
-    check: Callable[[Path], None]
+    check: Check
     makes: str
 
 
@@ -96,11 +96,7 @@ def fetch_extras(mirror: str | None = None, fetcher: Fetcher | None = None) -> l
 
 def _bring(extra: Extra, base: Path, mirror: str | None, fetcher: Fetcher) -> None:
     name = extra.url.rsplit("/", 1)[1]
-    if mirror and not mirror.startswith(("http://", "https://")):
-        path = copy_file(Path(mirror).expanduser() / name, base / name, check=extra.check)
-    else:
-        url = f"{mirror.rstrip('/')}/{name}" if mirror else extra.url
-        path = fetcher.fetch(url, base / name, check=extra.check)
+    path = fetcher.fetch(source_of(name, extra.url, mirror), base / name, check=extra.check)
     if path.suffix == ".zip":
         _unpack(path, base)
         path.unlink()

@@ -136,6 +136,18 @@ def verify_shards(folder: str | Path) -> list[str]:
     return problems
 
 
+def shard_entry(path: Path, rows: int, characters: int, **about: Any) -> dict[str, Any]:
+    """What the manifest says of one shard; about: its source, licence and split."""
+    return {
+        "name": path.name,
+        "sha256": sha256_file(path),
+        "bytes": path.stat().st_size,
+        "rows": rows,
+        "characters": characters,
+        **about,
+    }
+
+
 def measure_shard(path: Path) -> tuple[int, int]:
     """(rows, characters) of a shard. Reads all of it, so a damaged one raises ValueError."""
     import pyarrow.compute as pc
@@ -210,16 +222,7 @@ class ShardWriter:
         path = self._temporary
         final = path.with_name(shard_name(self._next))
         os.replace(path, final)
-        self.entries.append(
-            {
-                "name": final.name,
-                "sha256": sha256_file(final),
-                "bytes": final.stat().st_size,
-                "rows": self._rows,
-                "characters": self._characters,
-                **self._about,
-            }
-        )
+        self.entries.append(shard_entry(final, self._rows, self._characters, **self._about))
         self._writer, self._rows, self._characters = None, 0, 0
         self._next += 1
 

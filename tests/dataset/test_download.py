@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from nanochat.dataset.__main__ import main
-from nanochat.dataset.download import Fetcher, FetchStopped, hub_url
-from nanochat.dataset.hub import SETS, ShardSet, download_shards, hub_cache_file, wanted_shards
+from nanochat.dataset.fetcher import Fetcher, FetchStopped
+from nanochat.dataset.hub import cached_file, cached_snapshots, hub_cache, hub_url
+from nanochat.dataset.public_shards import SETS, ShardSet, download_shards, wanted_shards
 from nanochat.dataset.shards import (
     ShardWriter,
     list_shards,
@@ -137,6 +138,27 @@ def test_hopeless_cases_end_with_a_reason_and_keep_what_came(server, tmp_path):
     failing([], "refused")
 
 
+def test_a_small_answer_is_read_whole_through_trouble(server, monkeypatch):
+    server.plan[NAMES[0]] = [503, "reset", "truncate", 429]
+    whole = (server.root / NAMES[0]).read_bytes()
+    assert quick(attempts=5).read(f"{server.url}/{NAMES[0]}") == whole
+    server.plan[NAMES[0]] = ["truncate"] * 3
+    with pytest.raises(ValueError, match="the connection ended .*run the command again"):
+        quick(attempts=3).read(f"{server.url}/{NAMES[0]}")
+    with pytest.raises(ValueError, match="not found .404."):
+        quick().read(f"{server.url}/nothing")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set; unset it or"):
+        quick().read(f"{server.url}/{NAMES[0]}")
+
+
+def test_a_server_that_is_not_there_is_asked_less_often(server, tmp_path):
+    server.close()
+    fetcher = quick(attempts=100, attempts_unreachable=2, wait_s=0.001)
+    with pytest.raises(ValueError, match="refused; run the command again"):
+        fetched(server, tmp_path, fetcher)
+
+
 def test_progress_resets_the_count_of_failures(server, tmp_path):
     server.plan[NAMES[0]] = ["truncate"] * 6  # more than `attempts`, but each brings something
     assert fetched(server, tmp_path, quick(attempts=3))
@@ -213,7 +235,7 @@ def test_a_mirror_folder_and_the_hub_cache_need_no_network(server, tmp_path, mon
     cache = tmp_path / "hf" / "hub" / "datasets--someone--some-text" / "snapshots" / "abc"
     cache.parent.mkdir(parents=True)
     server.root.rename(cache)
-    assert hub_cache_file(SMALL.repo, NAMES[0]) == cache / NAMES[0]
+    assert cached_file(SMALL.repo, NAMES[0]) == cache / NAMES[0]
     download_shards(SMALL, 2, tmp_path / "b", fetcher=quick())
     assert len(list_shards(tmp_path / "b")) == 3
     (cache / NAMES[3]).write_bytes(b"damaged")
@@ -237,6 +259,32 @@ def test_names_and_addresses(monkeypatch):
     assert (
         hub_url("a/b", "x.parquet") == "http://mirror.example/datasets/a/b/resolve/main/x.parquet"
     )
+
+
+def test_the_hubs_cache_is_found_as_its_own_library_finds_it(tmp_path, monkeypatch):
+    for name in ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert hub_cache() == tmp_path / ".cache" / "huggingface" / "hub"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert hub_cache() == tmp_path / "x" / "huggingface" / "hub"
+    monkeypatch.setenv("HF_HOME", "~/h")
+    assert hub_cache() == tmp_path / "h" / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "c"))
+    assert hub_cache() == tmp_path / "c"
+
+
+def test_the_snapshot_of_main_comes_first_and_a_file_missing_there_is_found_elsewhere(tmp_path):
+    repo = tmp_path / "hf" / "hub" / "datasets--a--b"
+    assert cached_snapshots("a/b") == [] and cached_file("a/b", "x") is None
+    for revision, name in (("new", "x"), ("main", "x"), ("old", "y")):
+        (repo / "snapshots" / revision).mkdir(parents=True)
+        (repo / "snapshots" / revision / name).write_text(revision)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("main")
+    assert cached_snapshots("a/b")[0].name == "main" and len(cached_snapshots("a/b")) == 3
+    assert cached_file("a/b", "x").read_text() == "main"
+    assert cached_file("a/b", "y").read_text() == "old"
 
 
 def run_main(capsys, *argv) -> tuple[int, str, str]:

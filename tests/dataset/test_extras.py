@@ -4,6 +4,7 @@ path leads out.
 
 from __future__ import annotations
 
+import json
 import zipfile
 
 import pytest
@@ -48,10 +49,17 @@ def test_all_failures_are_told_and_nothing_half_is_left(mirror, base_dir):
     first, second, third = str(error.value).splitlines()
     assert (
         "not a zip archive" in first
-        and ":2: not JSON" in second
+        and "line 2: not JSON" in second
         and "not in the mirror folder" in third
     )
     assert list(base_dir.iterdir()) == []
+
+
+def test_line_separators_inside_json_strings_end_no_line(mirror, base_dir):
+    odd = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg"
+    row = json.dumps([{"role": "user", "content": odd}], ensure_ascii=False)
+    (mirror / "identity_conversations.jsonl").write_text(f"{row}\r\n\n{row}\n", encoding="utf-8")
+    assert base_dir / "identity_conversations.jsonl" in fetch_extras(str(mirror))
 
 
 @pytest.mark.parametrize("name", ["../evil", "eval_bundle/../../evil", "/evil"])
