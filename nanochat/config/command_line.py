@@ -6,20 +6,13 @@ Flags are accepted with dashes or underscores, as `--flag value` or `--flag=valu
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from nanochat.config.fields import Field
 from nanochat.config.kinds import FALSE, TRUE
+from nanochat.runtime.suggest import suggestion
 
 PRINTED_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # what web pages make of --
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean --depth?` for the closest known spelling, or a pointer to the help."""
-    names = {name.lstrip("-").replace("-", "_"): name for name in known}
-    close = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), list(names), 1, 0.5)
-    return f"; did you mean {names[close[0]]}?" if close else "; see --help"
 
 
 class CommandLine:
@@ -94,7 +87,7 @@ class CommandLine:
         if name[:2] in self.flags:
             fix = f"; write {name[:2]} {word[2:]}"
         else:
-            fix = nearest(name, self.flags)
+            fix = suggestion(name, self.flags, "see --help")
         self.problems.append(f"{word}: unknown flag{fix}")
 
     def _guess(self, word: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from nanochat.config.command_line import nearest
 from nanochat.config.fields import Field
+from nanochat.runtime.suggest import suggestion
 
 
 def read_file(path: str, fields: Sequence[Field]) -> tuple[dict[str, Any], list[str]]:
@@ -35,7 +35,7 @@ def read_file(path: str, fields: Sequence[Field]) -> tuple[dict[str, Any], list[
         name = key.replace("-", "_")
         said = f"{path}: {key}={written(node)}"
         if name not in by_name:
-            problems.append(f"{said}: unknown setting{nearest(name, by_name)}")
+            problems.append(f"{said}: unknown setting{suggestion(name, by_name, 'see --help')}")
             continue
         if name in seen:
             problems.append(f"{said}: {name} stands twice in this file; remove one")

@@ -3,12 +3,13 @@ for."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from nanochat.runtime.suggest import suggestion
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def find(words: Sequence[str]) -> tuple[str, Command, list[str]]:
     """(full name, command, remaining words). Raises ValueError for a command there is not."""
     name, rest = words[0].replace("_", "-"), list(words[1:])
     if name not in COMMANDS:
-        raise ValueError(f"{words[0]}: unknown command{closest(name, list(COMMANDS))}")
+        raise ValueError(f"{words[0]}: unknown command{suggestion(name, COMMANDS)}")
     if name not in GROUPS:
         return name, COMMANDS[name], rest
     table = GROUPS[name]
@@ -151,11 +152,6 @@ def find(words: Sequence[str]) -> tuple[str, Command, list[str]]:
         said = f"{name} {rest[0]}: unknown command" if rest else f"{name}: needs a second word"
         raise ValueError(f"{said}; use one of: {', '.join(f'nanochat {name} {k}' for k in table)}")
     return f"{name} {rest[0]}", table[rest[0]], rest[1:]
-
-
-def closest(word: str, known: list[str]) -> str:
-    match = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {match[0]}?" if match else f"; use one of: {', '.join(known)}"
 
 
 def call(name: str, command: Command, words: list[str]) -> Any:
