@@ -1,6 +1,6 @@
 """How fast the engine decodes, against how fast the memory could feed it: `nanochat bench decode`.
 
-    python -m bench.decode                                      d12 of the classic shape, bf16 and int8, 1 to 16 streams
+    python -m bench.decode                 d12 of the classic shape, bf16 and int8, 1 to 16 streams
     python -m bench.decode --depth 20 --vocab-size 65536 --kinds int8 --json d20.json --plot d20.png
     python -m bench.decode --pairs 5 --against "other command"
 

@@ -1,16 +1,19 @@
 """The numbers that the engine is held to, each measured beside what it is compared with, in one
 run.
 
-    python -m bench.engine_claims                              d12 of the classic shape, bf16 and int8
+    python -m bench.engine_claims                       d12 of the classic shape, bf16 and int8
     python -m bench.engine_claims --only turns streams samples --kind int8
-    python -m bench.engine_claims --d20                        also one stream of d20 with int8 weights
+    python -m bench.engine_claims --d20                 also one stream of d20 with int8 weights
     python -m bench.engine_claims --only quality --source base --text unseen.txt
 
 decode   one stream, 128-token prompt: tokens/s in bf16 and int8, and the share of the memory's
-bandwidth samples  eight samples of one prompt (temperature 1, top-k 50): tokens/s together, from
-asking to the last token streams  sixteen prompts at once against one after another: tokens/s of
-both turns    time to the first token of a chat's tenth turn, 1,500 tokens in all, with and without
-prefix reuse quality  bits per byte of a checkpoint with fp32, bf16 and int8 weights on a text
+         bandwidth
+samples  eight samples of one prompt (temperature 1, top-k 50): tokens/s together, from asking to
+         the last token
+streams  sixteen prompts at once against one after another: tokens/s of both
+turns    time to the first token of a chat's tenth turn, 1,500 tokens in all, with and without
+         prefix reuse
+quality  bits per byte of a checkpoint with fp32, bf16 and int8 weights on a text
 
 Weights are random except for `quality`: only their number matters. Rounds alternate; medians are
 printed.

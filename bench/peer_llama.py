@@ -2,7 +2,8 @@
 in turn in one run.
 
     python -m bench.peer_llama --peer-python /path/to/venv/bin/python
-    python -m bench.peer_llama --peer-python ... --depth 20 --vocab-size 65536 --pairs int8:Q8_0 --json d20.json
+    python -m bench.peer_llama --peer-python ... --depth 20 --vocab-size 65536 \\
+        --pairs int8:Q8_0 --json d20.json
 
 `--peer-python` is the interpreter of an environment with llama-cpp-python, gguf and numpy; none of
 them is needed here. The peer's file is a llama model with random weights of the same depth, width,

@@ -1,7 +1,7 @@
 """What reinforcement learning adds to a fine-tuned model in five minutes: letters counted without
 the calculator.
 
-    python -m bench.rl_gain                         # the newest chatsft checkpoint under NANOCHAT_BASE_DIR, seeds 1 2 3
+    python -m bench.rl_gain              the newest SFT checkpoint of the base directory, 3 seeds
     python -m bench.rl_gain --seeds 1 --steps 50
 
 Each seed is one `nanochat chat-rl` run with default settings from the same checkpoint, timed as a

@@ -3,7 +3,7 @@ my.yaml`.
 
 Without an endpoint they come from templates, offline. With one, a language model writes them:
 
-    python dev/gen_synthetic_data.py -n 1000 --base-url http://127.0.0.1:8000/v1 --model NAME [--api-key-env VAR]
+    python dev/gen_synthetic_data.py -n 1000 --base-url http://127.0.0.1:8000/v1 --model NAME
 
 Run it again after an interruption and it goes on where it was.
 """

@@ -19,7 +19,6 @@ from nanochat.runtime.metric_log import run_name
 
 Settings = Mapping[str, Any]
 
-# ---------------------------------------------------------------------------------------------------------------
 # The CPU recipe: two cores, no network, ten minutes. Step -> settings of its command.
 CPU: dict[str, Settings] = {
     "data": {"embedded": True, "characters": 20_000_000},
@@ -69,7 +68,6 @@ CPU_SMOKE: dict[str, Settings] = {
 # at 20 tokens a parameter and 4.8 characters a token reads 54 billion characters: 216 shards, and
 # some to spare.
 GPU_SHARDS: dict[int, int] = {20: 240, 32: 800}
-# ---------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

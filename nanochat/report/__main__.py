@@ -15,7 +15,8 @@ USAGE = """\
 usage: python -m nanochat.report generate [--hourly-rate USD] [--out FOLDER]
        python -m nanochat.report reset
 
-generate   write report.md and report.html from what the stages have left behind, and copy them to the working directory
+generate   write report.md and report.html from what the stages have left behind, with a copy in
+           the working directory
 reset      forget the records of earlier runs, before a new one starts (checkpoints stay)
 """
 

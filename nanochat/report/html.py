@@ -14,20 +14,23 @@ from nanochat.report.document import Block, Details, Heading, Image, SampleBlock
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --strong: #2a6fb0; }
 @media (prefers-color-scheme: dark) { :root { --strong: #7db8ee; } }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; }
+body { margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.25; margin: 2rem 0 .75rem; } h1 { margin-top: 0; }
 h2 { border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
 nav ul { columns: 2; padding-left: 1.2rem; } a { color: var(--strong); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; }
+th, td { text-align: left; vertical-align: top; }
 .num td + td, .num th + th { text-align: right; padding: .3rem 0 .3rem 1.2rem; }
 td { overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figure { margin: 1rem 0; }
 .sample { border: 1px solid var(--line); border-radius: 6px; margin: .75rem 0; overflow: hidden; }
 .sample p { margin: 0; padding: .3rem .75rem; font-size: .85rem; background: var(--soft); }
-.sample pre { margin: 0; padding: .5rem .75rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; }
+.sample pre { margin: 0; padding: .5rem .75rem; font-size: .9rem; }
+.sample pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--strong); }
 """
 POLICY = (

@@ -22,8 +22,8 @@ class Chip:
 
 
 # Dollars for one GPU-hour are rounded from public on-demand prices of several clouds in 2025: a
-# first idea only,
-# --hourly-rate gives the real one. The first name that a GPU's name contains counts, so longer ones come first.
+# first idea only, --hourly-rate gives the real one. The first name that a GPU's name contains
+# counts, so longer ones come first.
 CHIPS = (
     Chip("RTX PRO 6000", 1.9, 96),
     Chip("RTX 6000 Ada", 0.8, 48, 364),

@@ -44,7 +44,8 @@ SAMPLES = {
     "languages": (
         "Der Zug fährt um Viertel nach sieben. La bibliothèque ferme à dix-huit heures. El café "
         "está en la plaza. "
-        "Сегодня холодно, но солнечно. 今日は天気がいいですね。오늘은 책을 읽고 싶어요. الكتاب على الطاولة."
+        "Сегодня холодно, но солнечно. 今日は天気がいいですね。"
+        "오늘은 책을 읽고 싶어요. الكتاب على الطاولة."
     ),
 }
 

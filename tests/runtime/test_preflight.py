@@ -19,7 +19,8 @@ from nanochat.runtime import preflight as p
 from nanochat.runtime.world import init_world
 world = init_world("cpu")
 links = p.preflight(world)
-assert [link.rank for link in links] == [0, 1, 2] and all(link.gb_per_s > 0 for link in links), links
+assert [link.rank for link in links] == [0, 1, 2], links
+assert all(link.gb_per_s > 0 for link in links), links
 send = p.pass_on
 def late(world, tensor, sender, receiver):
     if world.rank == sender == 1:

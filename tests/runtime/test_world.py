@@ -145,9 +145,11 @@ def test_two_processes_agree(tmp_path):
         seen = world.gather_objects({"rank": world.rank})
         word = world.broadcast_object("from 0" if world.is_main else None)
         world.barrier()
-        assert total.item() == 3.0 and seen == [{"rank": 0}, {"rank": 1}] and word == "from 0", (total, seen, word)
+        assert total.item() == 3.0, total
+        assert seen == [{"rank": 0}, {"rank": 1}] and word == "from 0", (seen, word)
         world.close()
-        print(f"agreed {world.rank} {world.backend}\\n", end="")  # one write: unbuffered output of two would mix
+        # one write: unbuffered output of two would mix
+        print(f"agreed {world.rank} {world.backend}\\n", end="")
         """)
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -55,7 +55,7 @@ def spelling_list(rng: random.Random) -> str:
         lines = [f"{word}: {spelled(word)}" for word in words]
     elif (
         style < 0.6
-        # after a blank, as in a sentence, a word consists of other pieces than at the start of a line
+        # after a blank, as in a sentence, a word has other pieces than at the start of a line
     ):
         lines = [f"{number}. {word}: {spelled(word)}" for number, word in enumerate(words, 1)]
     else:
