@@ -14,17 +14,10 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(
-        0, str(Path(__file__).resolve().parents[1])
-    )  # works from a checkout that is not installed
+    # works from a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from nanochat.config import parse
     from nanochat.dataset.synthetic import SyntheticConfig, generate
-    from nanochat.runtime.errors import lines
+    from nanochat.runtime.entry import run_as_command
 
-    try:
-        generate(parse(SyntheticConfig, prog="gen_synthetic_data.py"))
-    except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in lines(error)), file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit("\nstopped; run it again to go on") from None
+    run_as_command(lambda: generate(parse(SyntheticConfig, prog="gen_synthetic_data.py")))

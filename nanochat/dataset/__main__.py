@@ -4,14 +4,13 @@ offline.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from nanochat.config import Short, parse
-from nanochat.runtime.errors import lines
+from nanochat.runtime.entry import run_as_command
 from nanochat.runtime.run_dir import base_dir
 
 
@@ -103,15 +102,8 @@ def _verified(folder: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point. Exit code 2 with one line per problem, 130 on Ctrl+C."""
-    try:
-        print(run(parse(DatasetConfig, argv, prog="python -m nanochat.dataset")))
-    except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in lines(error)), file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was", file=sys.stderr)
-        raise SystemExit(130) from None
+    """`python -m nanochat.dataset`; the same command goes on where it was stopped."""
+    run_as_command(lambda: run(parse(DatasetConfig, argv, prog="python -m nanochat.dataset")))
 
 
 if __name__ == "__main__":

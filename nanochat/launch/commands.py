@@ -171,12 +171,3 @@ def call(name: str, command: Command, words: list[str]) -> Any:
         return function(config, world)
     finally:
         world.close()
-
-
-def finish(result: Any) -> int:
-    """What a command's result means to a shell: an exit code as it is; text is shown; all else is
-    success.
-    """
-    if isinstance(result, str):
-        print(result)
-    return result if isinstance(result, int) and not isinstance(result, bool) else 0

@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass
 from types import FrameType
 
-from nanochat.launch.commands import call, find, finish, load
+from nanochat.launch.commands import call, find, load
 from nanochat.launch.ledger import Ledger
 from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, RecipeStep, build
-from nanochat.runtime.errors import lines
+from nanochat.runtime.entry import exit_code
 from nanochat.runtime.progress import clock
 from nanochat.runtime.run_dir import base_dir
 
@@ -190,19 +190,11 @@ def shown(step: RecipeStep, argv: list[str]) -> str:
 
 
 def in_process(words: list[str]) -> int:
-    """One command in this process: its exit code, with errors that people can put right said in a
-    line each.
-    """
+    """One command in this process -> its exit code."""
     try:
-        result = call(*find(words))
-    except (ValueError, OSError) as error:
-        if os.environ.get("NANOCHAT_DEBUG") == "1":
-            raise
-        say("\n".join(f"error: {line}" for line in lines(error)))
-        return 2
+        return exit_code(lambda: call(*find(words)))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    return finish(result)
 
 
 def summary(chosen: Recipe, took: dict[str, float], total_s: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat.config import parse
-from nanochat.runtime.errors import lines
+from nanochat.runtime.entry import run_as_command
 
 USAGE = """\
 usage: python -m nanochat.report generate [--hourly-rate USD] [--out FOLDER]
@@ -58,11 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif action == "reset":
         raise ValueError(f"report reset: takes no further words, got {' '.join(rest)!r}")
     else:
-        raise ValueError(
-            f"report {action}: use `report generate` or `report reset`".replace(
-                "report :", "report:"
-            )
-        )
+        said = f"report {action}".rstrip()
+        raise ValueError(f"{said}: use `report generate` or `report reset`")
 
 
 def _generate(config: ReportConfig) -> None:
@@ -83,8 +80,4 @@ def _reset() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print("\n".join(f"error: {line}" for line in lines(error)), file=sys.stderr)
-        raise SystemExit(2) from None
+    run_as_command(main)

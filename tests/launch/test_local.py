@@ -127,8 +127,8 @@ def test_a_failure_stops_the_recipe_and_is_continued(world, base_dir, capsys):
 
     assert failing(override=("sft.fail=True",)) == 2
     assert world == ["shards", "a", "b"]
-    out = capsys.readouterr().out
-    assert "error: --fail: as asked; leave it out" in out and "step sft failed" in out
+    said = capsys.readouterr()
+    assert said.err == "error: --fail: as asked; leave it out\n" and "step sft failed" in said.out
     assert failing(override=("sft.fail=True",)) == 2 and world == ["b resumed"]
     assert go(world) == ["b"]
 
