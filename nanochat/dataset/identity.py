@@ -7,17 +7,21 @@ The decision is a hash of the core, so it is the same for every persona, seed an
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from nanochat.dataset import identity_phrases as phrases
 from nanochat.dataset.convert import Conversation
 from nanochat.dataset.embedded_world.grammar import joined
-from nanochat.dataset.persona import Persona, PersonaFact
+from nanochat.dataset.embedded_world.tables import read_sections, read_words
+from nanochat.dataset.persona import Persona, PersonaFact, as_persona
 
+FILE = "identity.txt"
 Split = Literal["train", "exam"]
 EXAM_SHARE = 5
 # The plainest questions, and those of the facts as the persona's author wrote them, are always
@@ -28,6 +32,17 @@ PLAIN = frozenset(
 MULTI_TURN = 0.3
 GREETED = 0.1
 _LOWER = 0.15
+PLAIN_WEIGHT = 12
+# What may follow a question; {end} is its "?" or ".".
+AFTER = (
+    *("{end}",) * PLAIN_WEIGHT,
+    *("",) * 2,
+    " please{end}",
+    "{end} Thanks.",
+    "{end} Thank you.",
+    "{end}{end}",
+    " then{end}",
+)
 _COMMANDS = (
     "tell say give let describe introduce please i name remind just now okay "
     "answer"  # end in "." not "?"
@@ -58,42 +73,43 @@ class Intent:
 
 def intents(persona: Persona) -> list[Intent]:
     """Everything that can be asked about a persona."""
-    fill = {
-        "name": persona.name,
-        "maker": persona.maker,
-        "Maker": persona.maker[0].upper() + persona.maker[1:],
-    }
     maker = re.sub(r"^(the|a|an) ", "", persona.maker, flags=re.IGNORECASE)
-
-    def intent(
-        name: str, patterns: tuple[str, ...], answers: tuple[str, ...], weight: float, *accept: str
-    ) -> Intent:
-        cores = [_fill(core, fill) for pattern in patterns for core in expand(pattern)]
-        filled = tuple(_fill(answer, fill) for answer in answers)
-        return Intent(name, tuple(dict.fromkeys(cores)), filled, accept, weight)
-
-    others = _others(phrases.OTHER_NAME, "other", phrases.OTHER_NAMES, persona.name)
-    companies = _others(phrases.OTHER_MAKER, "company", phrases.COMPANIES, persona.maker)
+    name = persona.name
     found = [
-        intent("name", phrases.NAME, phrases.NAME_ANSWERS, 3.0, persona.name),
-        intent("maker", phrases.MAKER, phrases.MAKER_ANSWERS, 3.0, maker),
-        intent("kind", phrases.KIND, phrases.KIND_ANSWERS, 1.0, persona.name),
-        intent(
-            "same name", phrases.SAME_NAME, phrases.SAME_NAME_ANSWERS, 0.5, "yes,", persona.name
-        ),
-        intent("other name", others, phrases.OTHER_NAME_ANSWERS, 1.0, "no,", persona.name),
-        intent("other maker", companies, phrases.OTHER_MAKER_ANSWERS, 1.0, "no,", maker),
+        _intent("name", persona, 3.0, name),
+        _intent("maker", persona, 3.0, maker),
+        _intent("kind", persona, 1.0, name),
+        _intent("same name", persona, 0.5, "yes,", name),
+        _intent("other name", persona, 1.0, "no,", name),
+        _intent("other maker", persona, 1.0, "no,", maker),
     ]
     if persona.traits:
-        fill["traits"] = joined(persona.traits)
-        found.append(intent("traits", phrases.TRAITS, phrases.TRAITS_ANSWERS, 1.5, *persona.traits))
+        found.append(_intent("traits", persona, 1.5, *persona.traits))
     return found + [_about(fact) for fact in persona.facts]
+
+
+def _intent(name: str, persona: Persona, weight: float, *accept: str) -> Intent:
+    """One of identity.txt's questions. accept: what its answers must contain."""
+    fill = _slots(persona)
+    patterns: Iterable[str] = _wordings(f"{name}.ask")
+    # Somebody else's names, without those that the persona itself has.
+    for slot, own in (("other", persona.name), ("company", persona.maker)):
+        if any("{" + slot + "}" in pattern for pattern in patterns):
+            patterns = [
+                pattern.replace("{" + slot + "}", value)
+                for value in read_words(FILE, slot)
+                if value.casefold() not in own.casefold()
+                for pattern in patterns
+            ]
+    cores = [_fill(core, fill) for pattern in patterns for core in expand(pattern)]
+    answers = tuple(_fill(answer, fill) for answer in _wordings(f"{name}.answer"))
+    return Intent(name, tuple(dict.fromkeys(cores)), answers, accept, weight)
 
 
 def _about(fact: PersonaFact) -> Intent:
     cores = [
         core.replace("{q}", asked)
-        for form in phrases.FACT
+        for form in _wordings("fact.ask")
         for core in expand(form)
         for asked in fact.ask
     ]
@@ -103,16 +119,41 @@ def _about(fact: PersonaFact) -> Intent:
     )
 
 
+def _wordings(section: str) -> tuple[str, ...]:
+    """Lines of identity.txt with the alternatives of {tell}, {made} and {done} in place."""
+    sections = read_sections(FILE)
+    often = {slot: f"({sections[slot][0]})" for slot in ("tell", "made", "done")}
+    return tuple(_fill(line, often) for line in sections[section])
+
+
+def _slots(persona: Persona) -> dict[str, str]:
+    maker = persona.maker
+    slots = {"name": persona.name, "maker": maker, "Maker": maker[0].upper() + maker[1:]}
+    return slots | ({"traits": joined(persona.traits)} if persona.traits else {})
+
+
+@functools.cache
+def _before() -> tuple[str, ...]:
+    """What may precede a question: nothing as often as everything else is likely to."""
+    return ("",) * PLAIN_WEIGHT + tuple(f"{line} " for line in read_sections(FILE)["before"])
+
+
+@functools.cache
+def _before_more() -> tuple[str, ...]:
+    """The same where the conversation goes on."""
+    return tuple(f"{line} " for line in read_sections(FILE)["before.more"])
+
+
 def normal(text: str) -> str:
     """The words of a text, without case and punctuation: what makes two questions the same."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def expand(pattern: str) -> list[str]:
-    """All texts of a pattern with `[a|b|]` alternatives (not nested), blanks tidied."""
+    """All texts of a pattern with `(a|b|)` alternatives (not nested), blanks tidied."""
     texts = [""]
-    for piece in re.split(r"(\[[^\]]*\])", pattern):
-        options = piece[1:-1].split("|") if piece.startswith("[") else [piece]
+    for piece in re.split(r"(\([^)]*\))", pattern):
+        options = piece[1:-1].split("|") if piece.startswith("(") else [piece]
         texts = [text + option for text in texts for option in options]
     return [re.sub(r" +", " ", text).strip() for text in texts]
 
@@ -123,8 +164,8 @@ class _Asker:
     def __init__(self, asked: list[Intent]) -> None:
         self.cores = {intent.name: intent.of("train") for intent in asked}
         self._exam = {normal(core) for intent in asked for core in intent.of("exam")}
-        self._before = {normal(text) for text in (*phrases.PREFIXES, *phrases.FOLLOW_UPS)}
-        self._after = {normal(text.replace("{end}", "")) for text in phrases.SUFFIXES}
+        self._before = {normal(text) for text in (*_before(), *_before_more())}
+        self._after = {normal(text.replace("{end}", "")) for text in AFTER}
 
     def ask(self, intent: Intent, rng: random.Random, follow_up: bool) -> str:
         while True:
@@ -150,23 +191,29 @@ class _Asker:
         )
 
 
-def training_conversations(persona: Persona, n: int, seed: int) -> list[Conversation]:
-    """`n` conversations of one to three exchanges; conversation i depends on (persona, seed, i)
-    alone.
+def identity_conversations(
+    persona: Persona | Path | str | None = None, n: int = 1000, seed: int = 0
+) -> list[Conversation]:
+    """`n` training conversations of one to three exchanges, made offline from templates.
+
+    Conversation i depends on (persona, seed, i) alone; no question is one of the exam's. ValueError
+    for a bad persona or n < 0.
     """
+    if n < 0:
+        raise ValueError(f"n={n}: must be 0 or more")
+    persona = as_persona(persona)
     asked = intents(persona)
     asker = _Asker(asked)
     weights = [intent.weight for intent in asked]
-    name = {"name": persona.name}
-    greetings = [_fill(text, name) for pattern in phrases.GREETING for text in expand(pattern)]
+    slots = _slots(persona)
+    greetings = [_fill(text, slots) for form in _wordings("greeting.ask") for text in expand(form)]
+    welcome = _fill(_wordings("greeting.answer")[0], slots)
     conversations = []
     for index in range(n):
         rng = random.Random(f"identity:{seed}:{index}")
         messages: list[dict[str, str]] = []
         if rng.random() < GREETED:
-            messages += _exchange(
-                greet(rng.choice(greetings), rng), _fill(phrases.GREETING_ANSWERS[0], name)
-            )
+            messages += _exchange(greet(rng.choice(greetings), rng), welcome)
         number = 1 if rng.random() >= MULTI_TURN else rng.choice((2, 2, 3))
         for intent in _distinct(rng, asked, weights, number):
             messages += _exchange(
@@ -209,12 +256,12 @@ def surround(core: str, rng: random.Random, follow_up: bool = False) -> str:
     """
     first = re.match(r"\w+", core)
     end = "." if first and first[0].casefold() in _COMMANDS else "?"
-    prefix = rng.choice(phrases.PREFIXES)
+    prefix = rng.choice(_before())
     if follow_up and rng.random() < 0.6:
-        prefix = rng.choice(phrases.FOLLOW_UPS)
+        prefix = rng.choice(_before_more())
     if not prefix or prefix.rstrip()[-1] in ".!":
         core = core[0].upper() + core[1:]
-    text = prefix + core + rng.choice(phrases.SUFFIXES).replace("{end}", end)
+    text = prefix + core + rng.choice(AFTER).replace("{end}", end)
     return text.lower() if rng.random() < _LOWER else text
 
 
@@ -242,15 +289,3 @@ def _fill(text: str, values: dict[str, str]) -> str:
     for key, value in values.items():
         text = text.replace("{" + key + "}", value)
     return text
-
-
-def _others(
-    patterns: tuple[str, ...], key: str, values: tuple[str, ...], own: str
-) -> tuple[str, ...]:
-    """Every pattern for every other name, without those that the persona itself has."""
-    return tuple(
-        pattern.replace("{" + key + "}", value)
-        for value in values
-        if value.casefold() not in own.casefold()
-        for pattern in patterns
-    )

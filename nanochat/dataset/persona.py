@@ -1,6 +1,4 @@
-"""A persona: who the model says it is. A small YAML file becomes as many identity conversations as
-are wanted.
-"""
+"""A persona: who the model says it is, read from a small YAML file and checked."""
 
 from __future__ import annotations
 
@@ -9,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-from nanochat.dataset.convert import Conversation
 
 _FIELDS = ("name", "maker", "traits", "facts")
 
@@ -89,22 +85,6 @@ def parse_persona(content: Any, where: str = "persona") -> Persona:
         tuple(t.strip() for t in traits),
         tuple(facts),
     )
-
-
-def identity_conversations(
-    persona: Persona | Path | str | None = None, n: int = 1000, seed: int = 0
-) -> list[Conversation]:
-    """`n` varied training conversations, single and multi-turn, made offline from templates; `seed`
-    decides which.
-
-    None of their questions is one of the exam's (`identity.exam_questions`). ValueError for a bad
-    persona or n < 0.
-    """
-    from nanochat.dataset.identity import training_conversations
-
-    if n < 0:
-        raise ValueError(f"n={n}: must be 0 or more")
-    return training_conversations(as_persona(persona), n, seed)
 
 
 def as_persona(persona: Persona | Path | str | None) -> Persona:

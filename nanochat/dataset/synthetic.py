@@ -21,7 +21,8 @@ from typing import Annotated, Any
 from nanochat.config import Short
 from nanochat.dataset.conversations import read_conversations, to_line, write_conversations
 from nanochat.dataset.convert import Conversation, to_conversation
-from nanochat.dataset.persona import Persona, identity_conversations, load_persona
+from nanochat.dataset.identity import identity_conversations
+from nanochat.dataset.persona import Persona, load_persona
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.run_dir import base_dir
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nanochat.dataset.identity import Split, exam_questions
-from nanochat.dataset.persona import Persona, as_persona, identity_conversations
+from nanochat.dataset.identity import Split, exam_questions, identity_conversations
+from nanochat.dataset.persona import Persona, as_persona
 from nanochat.runtime.run_dir import base_dir
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.conversation_file import ConversationFile

@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanochat.dataset import identity
 from nanochat.dataset.convert import to_conversation
-from nanochat.dataset.identity import expand, intents, normal
-from nanochat.dataset.persona import identity_conversations, load_persona, parse_persona
+from nanochat.dataset.identity import (
+    expand,
+    identity_conversations,
+    intents,
+    normal,
+)
+from nanochat.dataset.persona import load_persona, parse_persona
 from nanochat.tasks.identity_exam import IdentityTask
 from nanochat.tasks.world_exam import WorldTask
 
@@ -183,20 +189,19 @@ def test_task_arguments_are_checked(monkeypatch):
         IdentityTask(split="test")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="accept"):
         IdentityTask(size=1).evaluate(IdentityTask(size=1)[0], "x")
-    monkeypatch.setattr("nanochat.dataset.identity_phrases.PREFIXES", ("",))
-    monkeypatch.setattr("nanochat.dataset.identity_phrases.SUFFIXES", ("{end}",))
+    monkeypatch.setattr(identity, "surround", lambda core, rng: core)
     with pytest.raises(ValueError, match="only .* different exam questions"):
         IdentityTask(split="exam", size=2000)
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "b c", ""]), min_size=1, max_size=3), max_size=3))
 def test_patterns_expand_to_every_combination(groups):
-    pattern = "x " + " ".join("[" + "|".join(options) + "]" for options in groups)
+    pattern = "x " + " ".join("(" + "|".join(options) + ")" for options in groups)
     texts = expand(pattern)
     total = 1
     for options in groups:
         total *= len(options)
-    assert len(texts) == total and all("[" not in text and "  " not in text for text in texts)
+    assert len(texts) == total and all("(" not in text and "  " not in text for text in texts)
 
 
 def test_the_base_directorys_own_conversations_are_used_where_no_persona_is_given(base_dir):

@@ -6,7 +6,8 @@ import torch
 
 from nanochat.checkpoint_manager import load_model, save_checkpoint
 from nanochat.config import collect
-from nanochat.dataset.persona import identity_conversations, load_persona
+from nanochat.dataset.identity import identity_conversations
+from nanochat.dataset.persona import load_persona
 from nanochat.engine import Engine
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.world import World
