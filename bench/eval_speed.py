@@ -36,8 +36,15 @@ def get_model(args: argparse.Namespace, device: torch.device) -> tuple[GPT, Toke
         return model, tokenizer
     tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else Tokenizer.byte_level()
     heads = max(1, -(-args.depth * 64 // 128))
-    config = GPTConfig(
-        args.context, tokenizer.get_vocab_size(), args.depth, heads, heads, heads * 128
+    config = GPTConfig.preset(
+        "modern",
+        sequence_len=args.context,
+        vocab_size=tokenizer.get_vocab_size(),
+        n_layer=args.depth,
+        n_head=heads,
+        n_kv_head=heads,
+        n_embd=heads * 128,
+        window_pattern="L",
     )
     model = GPT(config).to(device)
     model.init_weights()

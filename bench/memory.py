@@ -4,8 +4,7 @@ checkpointing, compiled (GPU).
 `python -m bench.memory [--rows 8] [--depth 12]` runs each way in its own process and prints
 measured and planned peaks, on a GPU where there is one. On a CPU the step is forward, backward and
 the optimizer's first update, which makes its states, and the peak what is resident; on a GPU two
-steps of two micro-batches, and what the allocator took of the card. `python -m bench.memory_sim`
-simulates the GPU's part without one.
+steps of two micro-batches, and what the allocator took of the card.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ import torch.nn.functional as F
 from nanochat.cost import GIB, memory
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.optim.groups import parameter_groups, published_settings
+from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
+from nanochat.optim.training_recipe import RECIPES
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
 from nanochat.train.compiled import hidden_function
@@ -39,15 +39,15 @@ WAYS["cuda"] = (*WAYS["cpu"], "compiled", "compiled-checkpointed")
 
 def model_config(args: argparse.Namespace) -> GPTConfig:
     shape = shape_for_depth(args.depth)
-    return GPTConfig(
-        args.seq_len,
-        args.vocab_size,
-        args.depth,
-        shape.n_head,
-        shape.n_head,
-        shape.n_embd,
-        "L",
+    return GPTConfig.preset(
         args.generation,
+        sequence_len=args.seq_len,
+        vocab_size=args.vocab_size,
+        n_layer=args.depth,
+        n_head=shape.n_head,
+        n_kv_head=shape.n_head,
+        n_embd=shape.n_embd,
+        window_pattern="L",
     )
 
 
@@ -59,7 +59,7 @@ def step(args: argparse.Namespace, device: torch.device) -> None:
     model.compute_dtype = pick_dtype(device)
     model.activation_checkpointing = args.way.endswith("checkpointed")
     world = World(0, 0, 1, device)
-    optimizer = Optimizer(parameter_groups(model, published_settings(args.generation)), world)
+    optimizer = Optimizer(parameter_groups(model, RECIPES[args.generation].optim), world)
     hidden_fn = hidden_function(model, args.way.startswith("compiled"), 0)
     ids = torch.randint(0, args.vocab_size, (args.rows, args.seq_len + 1), device=device)
     weights = torch.ones(args.rows, args.seq_len, device=device)

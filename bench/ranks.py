@@ -23,9 +23,10 @@ import torch
 from nanochat.dataloader.documents import TextDocuments
 from nanochat.dataloader.loader import PackedLoader
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.optim.groups import parameter_groups, published_settings
+from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
 from nanochat.optim.schedule import Schedule
+from nanochat.optim.training_recipe import RECIPES
 from nanochat.runtime.world import World, init_world
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.trainer import Hook, StepStats, Trainer
@@ -70,7 +71,16 @@ def build(
 ) -> tuple[Trainer, Losses]:
     """A tiny model with padded vocabulary, grouped queries and odd stacks, ready to train."""
     tokenizer = Tokenizer.byte_level()
-    config = GPTConfig(TOKENS, tokenizer.get_vocab_size(), 5, 4, 2, 128, "SL", generation)  # type: ignore[arg-type]
+    config = GPTConfig.preset(
+        generation,
+        sequence_len=TOKENS,
+        vocab_size=tokenizer.get_vocab_size(),
+        n_layer=5,
+        n_head=4,
+        n_kv_head=2,
+        n_embd=128,
+        window_pattern="SL",
+    )  # type: ignore[arg-type]
     model = GPT(config)
     model.init_weights(1)
     loader = PackedLoader(
@@ -82,7 +92,7 @@ def build(
         rank=world.rank,
         world_size=world.world_size,
     )
-    optimizer = Optimizer(parameter_groups(model, published_settings(generation)), world)
+    optimizer = Optimizer(parameter_groups(model, RECIPES[generation].optim), world)
     schedule = Schedule(n_steps, 3, n_steps // 2, 0.05, (0.85, 0.97, 0.90), n_steps, True)
     losses = Losses(*hook)
     return Trainer(model, loader, optimizer, schedule, world, [losses], grad_clip=1.0), losses

@@ -22,9 +22,10 @@ import torch
 from nanochat.cost import checkpoint_bytes
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.optim.groups import parameter_groups, published_settings
+from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
 from nanochat.optim.schedule import Schedule
+from nanochat.optim.training_recipe import RECIPES
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
 from nanochat.train.saving import SaveHook
@@ -83,13 +84,18 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     config = GPTConfig(
-        512 if device.type == "cpu" else 2048, 32768, 12, 6, 6, 512 + 64 * 4, "L", "classic"
+        sequence_len=512 if device.type == "cpu" else 2048,
+        vocab_size=32768,
+        n_layer=12,
+        n_head=6,
+        n_kv_head=6,
+        n_embd=512 + 64 * 4,
     )
     model = GPT(config).to(device)
     model.init_weights(0)
     model.compute_dtype = pick_dtype(device)
     world = World(0, 0, 1, device)
-    groups = parameter_groups(model, published_settings("classic"))
+    groups = parameter_groups(model, RECIPES["classic"].optim)
     with tempfile.TemporaryDirectory(prefix="nanochat-stall-") as folder:
         saver = SaveHook(Path(folder), {"model_config": config.to_dict()}, -1, args.every_s, keep=2)
         clock = Clock(saver, 60 * args.minutes)

@@ -48,7 +48,18 @@ def build(source: str | None):
     from nanochat.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.byte_level()
-    model = GPT(GPTConfig(512, tokenizer.get_vocab_size(), 2, 2, 2, 64))
+    model = GPT(
+        GPTConfig.preset(
+            "modern",
+            sequence_len=512,
+            vocab_size=tokenizer.get_vocab_size(),
+            n_layer=2,
+            n_head=2,
+            n_kv_head=2,
+            n_embd=64,
+            window_pattern="L",
+        )
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

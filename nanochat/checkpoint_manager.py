@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
+from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.errors import rank
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.records import plain
@@ -240,11 +241,11 @@ def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "check
     """A model on the state's device holding its tensors. Raises ValueError when they do not fit
     `model_config`.
     """
-    config = GPTConfig.from_dict(meta["model_config"])
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    config = GPTConfig.from_checkpoint(meta["model_config"], given)
     with torch.device("meta"):
         model = GPT(config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = [f"{name} (missing)" for name in wanted if name not in given]
     wrong += [f"{name} (unknown)" for name in given if name not in wanted]
     wrong += [
@@ -257,16 +258,6 @@ def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "check
         raise ValueError(f"{where}: the tensors do not fit its model_config: {shown}")
     model.load_state_dict(state, assign=True)
     return model
-
-
-def with_context(config: GPTConfig, n_tokens: int) -> GPTConfig:
-    """The same model with another context. Windows stay as wide as they were learned: within the
-    old context the model computes what it did.
-    """
-    short = [layer for layer in range(config.n_layer) if config.window(layer) >= 0]
-    return replace(
-        config, sequence_len=n_tokens, window_tokens=config.window(short[0]) if short else None
-    )
 
 
 def load_tokenizer(directory: Path, meta: dict[str, Any]) -> Tokenizer:
@@ -306,14 +297,17 @@ def load_model(
     if rank() == "0":
         print(f"{source} checkpoint: {directory.name} step {step} ({why})", flush=True)
     state, _, meta = load_checkpoint(directory, step, device)
-    config = GPTConfig.from_dict(meta["model_config"])
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    config = GPTConfig.from_checkpoint(meta["model_config"], shapes)
     if context_tokens is not None and context_tokens > config.sequence_len:
         if rank() == "0":
             print(
                 f"its context grows from {config.sequence_len} to {context_tokens} tokens",
                 flush=True,
             )
-        meta = {**meta, "model_config": with_context(config, context_tokens).to_dict()}
+        # Windows stay as wide as they were learned: within the old context nothing changes.
+        config = replace(config, sequence_len=context_tokens)
+    meta = {**meta, "model_config": config.to_dict()}
     model = build_model(state, meta, where=f"{directory / f'model_{step:06d}.pt'}")
     dtype = pick_dtype(device)
     model.float() if phase == "train" else model.to(dtype).requires_grad_(False)

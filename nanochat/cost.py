@@ -4,8 +4,8 @@ here runs a model.
 Shape legend: N tokens of a micro-batch, D model width, K width of keys, L layers, V vocabulary, W
 ranks. Per layer and token the backward pass needs, in elements: what enters the two norms (2D) and
 the norms of q and k (D + K), the two normalised inputs (2D), q, k, v and the attended values (2D +
-2K), both halves of the MLP (8D); the modern generation also what enters its residual mixing (D)
-and, on layers that have them, value embeddings (K). Checked against the tensors that autograd saves
+2K), both halves of the MLP (8D); with residual mixing also what enters it (D) and, on layers that
+have them, value embeddings (K). Checked against the tensors that autograd saves
 (tests/test_cost.py).
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanochat.gpt import N_GATE_INPUTS, N_SMEAR_INPUTS, GPTConfig
+from nanochat.gpt_config import SMEAR_CHANNELS, GPTConfig
 
 GIB = 2**30
 MASTER_BYTES = 4  # weights, gradients and optimizer states are fp32
@@ -26,7 +26,7 @@ LOGIT_BUFFER = {
 }  # objective.py: of a chunk of logits, and of an fp32 block
 RUNTIME_BYTES = {"cpu": int(0.35 * GIB), "cuda": int(0.6 * GIB)}  # libraries, context, workspaces
 # Gradients of one block's activations while it is passed backwards. On a CPU in blocks, measured
-# (d12, 8 x 2048, bf16). On a GPU in widths, from the simulated step (bench/memory_sim.py): fullest
+# (d12, 8 x 2048, bf16). On a GPU in widths, from a step simulated on shapes (docs/reliability.md): fullest
 # inside of the MLP, whose squared ReLU has three tensors of four widths, beside two of one.
 CPU_BACKWARD_BLOCKS = 1.5
 CUDA_BACKWARD_WIDTHS = 14
@@ -57,9 +57,10 @@ def count_parameters(config: GPTConfig) -> Parameters:
     width, kv = config.n_embd, config.kv_dim
     gated = sum(config.has_value_embedding(layer) for layer in range(config.n_layer))
     matrices = config.n_layer * (2 * width * width + 2 * width * kv + 8 * width * width)
-    matrices += gated * N_GATE_INPUTS * config.n_kv_head
+    matrices += gated * config.value_gate_channels * config.n_kv_head
     table = config.padded_vocab_size * width
-    scalars = 2 * config.n_layer + N_SMEAR_INPUTS + 2 if config.generation == "modern" else 0
+    scalars = 2 * config.n_layer * config.residual_mixing + config.backout
+    scalars += (SMEAR_CHANNELS + 1) * config.smear
     return Parameters(matrices, table, table, gated * config.padded_vocab_size * kv, scalars)
 
 
@@ -86,9 +87,9 @@ def kv_cache_bytes(config: GPTConfig, n_tokens: int, element_bytes: int = 2) -> 
 
 def activation_bytes(config: GPTConfig, element_bytes: int, norm_bytes: int) -> tuple[float, float]:
     """(kept for backward per token and layer, kept where the block is checkpointed)."""
-    width, kv, modern = config.n_embd, config.kv_dim, config.generation == "modern"
-    mixing = element_bytes * width if modern else 0
-    value = element_bytes * kv / 2 if modern else 0
+    width, kv = config.n_embd, config.kv_dim
+    mixing = element_bytes * width if config.residual_mixing else 0
+    value = element_bytes * kv / 2 if config.value_embeddings else 0
     norms = norm_bytes * (2 * width + width + kv)
     products = element_bytes * (2 * width + 2 * width + 2 * kv + 8 * width)
     return norms + products + mixing + value, element_bytes * width + mixing + value

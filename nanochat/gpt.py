@@ -1,9 +1,7 @@
-"""The model: a decoder-only transformer in two generations that load the public checkpoints.
+"""The model: a decoder-only transformer that loads the public checkpoints of every variant.
 
-`classic` (rotary, QK-norm, ReLU^2, untied head, softcapped logits) and `modern` on top of it:
-sliding windows, value embeddings, learned residual mixing, smear and backout. Every extra is its
-own field of `GPTConfig`'s generation switch, so a checkpoint's `model_config` alone rebuilds the
-module.
+Rotary positions, QK-norm, ReLU^2, an untied head and softcapped logits; on top of them whatever
+extras `GPTConfig` names.
 
 Shape legend: B batch, T positions, D model width, H query heads, G key/value heads, V vocabulary.
 """
@@ -11,8 +9,7 @@ Shape legend: B batch, T positions, D model width, H query heads, G key/value he
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,94 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nanochat.attention import Cache, attend, rotary_tables, rotate
+from nanochat.gpt_config import SMEAR_CHANNELS, GPTConfig
 
-LOGIT_CAP = 15.0
-N_GATE_INPUTS = 12
-N_SMEAR_INPUTS = 24
 BlockCall = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class GPTConfig:
-    """Shape of a model. Raises ValueError naming every field that does not fit."""
-
-    sequence_len: int = 2048
-    vocab_size: int = 65536
-    n_layer: int = 20
-    n_head: int = 10
-    n_kv_head: int = 10
-    n_embd: int = 1280
-    window_pattern: str = "L"
-    generation: Literal["classic", "modern"] = "modern"
-    window_tokens: int | None = None  # of S layers; by default a quarter of the context
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name}={getattr(self, name)}: must be at least 1"
-            for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")
-            if getattr(self, name) < 1
-        ]
-        if not problems:
-            if self.n_embd % self.n_head or self.head_dim % 2:
-                problems.append(
-                    f"n_embd={self.n_embd}: must be n_head={self.n_head} times an even head "
-                    "dimension"
-                )
-            if self.n_head % self.n_kv_head:
-                problems.append(f"n_kv_head={self.n_kv_head}: must divide n_head={self.n_head}")
-        if not self.window_pattern or set(self.window_pattern.upper()) - set("SL"):
-            problems.append(
-                f"window_pattern={self.window_pattern!r}: use the letters S and L, e.g. SSSL"
-            )
-        if self.window_tokens is not None and self.window_tokens < 1:
-            problems.append(f"window_tokens={self.window_tokens}: must be at least 1")
-        if self.generation not in ("classic", "modern"):
-            problems.append(f"generation={self.generation!r}: must be classic or modern")
-        if self.generation == "modern" and self.n_embd < N_SMEAR_INPUTS:
-            problems.append(
-                f"n_embd={self.n_embd}: must be at least {N_SMEAR_INPUTS}; use a larger --head-dim"
-            )
-        if problems:
-            raise ValueError("; ".join(problems))
-
-    @property
-    def head_dim(self) -> int:
-        return self.n_embd // self.n_head
-
-    @property
-    def kv_dim(self) -> int:
-        return self.n_kv_head * self.head_dim
-
-    @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the embedding and the head: the modern generation rounds up to 64 for the matrix
-        units.
-        """
-        return -(-self.vocab_size // 64) * 64 if self.generation == "modern" else self.vocab_size
-
-    def window(self, layer: int) -> int:
-        """Tokens to the left that `layer` sees; -1 for all of them. The last layer always sees
-        all."""
-        pattern = self.window_pattern.upper()
-        if layer == self.n_layer - 1 or pattern[layer % len(pattern)] == "L":
-            return -1
-        return self.window_tokens or -(-(self.sequence_len // 4) // 128) * 128
-
-    def has_value_embedding(self, layer: int) -> bool:
-        """Every second layer, counted so that the last one has it."""
-        return self.generation == "modern" and layer % 2 == (self.n_layer - 1) % 2
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> GPTConfig:
-        """Read a checkpoint's `model_config`. Public files name no generation: only the modern one
-        has windows.
-        """
-        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
-        known.setdefault("generation", "modern" if "window_pattern" in values else "classic")
-        return cls(**known)
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -129,13 +41,17 @@ class Linear(nn.Linear):
 class CausalSelfAttention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.config, self.layer, self.window = config, layer, config.window(layer)
+        self.config = config
+        self.layer = layer
+        self.window = config.window(layer)
         self.c_q = Linear(config.n_embd, config.n_embd)
         self.c_k = Linear(config.n_embd, config.kv_dim)
         self.c_v = Linear(config.n_embd, config.kv_dim)
         self.c_proj = Linear(config.n_embd, config.n_embd)
         self.ve_gate = (
-            Linear(N_GATE_INPUTS, config.n_kv_head) if config.has_value_embedding(layer) else None
+            Linear(config.value_gate_channels, config.n_kv_head)
+            if config.has_value_embedding(layer)
+            else None
         )
 
     def forward(
@@ -151,11 +67,12 @@ class CausalSelfAttention(nn.Module):
         v = self.c_v(x).view(n_batch, n_tokens, config.n_kv_head, config.head_dim)
         if self.ve_gate is not None:
             assert value_embedding is not None
-            gate = 3 * torch.sigmoid(self.ve_gate(x[..., :N_GATE_INPUTS]))
+            gate = self.ve_gate(x[..., : config.value_gate_channels])
+            gate = config.value_gate_scale * torch.sigmoid(gate)
             v = v + gate.unsqueeze(-1) * value_embedding.view_as(v)
         q, k = rms_norm(rotate(q, *rotary)), rms_norm(rotate(k, *rotary))
-        if config.generation == "modern":
-            q, k = q * 1.2, k * 1.2
+        if config.qk_scale != 1:
+            q, k = q * config.qk_scale, k * config.qk_scale
         y = (
             attend(q, k, v, self.window)
             if cache is None
@@ -197,9 +114,8 @@ class GPT(nn.Module):
     """
 
     compute_dtype: torch.dtype | None
-    activation_checkpointing: (
-        bool  # keep only what enters a block; the backward pass computes the rest again
-    )
+    # Keep only what enters a block; the backward pass computes the rest again.
+    activation_checkpointing: bool
     lm_head: Linear
     value_embeds: nn.ModuleDict
     resid_lambdas: nn.Parameter
@@ -211,7 +127,8 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.compute_dtype, self.activation_checkpointing = None, False
+        self.compute_dtype = None
+        self.activation_checkpointing = False
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
@@ -221,17 +138,20 @@ class GPT(nn.Module):
             }
         )
         self.lm_head = Linear(config.n_embd, config.padded_vocab_size)
-        if config.generation == "modern":
+        if config.value_embeddings:
             layers = [layer for layer in range(config.n_layer) if config.has_value_embedding(layer)]
             tables = {
                 str(layer): nn.Embedding(config.padded_vocab_size, config.kv_dim)
                 for layer in layers
             }
             self.value_embeds = nn.ModuleDict(tables)
+        if config.residual_mixing:
             self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
             self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
-            self.smear_gate = Linear(N_SMEAR_INPUTS, 1)
+        if config.smear:
+            self.smear_gate = Linear(SMEAR_CHANNELS, 1)
             self.smear_lambda = nn.Parameter(torch.zeros(1))
+        if config.backout:
             self.backout_lambda = nn.Parameter(torch.zeros(1))
         self._rotary: tuple[Tensor, Tensor] | None = None
 
@@ -247,58 +167,74 @@ class GPT(nn.Module):
         """The table of a layer that has one (`GPTConfig.has_value_embedding`)."""
         return cast(nn.Embedding, self.value_embeds[str(layer)])
 
+    def value_tables(self) -> list[nn.Embedding]:
+        """The tables of values of the layers that have one, first layer first."""
+        if not self.config.value_embeddings:
+            return []
+        return [cast(nn.Embedding, table) for table in self.value_embeds.values()]
+
     def get_device(self) -> torch.device:
         return self.lm_head.weight.device
 
     @torch.no_grad()
     def init_weights(self, seed: int = 42) -> None:
-        """Fresh weights, a function of the seed alone (facts per generation: embedding scale,
-        zeroed projections).
+        """Fresh weights, a function of the seed alone. Whatever writes to the residual stream
+        starts at zero.
         """
-        device = self.get_device()
+        config, device = self.config, self.get_device()
         generator = torch.Generator(device=device).manual_seed(seed)
-        modern, width = self.config.generation == "modern", self.config.n_embd
-        uniform_bound = 3**0.5 * width**-0.5  # a uniform with standard deviation 1/sqrt(width)
-
-        self.wte.weight.normal_(0.0, 0.8 if modern else 1.0, generator=generator)
-        self.lm_head.weight.normal_(
-            0.0, 0.001, generator=generator
-        ) if modern else self.lm_head.weight.zero_()
+        bound = 3**0.5 * config.n_embd**-0.5  # of a uniform with standard deviation 1/sqrt(D)
+        self.wte.weight.normal_(0.0, config.embedding_init_std, generator=generator)
+        if config.head_init_std:
+            self.lm_head.weight.normal_(0.0, config.head_init_std, generator=generator)
+        else:
+            self.lm_head.weight.zero_()
         for block in self.blocks:
             for linear in (block.attn.c_q, block.attn.c_k, block.attn.c_v, block.mlp.c_fc):
-                if modern:
-                    bound = uniform_bound * (0.4 if linear is block.mlp.c_fc else 1.0)
-                    linear.weight.uniform_(-bound, bound, generator=generator)
+                if config.matrix_init == "uniform":
+                    most = bound * (0.4 if linear is block.mlp.c_fc else 1.0)
+                    linear.weight.uniform_(-most, most, generator=generator)
                 else:
                     fan_out, fan_in = linear.weight.shape
-                    linear.weight.normal_(
-                        0.0, min(1.0, (fan_out / fan_in) ** 0.5) / fan_in**0.5, generator=generator
-                    )
+                    std = min(1.0, (fan_out / fan_in) ** 0.5) / fan_in**0.5
+                    linear.weight.normal_(0.0, std, generator=generator)
             block.attn.c_proj.weight.zero_()
             block.mlp.c_proj.weight.zero_()
             if block.attn.ve_gate is not None:
                 block.attn.ve_gate.weight.uniform_(0.0, 0.02, generator=generator)
-        if modern:
-            depth = torch.linspace(0, 1, self.config.n_layer, device=device)
-            for layer in map(int, self.value_embeds):
-                self.value_embedding(layer).weight.uniform_(
-                    -uniform_bound, uniform_bound, generator=generator
-                )
+        for table in self.value_tables():
+            table.weight.uniform_(-bound, bound, generator=generator)
+        if config.residual_mixing:
+            depth = torch.linspace(0, 1, config.n_layer, device=device)
             self.resid_lambdas.copy_(1.15 + (1.05 - 1.15) * depth)
             self.x0_lambdas.copy_(0.20 + (0.05 - 0.20) * depth)
+        if config.smear:
             self.smear_gate.weight.uniform_(0.0, 0.02, generator=generator)
             self.smear_lambda.zero_()
+        if config.backout:
             self.backout_lambda.fill_(0.2)
+
+    def make_rotary(self) -> tuple[Tensor, Tensor]:
+        """The tables cos, sin (positions, D/2), made once for the device the model is on.
+
+        Whoever compiles the forward pass calls it before: made inside, the tables would be made
+        twice, and the compiler would drop their rounding to bf16.
+        """
+        device = self.get_device()
+        if self._rotary is None or self._rotary[0].device != device:
+            config = self.config
+            self._rotary = rotary_tables(
+                config.rope_base,
+                config.head_dim,
+                n_positions=10 * config.sequence_len,
+                device=device,
+                exact=not config.rope_bf16,
+            )
+        return self._rotary
 
     def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Tables for `positions` (1 or B, T) -> cos, sin (1 or B, T, 1, D/2)."""
-        if self._rotary is None or self._rotary[0].device != positions.device:
-            config, exact = self.config, self.config.generation == "modern"
-            base, n_positions = (100_000 if exact else 10_000), 10 * config.sequence_len
-            self._rotary = rotary_tables(
-                base, config.head_dim, n_positions, positions.device, exact
-            )
-        cos, sin = self._rotary
+        cos, sin = self.make_rotary()
         return cos[positions].unsqueeze(2).to(dtype), sin[positions].unsqueeze(2).to(dtype)
 
     def hidden(
@@ -312,25 +248,25 @@ class GPT(nn.Module):
 
         `run` calls a block with its arguments: the place where training puts a compiled call.
         """
-        config, modern = self.config, self.config.generation == "modern"
-        dtype, n_tokens = self.compute_dtype or self.wte.weight.dtype, input_ids.size(1)
+        config, n_tokens = self.config, input_ids.size(1)
+        dtype = self.compute_dtype or self.wte.weight.dtype
         new = torch.arange(n_tokens, device=input_ids.device)[None]
         rotary = self.rotary(new if cache is None else cache.positions(n_tokens), dtype)
         x = rms_norm(F.embedding(input_ids, self.wte.weight).to(dtype))
-        if modern:
+        if config.smear:
             x = self._smear(x, cache)
         x0, middle = x, None
         for layer, block in enumerate(self.blocks):
             value_embedding = None
-            if modern:
+            if config.residual_mixing:
                 x = self.resid_lambdas[layer].to(dtype) * x + self.x0_lambdas[layer].to(dtype) * x0
-                if config.has_value_embedding(layer):
-                    value_embedding = self.value_embedding(layer)(input_ids).to(dtype)
+            if config.has_value_embedding(layer):
+                value_embedding = self.value_embedding(layer)(input_ids).to(dtype)
             if self.activation_checkpointing and cache is None and torch.is_grad_enabled():
                 x = checkpoint(run, block, x, value_embedding, rotary, None, use_reentrant=False)
             else:
                 x = run(block, x, value_embedding, rotary, cache)
-            if modern and layer == config.n_layer // 2:
+            if config.backout and layer == config.n_layer // 2:
                 middle = x
         if middle is not None:
             x = x - self.backout_lambda.to(dtype) * middle
@@ -344,14 +280,15 @@ class GPT(nn.Module):
         """
         previous = F.pad(x, (0, 0, 1, 0))[:, :-1] if cache is None else cache.previous(x)
         gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(
-            self.smear_gate(x[..., :N_SMEAR_INPUTS])
+            self.smear_gate(x[..., :SMEAR_CHANNELS])
         )
         return x + gate * previous
 
     def head(self, hidden: Tensor) -> Tensor:
         """Activations (..., D) -> softcapped fp32 logits (..., V)."""
         logits = self.lm_head(hidden)[..., : self.config.vocab_size].float()
-        return LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)
+        cap = self.config.logit_softcap
+        return cap * torch.tanh(logits / cap)
 
     def forward(self, input_ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Token ids (B, T) -> softcapped fp32 logits (B, T, V)."""

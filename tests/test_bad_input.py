@@ -32,7 +32,18 @@ def world(base_dir):
     )
     tokenizer = Tokenizer.byte_level()
     tokenizer.save(base_dir / "tokenizer")
-    model = GPT(GPTConfig(32, tokenizer.get_vocab_size(), 1, 1, 1, 32))
+    model = GPT(
+        GPTConfig.preset(
+            "modern",
+            sequence_len=32,
+            vocab_size=tokenizer.get_vocab_size(),
+            n_layer=1,
+            n_head=1,
+            n_kv_head=1,
+            n_embd=32,
+            window_pattern="L",
+        )
+    )
     model.init_weights()
     meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity()}
     save_checkpoint(base_dir / "base_checkpoints" / "d1", 5, model.state_dict(), None, meta)

@@ -59,7 +59,18 @@ def test_evaluation_and_odd_shapes_run_in_the_compute_type():
 
 @pytest.mark.parametrize("generation", ["classic", "modern"])
 def test_a_model_keeps_its_parameters_and_learns(generation):
-    model = GPT(GPTConfig(32, 64, 2, 2, 1, 64, "L", generation))
+    model = GPT(
+        GPTConfig.preset(
+            generation,
+            sequence_len=32,
+            vocab_size=64,
+            n_layer=2,
+            n_head=2,
+            n_kv_head=1,
+            n_embd=64,
+            window_pattern="L",
+        )
+    )
     model.init_weights(0)
     before = dict(model.named_parameters())
     assert use_fp8(model) == 2 * 6

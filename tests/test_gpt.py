@@ -1,8 +1,7 @@
-"""The model: equal to the public implementations of both generations, and true to its own rules."""
+"""The model: equal to the public implementations, and true to its own rules."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ def small(generation: str, **changes) -> GPT:
         "n_kv_head": 2,
         "n_embd": 64,
     }
-    model = GPT(GPTConfig(**{**values, "generation": generation, **changes}))
+    model = GPT(GPTConfig.preset(generation, **{**values, **changes}))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # a fresh model's zeroed projections would hide errors
         for parameter in model.parameters():
@@ -60,63 +59,6 @@ def test_equal_to_the_public_implementation(shared_dir: Path, folder: str):
         for _ in expected["greedy"]:
             greedy.append(int(model(torch.tensor([greedy]))[0, -1].argmax()))
     assert greedy[len(expected["greedy_prompt"]) :] == expected["greedy"].tolist()
-
-
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_a_config_rebuilds_the_model(generation):
-    config = small(generation).config
-    assert GPTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
-def test_public_configs_say_no_generation():
-    public = {
-        "sequence_len": 8,
-        "vocab_size": 64,
-        "n_layer": 1,
-        "n_head": 1,
-        "n_kv_head": 1,
-        "n_embd": 64,
-    }
-    assert GPTConfig.from_dict(public).generation == "classic"
-    assert (
-        GPTConfig.from_dict({**public, "window_pattern": "SL", "later_field": 1}).generation
-        == "modern"
-    )
-
-
-@pytest.mark.parametrize(
-    "changes, named",
-    [
-        ({"n_layer": 0}, "n_layer=0"),
-        ({"n_embd": 65}, "n_embd=65"),
-        ({"n_embd": 68}, "n_embd=68"),
-        ({"n_kv_head": 3}, "n_kv_head=3: must divide n_head=4"),
-        ({"window_pattern": "SX"}, "window_pattern='SX'"),
-        ({"window_tokens": 0}, "window_tokens=0: must be at least 1"),
-        ({"generation": "future"}, "generation='future'"),
-        ({"vocab_size": -1, "n_head": 0}, "vocab_size=-1.*n_head=0"),
-    ],
-)
-def test_config_problems_name_the_field(changes, named):
-    with pytest.raises(ValueError, match=named):
-        small(**{"generation": "modern", **changes})
-
-
-def test_windows_and_value_embeddings_by_layer():
-    config = GPTConfig(2048, 64, 6, 1, 1, 64, "SSSL", "modern")
-    assert [config.window(layer) for layer in range(6)] == [
-        512,
-        512,
-        512,
-        -1,
-        512,
-        -1,
-    ]  # the last is always long
-    assert [layer for layer in range(6) if config.has_value_embedding(layer)] == [1, 3, 5]
-    assert GPTConfig(1000, 64, 2, 1, 1, 64, "SL").window(0) == 256  # a quarter, rounded up to 128
-    assert GPTConfig(1000, 64, 2, 1, 1, 64, "SL", window_tokens=128).window(0) == 128
-    assert GPTConfig(vocab_size=50_000, generation="modern").padded_vocab_size == 50_048
-    assert GPTConfig(vocab_size=50_000, generation="classic").padded_vocab_size == 50_000
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)

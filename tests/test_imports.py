@@ -29,7 +29,7 @@ ORDER = [
     ("dataloader",),
     ("checkpoint_manager", "importers", "export"),
     ("optim",),
-    ("gpt", "attention", "cost", "fp8"),
+    ("gpt", "gpt_config", "attention", "cost", "fp8"),
     ("tokenizer",),
     ("config",),
     ("runtime",),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nanochat.attention import attend
 from nanochat.engine.scheduler import ScheduledRow
-from nanochat.gpt import GPTConfig
+from nanochat.gpt_config import GPTConfig
 
 FIRST_PAGES = 16
 
@@ -27,7 +27,7 @@ class KVCache:
     """The tensors behind a PagePool: per layer keys and values (pages * page_tokens, G, D), grown
     as pages are used.
 
-    The modern generation also keeps each token's embedding, which smear mixes into the token after
+    A model with smear also needs each token's embedding, which is mixed into the token after
     it; a sequence that starts from a shared prefix finds it there like its keys and values.
     Everything starts as zeros, because attention gives masked positions weight 0, and 0 times the
     NaN of uninitialised memory would be NaN.
@@ -81,7 +81,7 @@ class KVCache:
                     old.append(resized(None, config.n_kv_head, config.head_dim))
                 else:
                     old[layer] = resized(old[layer], config.n_kv_head, config.head_dim)
-        if config.generation == "modern":
+        if config.smear:
             self.embeddings = resized(self.embeddings, config.n_embd)
         self.n_pages = n_pages
         self.n_resized += 1

@@ -24,7 +24,8 @@ from nanochat.engine.native.structs import memory_bandwidth
 from nanochat.engine.quantize import quantize_int8, weight_bytes_read
 from nanochat.engine.runner import Static
 from nanochat.engine.sequence import SamplingParams
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
+from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.run_dir import atomic_write, environment
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
@@ -120,9 +121,16 @@ def random_model(
     """A model of the given depth with random weights: width depth * 64, rounded up to heads of
     128."""
     heads = -(-depth * 64 // 128)
-    pattern = "L" if generation == "classic" else "SSSL"
     model = GPT(
-        GPTConfig(context, vocab_size, depth, heads, heads, heads * 128, pattern, generation)
+        GPTConfig.preset(
+            generation,
+            sequence_len=context,
+            vocab_size=vocab_size,
+            n_layer=depth,
+            n_head=heads,
+            n_kv_head=heads,
+            n_embd=heads * 128,
+        )
     )
     model.init_weights()
     return model.requires_grad_(False).eval()

@@ -30,9 +30,7 @@ from nanochat.gpt import GPT
 MAX_ROWS = 128
 FEWEST_PAGES = 16
 MOST_SHAPES = 128  # that are compiled before torch gives up
-WARM_UPS = (
-    2  # before a capture: libraries make their handles and workspaces, the model its rotary tables
-)
+WARM_UPS = 2  # before a capture: libraries make their handles and workspaces
 HEADER = 5  # ids, positions, slots, slots before, top_k
 
 log = logging.getLogger(__name__)
@@ -156,6 +154,7 @@ class StaticDecoder:
         self._run = (
             torch.compile(self._step, fullgraph=True, dynamic=False) if compiled else self._step
         )
+        model.make_rotary()
         self.places: dict[DecodeShape, Place] = {}
         self.n_steps = 0
         self.failed = False

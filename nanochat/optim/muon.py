@@ -8,35 +8,38 @@ cautious weight decay (arXiv 2510.12402).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-NEWTON_SCHULZ = [(3.4445, -4.7750, 2.0315)] * 5
-POLAR_EXPRESS = [
-    (8.156554524902461, -22.48329292557795, 15.878769915207462),
-    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
-    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
-    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
-    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
-]
+Coefficients = tuple[tuple[float, float, float], ...]
+POLYNOMIALS: dict[str, Coefficients] = {
+    "newton_schulz": ((3.4445, -4.7750, 2.0315),) * 5,
+    "polar_express": (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    ),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MuonOptions:
-    """What a model generation's recipe adds to plain Muon."""
+    """What a recipe adds to plain Muon."""
 
-    coefficients: tuple[tuple[float, float, float], ...] = tuple(NEWTON_SCHULZ)
+    polynomial: Literal["newton_schulz", "polar_express"] = "newton_schulz"
     beta2: float = 0.0  # NorMuon's second moment; 0 leaves it out
     equilibrate_rows: bool = False
     cautious: bool = False
-    dtype: torch.dtype = torch.bfloat16  # of the orthogonalisation: the type the model computes in
 
 
 @torch.no_grad()
 def orthogonalize(
     stack: Tensor,
-    coefficients: tuple[tuple[float, float, float], ...],
+    coefficients: Coefficients,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
     """(K, R, C) -> about the nearest semi-orthogonal matrices, by odd polynomials computed in
@@ -63,16 +66,17 @@ def muon_update(
     momentum: float,
     weight_decay: float,
     options: MuonOptions,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """One step on a stack of parameters (K, R, C), in place. `state` holds `momentum` and, for
-    NorMuon, `second`.
+    """One step on a stack of parameters (K, R, C), in place, orthogonalised in `dtype`. `state`
+    holds `momentum` and, for NorMuon, `second`.
     """
     buffer = state.setdefault("momentum", torch.zeros_like(grads))
     buffer.lerp_(grads, 1 - momentum)
     update = grads.lerp(buffer, momentum)  # Nesterov
     if options.equilibrate_rows:
         update = update / update.norm(dim=-1, keepdim=True).clamp_min(1e-10)
-    update = orthogonalize(update, options.coefficients, options.dtype).to(parameters.dtype)
+    update = orthogonalize(update, POLYNOMIALS[options.polynomial], dtype).to(parameters.dtype)
     if options.beta2:
         update = _normalize_neurons(update, state, options.beta2)
     lr = lr * max(1.0, parameters.size(-2) / parameters.size(-1)) ** 0.5

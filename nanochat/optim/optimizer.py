@@ -137,7 +137,16 @@ class Optimizer:
             states.append(
                 {name: tensor[rows] for name, tensor in shard.state.items()}
             )  # views: updated in place
-            muon_update(own[rows], shard.grad[rows], states[-1], lr, momentum, decay, group.muon)
+            muon_update(
+                own[rows],
+                shard.grad[rows],
+                states[-1],
+                lr=lr,
+                momentum=momentum,
+                weight_decay=decay,
+                options=group.muon,
+                dtype=group.dtype,
+            )
         if not shard.state:  # the first step made them
             shard.state = {name: torch.cat([state[name] for state in states]) for name in states[0]}
 

@@ -67,6 +67,7 @@ class CompiledHidden:
     def __init__(self, model: GPT) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(base_dir() / "compile_cache"))
         self.model = model
+        model.make_rotary()
         self.shape: torch.Size | None = None
         self.compiled: Callable[[Tensor], Tensor] | None
         if model.get_device().type == "cuda":

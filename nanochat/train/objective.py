@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nanochat.dataloader.loader import Batch
-from nanochat.gpt import GPT, LOGIT_CAP
+from nanochat.gpt import GPT
 
 # Logits alive at once, and the fp32 part of them being worked on. On a CPU both must stay in cache:
 # measured on two cores at V = 8,192, 8 MiB / 2 MiB takes 143 ms for 8,192 positions, one pass over
@@ -42,6 +42,7 @@ def loss_sum_and_count(
         batch.targets.reshape(-1),
         weights,
         model.config.vocab_size,
+        model.config.logit_softcap,
     )
     return total, (weights != 0).sum().float()
 
@@ -56,7 +57,13 @@ class _ChunkedNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, vocab_size: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        vocab_size: int,
+        softcap: float,
     ) -> Tensor:
         wants_grad = any(ctx.needs_input_grad[:2])
         head = weight[:vocab_size].to(hidden.dtype)
@@ -75,7 +82,7 @@ class _ChunkedNLL(torch.autograd.Function):
                 weights[rows].split(block),
                 strict=True,
             ):
-                total += _nll_block(*parts, buffers, wants_grad)
+                total += _nll_block(*parts, softcap, buffers, wants_grad)
             if grad_hidden is not None and grad_weight is not None:
                 torch.mm(logits, head, out=grad_hidden[rows])
                 grad_weight[:vocab_size] += logits.t() @ hidden[rows]
@@ -93,6 +100,7 @@ class _ChunkedNLL(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
@@ -102,18 +110,23 @@ def _rows(budget_bytes: dict[str, int], hidden: Tensor, vocab_size: int, element
 
 
 def _nll_block(
-    logits: Tensor, targets: Tensor, weights: Tensor, buffers: Tensor, wants_grad: bool
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    softcap: float,
+    buffers: Tensor,
+    wants_grad: bool,
 ) -> Tensor:
     """Sum of weight * NLL for raw logits (n, V), which are overwritten by their gradient.
 
-    The softcap bounds logits to +-15, so exp cannot overflow and no maximum is subtracted.
+    The softcap bounds logits, so exp cannot overflow and no maximum is subtracted.
     """
     capped, grad = buffers[0, : len(logits)], buffers[1, : len(logits)]
-    capped.copy_(logits).div_(LOGIT_CAP).tanh_()
-    torch.mul(capped, LOGIT_CAP, out=grad).exp_()
+    capped.copy_(logits).div_(softcap).tanh_()
+    torch.mul(capped, softcap, out=grad).exp_()
     z = grad.sum(dim=-1)
     target = targets[:, None]
-    nll = z.log() - LOGIT_CAP * capped.gather(1, target)[:, 0]
+    nll = z.log() - softcap * capped.gather(1, target)[:, 0]
     if wants_grad:
         grad.mul_((weights / z)[:, None]).scatter_add_(
             1, target, -weights[:, None]

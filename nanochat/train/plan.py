@@ -19,7 +19,7 @@ from nanochat.cost import (
     flops_per_token,
     memory,
 )
-from nanochat.gpt import GPTConfig
+from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.chips import CHIPS, Chip, find_chip
 from nanochat.runtime.world import World
 from nanochat.train.compiled import wants_compiling
@@ -109,6 +109,7 @@ def parse_memory(text: str) -> int | None:
 class RunPlan:
     """What a run needs. `hours` and `usd` are None where the chip's speed or price is not known."""
 
+    recipe: str
     model_config: GPTConfig
     rows: int
     accumulation: int
@@ -149,7 +150,7 @@ class RunPlan:
     def __str__(self) -> str:
         config, counts = self.model_config, count_parameters(self.model_config)
         head = (
-            f"d{config.n_layer} {config.generation}: {counts.total / 1e6:,.0f}M parameters "
+            f"d{config.n_layer} {self.recipe}: {counts.total / 1e6:,.0f}M parameters "
             f"({counts.matrices / 1e6:,.0f}M in matrices), {self.n_steps:,} steps of "
             f"{self.total_batch_size:,} tokens"
         )
@@ -191,6 +192,7 @@ def make_plan(
         f"{world_size} x {chip.name}" if chip else f"{world_size} process(es) on {device_type}"
     )
     return RunPlan(
+        settings.recipe,
         config,
         rows,
         -(-share // rows),

@@ -116,7 +116,7 @@ class RLRun(Run):
                 sum(parameter.numel() for parameter in self.model.parameters()),
             )
             print(
-                f"rl: {self.settings.model_config.generation} "
+                f"rl: {self.settings.recipe} "
                 f"d{self.settings.model_config.n_layer}, {n_params:,} "
                 f"parameters, {n_steps:,} steps of {cfg.examples_per_step} questions x "
                 f"{cfg.num_samples} answers, "

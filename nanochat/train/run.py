@@ -276,6 +276,7 @@ class Run:
     def _saver(self, n_steps: int) -> SaveHook:
         meta = {
             "stage": self.stage,
+            "recipe": self.settings.recipe,
             "model_config": self.model.config.to_dict(),
             "user_config": as_dict(self.cfg),
             "settings": {**asdict(self.settings), "n_steps": n_steps},
@@ -326,7 +327,7 @@ class Run:
         )
         rows, config = settings.device_batch_size, settings.model_config
         print(
-            f"{self.stage}: {config.generation} d{config.n_layer}, {n_params:,} parameters, "
+            f"{self.stage}: {settings.recipe} d{config.n_layer}, {n_params:,} parameters, "
             f"{n_steps:,} steps of "
             f"{settings.total_batch_size:,} tokens ({rows} x {settings.seq_len} a micro-batch), "
             f"{self.model.compute_dtype}, {self.world.world_size} process(es) on "

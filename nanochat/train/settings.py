@@ -12,9 +12,9 @@ import torch
 
 from nanochat.cost import fitting_rows, flops_per_token
 from nanochat.fp8 import check_fp8
-from nanochat.gpt import GPTConfig
-from nanochat.optim.groups import OptimConfig, published_settings
+from nanochat.gpt_config import GPTConfig
 from nanochat.optim.schedule import Schedule
+from nanochat.optim.training_recipe import RECIPES, OptimConfig, TrainingRecipe, recipe_of
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
 from nanochat.train.compiled import wants_compiling
@@ -30,7 +30,6 @@ from nanochat.train.scaling import (
 )
 
 MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536, "mps": 8192}
-WARMUP_STEPS = 40  # modern recipe
 USABLE_MEMORY = 0.97  # of what is free when the run starts
 
 
@@ -40,6 +39,7 @@ class Settings:
     the data.
     """
 
+    recipe: str
     model_config: GPTConfig
     seq_len: int
     device_batch_size: int
@@ -58,16 +58,17 @@ class Settings:
         return self.total_batch_size // self.seq_len
 
     def schedule(self, n_steps: int) -> Schedule:
-        """The generation's schedule over `n_steps`."""
-        modern = self.model_config.generation == "modern"
+        """The recipe's schedule over `n_steps`."""
+        recipe = RECIPES[self.recipe]
+        climbing = recipe.momentum_warmup_steps
         return Schedule(
             n_steps,
             warmup_steps=round(self.warmup_ratio * n_steps),
             warmdown_steps=round(self.warmdown_ratio * n_steps),
             final_lr_frac=self.final_lr_frac,
-            momentum=(0.85, 0.97, 0.90) if modern else (0.85, 0.95, 0.95),
-            momentum_warmup=min(400, n_steps) if modern else 300,
-            decay_weight_decay=modern,
+            momentum=recipe.momentum,
+            momentum_warmup=min(climbing, n_steps) if recipe.momentum_warmup_fits else climbing,
+            decay_weight_decay=recipe.decay_weight_decay,
         )
 
 
@@ -76,54 +77,53 @@ def base_settings(cfg: BaseConfig, vocab_size: int, world: World) -> Settings:
     fit."""
     if cfg.fp8:
         check_fp8(world.device)
-    modern, shape = (
-        cfg.generation == "modern",
-        shape_for_depth(cfg.depth, cfg.aspect_ratio, cfg.head_dim),
-    )
-    pattern = cfg.window_pattern or ("SSSL" if modern and world.device.type == "cuda" else "L")
+    recipe = RECIPES[cfg.generation]
+    shape = shape_for_depth(cfg.depth, cfg.aspect_ratio, cfg.head_dim)
     seq_len = cfg.max_seq_len or 2048
-    n_kv_head = cfg.n_kv_head or shape.n_head
-    model_config = GPTConfig(
-        seq_len,
-        vocab_size,
-        shape.n_layer,
-        shape.n_head,
-        n_kv_head,
-        shape.n_embd,
-        pattern,
+    # Short windows pay on GPUs alone; there the preset decides.
+    pattern = cfg.window_pattern or (None if world.device.type == "cuda" else "L")
+    model_config = GPTConfig.preset(
         cfg.generation,
+        sequence_len=seq_len,
+        vocab_size=vocab_size,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_kv_head=cfg.n_kv_head or shape.n_head,
+        n_embd=shape.n_embd,
+        **({"window_pattern": pattern} if pattern else {}),
     )
     params = scaling_params(cfg.depth, vocab_size, cfg.aspect_ratio, cfg.head_dim)
     reference = scaling_params(REFERENCE_DEPTH, vocab_size, cfg.aspect_ratio, cfg.head_dim)
-    if modern:
-        ratio = cfg.target_param_data_ratio or 12.0
-        horizon, reference_horizon = ratio * params, 12.0 * reference
-        total = cfg.total_batch_size or max(seq_len, batch_tokens(horizon, reference_horizon))
-    else:
-        horizon = (cfg.target_param_data_ratio or 20.0) * (params + shape.n_embd * vocab_size)
-        total, reference_horizon = cfg.total_batch_size or 2**19, horizon
+    if recipe.counts_embedding:
+        params += shape.n_embd * vocab_size
+    horizon = (cfg.target_param_data_ratio or recipe.tokens_per_parameter) * params
+    reference_horizon = recipe.tokens_per_parameter * reference
+    total = cfg.total_batch_size or 2**19
+    if recipe.follows_horizon and not cfg.total_batch_size:
+        total = max(seq_len, batch_tokens(horizon, reference_horizon))
     if cfg.num_iterations and cfg.num_iterations > 0:
         n_steps = cfg.num_iterations
     elif cfg.target_flops and cfg.target_flops > 0:
         n_steps = max(1, round(cfg.target_flops / (flops_per_token(model_config, seq_len) * total)))
     else:
         n_steps = max(1, round(horizon / total))
-    optim = optim_settings(cfg, total)
-    if modern and cfg.weight_decay is None:
+    optim = optim_settings(cfg, total, recipe)
+    if recipe.follows_horizon and cfg.weight_decay is None:
         decay_scale = weight_decay_scale(total, max(horizon, n_steps * total), reference_horizon)
         optim = replace(optim, weight_decay=optim.weight_decay * decay_scale)
     rows, checkpointing = micro_batch(cfg, model_config, seq_len, total, world)
     return Settings(
+        recipe.name,
         model_config,
         seq_len,
         rows,
         _checked_total(total, seq_len),
         n_steps,
         optim,
-        warmup_ratio=_given(cfg.warmup_ratio, min(0.1, WARMUP_STEPS / n_steps) if modern else 0.0),
-        warmdown_ratio=_given(cfg.warmdown_ratio, 0.65 if modern else 0.2),
-        final_lr_frac=_given(cfg.final_lr_frac, 0.05 if modern else 0.0),
-        grad_clip=_given(cfg.grad_clip, 0.0 if modern else 1.0),
+        warmup_ratio=_given(cfg.warmup_ratio, min(0.1, recipe.warmup_steps / n_steps)),
+        warmdown_ratio=_given(cfg.warmdown_ratio, recipe.warmdown_ratio),
+        final_lr_frac=_given(cfg.final_lr_frac, recipe.final_lr_frac),
+        grad_clip=_given(cfg.grad_clip, recipe.grad_clip),
         activation_checkpointing=checkpointing,
         shard_model=cfg.shard_model and world.world_size > 1,
     )
@@ -136,13 +136,13 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
     `meta` as `load_model` gives it for rows of `--max-seq-len`: the context is at least as long as
     a row.
     """
-    model_config = GPTConfig.from_dict(meta["model_config"])
+    recipe, model_config = recipe_of(meta), GPTConfig(**meta["model_config"])
     seq_len = cfg.max_seq_len or model_config.sequence_len
     assert seq_len <= model_config.sequence_len, (seq_len, model_config.sequence_len)
     total = cfg.total_batch_size or min(2**19, seq_len * max(1, 2**19 // seq_len))
     if cfg.total_batch_size is None and meta.get("total_batch_size"):
         total = max(seq_len, meta["total_batch_size"] // seq_len * seq_len)
-    optim = optim_settings(cfg, total, model_config.generation)
+    optim = optim_settings(cfg, total, recipe)
     fraction = cfg.init_lr_frac
     optim = replace(
         optim, lr_scale=optim.lr_scale * fraction, scalar_scale=optim.scalar_scale * fraction
@@ -151,6 +151,7 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
         optim = replace(optim, weight_decay=0.0)
     rows, checkpointing = micro_batch(cfg, model_config, seq_len, total, world)
     return Settings(
+        recipe.name,
         model_config,
         seq_len,
         rows,
@@ -166,18 +167,14 @@ def chat_settings(cfg: ChatTrainConfig | RLConfig, meta: dict[str, Any], world: 
     )
 
 
-def optim_settings(
-    cfg: TrainConfig, total_batch_size: int, generation: str | None = None
-) -> OptimConfig:
-    """The generation's published learning rates, scaled to the batch (modern), with the given ones
-    put in.
+def optim_settings(cfg: TrainConfig, total_batch_size: int, recipe: TrainingRecipe) -> OptimConfig:
+    """The recipe's learning rates, scaled to the batch where it says so, with the given ones put
+    in.
     """
-    generation = generation or str(getattr(cfg, "generation", "modern"))
-    published = published_settings(generation)
     names = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "weight_decay")
     given = {name: getattr(cfg, name) for name in names if getattr(cfg, name) is not None}
-    scale, scalar_scale = lr_scales(total_batch_size) if generation == "modern" else (1.0, 1.0)
-    return replace(published, lr_scale=scale, scalar_scale=scalar_scale, **given)
+    scale, scalar_scale = lr_scales(total_batch_size) if recipe.follows_horizon else (1.0, 1.0)
+    return replace(recipe.optim, lr_scale=scale, scalar_scale=scalar_scale, **given)
 
 
 def micro_batch(

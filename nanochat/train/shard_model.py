@@ -41,7 +41,7 @@ def shard_model(model: GPT, world: World) -> None:
     )
     for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    for table in model.value_embeds.values() if model.config.generation == "modern" else []:
+    for table in model.value_tables():
         # A lookup's gradient does not need the table.
         fully_shard(table, mesh=mesh).set_unshard_in_backward(False)
         _mark(table)

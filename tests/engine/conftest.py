@@ -22,8 +22,15 @@ def build_model(generation: str, vocab_size: int, sequence_len: int = 512, seed:
     """Three layers with grouped queries, every weight random (a fresh model's zeroed projections
     would hide errors).
     """
-    config = GPTConfig(
-        sequence_len, vocab_size, 3, 4, 2, 64, "SSL" if generation == "modern" else "L", generation
+    config = GPTConfig.preset(
+        generation,
+        sequence_len=sequence_len,
+        vocab_size=vocab_size,
+        n_layer=3,
+        n_head=4,
+        n_kv_head=2,
+        n_embd=64,
+        window_pattern="SSL" if generation == "modern" else "L",
     )
     model = GPT(config)
     generator = torch.Generator().manual_seed(seed)

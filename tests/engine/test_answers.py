@@ -29,7 +29,12 @@ class Script(nn.Module):
         super().__init__()
         self.tokens = tokens
         self.config = GPTConfig(
-            sequence_len, TOKENIZER.get_vocab_size(), 1, 1, 1, 2, generation="classic"
+            sequence_len=sequence_len,
+            vocab_size=TOKENIZER.get_vocab_size(),
+            n_layer=1,
+            n_head=1,
+            n_kv_head=1,
+            n_embd=2,
         )
         self.compute_dtype = torch.float32
         self.read: list[int] = []

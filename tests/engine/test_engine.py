@@ -153,22 +153,16 @@ def test_generate_yields_columns_like_generate_batch(classic, tokenizer):
 
 
 def test_reference_checkpoints_continue_as_recorded(shared_dir):
-    import json
-
     import numpy as np
 
-    from nanochat.gpt import GPT, GPTConfig
+    from nanochat.checkpoint_manager import build_model, load_checkpoint
     from nanochat.tokenizer import Tokenizer
 
     for name, tag in (("classic_d2", "d2"), ("modern_d3", "d3")):
         folder = shared_dir / "fixtures" / name
         checkpoint = folder / "base_checkpoints" / tag
-        meta = json.loads((checkpoint / "meta_000060.json").read_text())
-        state = torch.load(checkpoint / "model_000060.pt", map_location="cpu", weights_only=True)
-        model = GPT(GPTConfig.from_dict(meta["model_config"]))
-        model.load_state_dict(
-            {key.removeprefix("_orig_mod."): value.float() for key, value in state.items()}
-        )
+        state, _, meta = load_checkpoint(checkpoint, 60, "cpu")
+        model = build_model(state, meta).float()
         tokenizer = Tokenizer.load(folder / "tokenizer")
         expected = np.load(folder / "expected.npz")
         prompt, greedy = expected["greedy_prompt"].tolist(), expected["greedy"].tolist()

@@ -268,7 +268,20 @@ def test_decoding_goes_on_in_a_forked_process(build, tokenizer):
 
 
 def test_what_the_c_code_does_not_know_is_left_to_the_model(build, tokenizer):
-    assert "width" in unsupported(GPT(GPTConfig(64, 265, 1, 2, 2, 32)))
+    assert "width" in unsupported(
+        GPT(
+            GPTConfig.preset(
+                "modern",
+                sequence_len=64,
+                vocab_size=265,
+                n_layer=1,
+                n_head=2,
+                n_kv_head=2,
+                n_embd=32,
+                window_pattern="L",
+            )
+        )
+    )
     model = build("classic", tokenizer.get_vocab_size())
     handle = model.transformer.h[0].register_forward_hook(lambda *a: None)
     assert "hooks" in unsupported(model)

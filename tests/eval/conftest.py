@@ -24,11 +24,12 @@ def _random_model(
     """Two layers with every weight random: fresh models are zero in places, which would hide
     mistakes.
     """
-    config = GPTConfig(
+    sizes = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32, "window_pattern": "L"}
+    config = GPTConfig.preset(
+        generation,
         sequence_len=context,
         vocab_size=tokenizer.get_vocab_size(),
-        **{"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32, **shape},
-        generation=generation,
+        **{**sizes, **shape},
     )
     model = GPT(config)
     generator = torch.Generator().manual_seed(7)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.optim.groups import parameter_groups, published_settings
+from nanochat.optim.groups import parameter_groups
+from nanochat.optim.training_recipe import RECIPES
 
 
 def model_of(generation: str, **changes) -> GPT:
@@ -19,7 +20,7 @@ def model_of(generation: str, **changes) -> GPT:
         "n_kv_head": 1,
         "n_embd": 64,
     }
-    return GPT(GPTConfig(**{**values, "generation": generation, **changes}))
+    return GPT(GPTConfig.preset(generation, **{**values, **changes}))
 
 
 @pytest.mark.parametrize("generation", ["classic", "modern"])
@@ -28,7 +29,7 @@ def test_every_parameter_exactly_once(generation, n_layer):
     model = model_of(generation, n_layer=n_layer)
     grouped = [
         parameter
-        for group in parameter_groups(model, published_settings(generation))
+        for group in parameter_groups(model, RECIPES[generation].optim)
         for parameter in group.parameters
     ]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
@@ -37,7 +38,7 @@ def test_every_parameter_exactly_once(generation, n_layer):
 @pytest.mark.parametrize("generation", ["classic", "modern"])
 def test_matrices_of_blocks_and_nothing_else_go_to_muon(generation):
     model = model_of(generation)
-    groups = parameter_groups(model, published_settings(generation))
+    groups = parameter_groups(model, RECIPES[generation].optim)
     blocks = {id(p) for p in model.transformer.h.parameters()}
     for group in groups:
         assert all((id(p) in blocks) == (group.kind == "muon") for p in group.parameters), (
@@ -51,18 +52,17 @@ def test_a_forgotten_parameter_is_an_error():
     model = model_of("modern")
     model.extra = nn.Parameter(torch.zeros(3))
     with pytest.raises(AssertionError, match="in no group"):
-        parameter_groups(model, published_settings("modern"))
+        parameter_groups(model, RECIPES["modern"].optim)
     tied = model_of("classic")
     tied.lm_head.weight = tied.transformer.wte.weight
     with pytest.raises(AssertionError, match="in two groups"):
-        parameter_groups(tied, published_settings("classic"))
+        parameter_groups(tied, RECIPES["classic"].optim)
 
 
 def test_published_rates_at_width_768():
     shape = {"n_embd": 768, "n_head": 6, "n_kv_head": 6, "vocab_size": 64}
     modern = {
-        g.name: g
-        for g in parameter_groups(model_of("modern", **shape), published_settings("modern"))
+        g.name: g for g in parameter_groups(model_of("modern", **shape), RECIPES["modern"].optim)
     }
     got = {name: (g.lr, g.betas, g.weight_decay) for name, g in modern.items() if g.kind == "adamw"}
     assert got == {
@@ -81,9 +81,7 @@ def test_published_rates_at_width_768():
     shape = {**shape, "n_embd": 3072, "n_head": 24, "n_kv_head": 24}
     wide = {
         g.name: g
-        for g in parameter_groups(
-            model_of("classic", n_layer=1, **shape), published_settings("classic")
-        )
+        for g in parameter_groups(model_of("classic", n_layer=1, **shape), RECIPES["classic"].optim)
     }
     assert wide["embedding"].lr == pytest.approx(0.1) and wide["head"].lr == pytest.approx(0.002)
     assert wide["head"].betas == (0.8, 0.95) and wide["head"].weight_decay == 0

@@ -11,18 +11,30 @@ import torch
 
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import optimizer as module
-from nanochat.optim.groups import parameter_groups, published_settings
+from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
 from nanochat.optim.ownership import Shard
+from nanochat.optim.training_recipe import RECIPES
 from nanochat.runtime.world import World
 
 ALONE = World(0, 0, 1, torch.device("cpu"))
 
 
 def build(generation: str = "modern", n_layer: int = 3) -> tuple[GPT, Optimizer]:
-    model = GPT(GPTConfig(16, 70, n_layer, 2, 1, 32, "L", generation))
+    model = GPT(
+        GPTConfig.preset(
+            generation,
+            sequence_len=16,
+            vocab_size=70,
+            n_layer=n_layer,
+            n_head=2,
+            n_kv_head=1,
+            n_embd=32,
+            window_pattern="L",
+        )
+    )
     model.init_weights(0)
-    return model, Optimizer(parameter_groups(model, published_settings(generation)), ALONE)
+    return model, Optimizer(parameter_groups(model, RECIPES[generation].optim), ALONE)
 
 
 def fill(model: GPT, seed: int) -> None:

@@ -9,15 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.optim.adamw import adamw_update
-from nanochat.optim.muon import (
-    NEWTON_SCHULZ,
-    POLAR_EXPRESS,
-    MuonOptions,
-    muon_update,
-    orthogonalize,
-)
+from nanochat.optim.muon import POLYNOMIALS, MuonOptions, muon_update, orthogonalize
+from nanochat.optim.training_recipe import RECIPES
 
-MODERN = MuonOptions(tuple(POLAR_EXPRESS), beta2=0.9, equilibrate_rows=True, cautious=True)
+NEWTON_SCHULZ, POLAR_EXPRESS = POLYNOMIALS["newton_schulz"], POLYNOMIALS["polar_express"]
+MODERN = RECIPES["modern"].optim.muon
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -41,7 +37,7 @@ def test_adamw_equals_torch(weight_decay):
 def test_orthogonalised_matrices_have_singular_values_near_one(rows, columns, seed):
     stack = torch.randn(3, rows, columns, generator=torch.Generator().manual_seed(seed))
     for coefficients, low, high in ((NEWTON_SCHULZ, 0.3, 1.4), (POLAR_EXPRESS, 0.6, 1.25)):
-        result = orthogonalize(stack, tuple(coefficients)).float()
+        result = orthogonalize(stack, coefficients).float()
         u, s, vh = torch.linalg.svd(stack, full_matrices=False)
         well = s > 0.02 * s.norm(dim=-1, keepdim=True)  # tiny directions need more than five steps
         singular = ((u.mT @ result) @ vh.mT).diagonal(dim1=-2, dim2=-1)
@@ -51,7 +47,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one(rows, columns, se
 def test_orthogonalising_keeps_the_singular_vectors():
     stack = torch.randn(2, 24, 16)
     u, _, vh = torch.linalg.svd(stack, full_matrices=False)
-    near = orthogonalize(stack, tuple(POLAR_EXPRESS)).float()
+    near = orthogonalize(stack, POLAR_EXPRESS).float()
     assert (near - u @ vh).norm() < 0.12 * (u @ vh).norm()
 
 
@@ -60,7 +56,7 @@ def test_plain_muon_step_by_hand():
     before, state = parameters.clone(), {}
     muon_update(parameters, grads, state, 0.1, 0.9, 0.5, MuonOptions())
     momentum = 0.1 * grads
-    update = orthogonalize(0.1 * grads + 0.9 * momentum, tuple(NEWTON_SCHULZ)).float()
+    update = orthogonalize(0.1 * grads + 0.9 * momentum, NEWTON_SCHULZ).float()
     lr = 0.1 * 2**0.5  # tall matrices move by the root of their aspect ratio
     torch.testing.assert_close(
         parameters, before * (1 - lr * 0.5) - lr * update, atol=1e-5, rtol=1e-4
@@ -69,12 +65,12 @@ def test_plain_muon_step_by_hand():
 
 
 def test_normuon_evens_out_neurons_and_keeps_the_norm():
-    options = MuonOptions(tuple(POLAR_EXPRESS), beta2=0.9)
+    options = MuonOptions(polynomial="polar_express", beta2=0.9)
     grads = torch.randn(1, 32, 16)
     grads[:, :4] *= 40.0  # a few loud neurons
     plain, evened = torch.zeros(1, 32, 16), torch.zeros(1, 32, 16)
     state: dict[str, torch.Tensor] = {}
-    muon_update(plain, grads, {}, 1.0, 0.0, 0.0, MuonOptions(tuple(POLAR_EXPRESS)))
+    muon_update(plain, grads, {}, 1.0, 0.0, 0.0, MuonOptions(polynomial="polar_express"))
     muon_update(evened, grads, state, 1.0, 0.0, 0.0, options)
     assert state["second"].shape == (1, 32, 1)
     torch.testing.assert_close(evened.norm(), plain.norm(), rtol=1e-3, atol=0)

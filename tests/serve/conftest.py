@@ -36,7 +36,18 @@ def tiny_model(tokenizer: Tokenizer, seed: int = 0) -> GPT:
     """Two layers; it writes printable letters only, so that answers run to their max_tokens and are
     never empty.
     """
-    model = GPT(GPTConfig(CONTEXT, tokenizer.get_vocab_size(), 2, 2, 2, 32))
+    model = GPT(
+        GPTConfig.preset(
+            "modern",
+            sequence_len=CONTEXT,
+            vocab_size=tokenizer.get_vocab_size(),
+            n_layer=2,
+            n_head=2,
+            n_kv_head=2,
+            n_embd=32,
+            window_pattern="L",
+        )
+    )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

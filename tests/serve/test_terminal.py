@@ -22,7 +22,16 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def engine() -> Engine:
     tokenizer = Tokenizer.byte_level()
-    model = GPT(GPTConfig(256, tokenizer.get_vocab_size(), 2, 2, 2, 32, "L", "classic"))
+    model = GPT(
+        GPTConfig(
+            sequence_len=256,
+            vocab_size=tokenizer.get_vocab_size(),
+            n_layer=2,
+            n_head=2,
+            n_kv_head=2,
+            n_embd=32,
+        )
+    )
     model.init_weights(0)
     with torch.no_grad():
         model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(0))

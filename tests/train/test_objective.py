@@ -16,8 +16,8 @@ from nanochat.train import objective
 from nanochat.train.objective import _ChunkedNLL, loss_sum_and_count
 
 
-def slow(hidden, weight, targets, weights, vocab_size):
-    logits = 15 * torch.tanh((hidden.float() @ weight[:vocab_size].float().t()) / 15)
+def slow(hidden, weight, targets, weights, vocab_size, cap):
+    logits = cap * torch.tanh((hidden.float() @ weight[:vocab_size].float().t()) / cap)
     return (F.cross_entropy(logits, targets, reduction="none") * weights).sum()
 
 
@@ -29,7 +29,7 @@ def both(n, width, vocab, padding, weights, dtype=torch.float32, seed=0):
         hidden = torch.randn(n, width, generator=generator).to(dtype).requires_grad_()
         weight = (2 * torch.randn(vocab + padding, width, generator=generator)).requires_grad_()
         targets = torch.randint(0, vocab, (n,), generator=generator)
-        total = function(hidden, weight, targets, weights, vocab)
+        total = function(hidden, weight, targets, weights, vocab, 15.0)
         (total * 0.37).backward()
         results.append((total.detach(), hidden.grad.float(), weight.grad))
     return results
@@ -68,7 +68,18 @@ def test_bfloat16_and_float16_are_near():
 
 @pytest.mark.parametrize("generation", ["classic", "modern"])
 def test_a_batch_without_targets_is_zero_not_nan(generation):
-    model = GPT(GPTConfig(16, 50, 2, 2, 1, 32, "L", generation))
+    model = GPT(
+        GPTConfig.preset(
+            generation,
+            sequence_len=16,
+            vocab_size=50,
+            n_layer=2,
+            n_head=2,
+            n_kv_head=1,
+            n_embd=32,
+            window_pattern="L",
+        )
+    )
     model.init_weights(0)
     ids = torch.randint(0, 50, (2, 16))
     total, count = loss_sum_and_count(model, Batch(ids, ids, torch.zeros(2, 16)))
@@ -83,7 +94,18 @@ def test_all_gradients_of_a_model_equal_the_full_logits(generation):
     grads = []
     for fast in (True, False):
         torch.manual_seed(0)
-        model = GPT(GPTConfig(16, 50, 2, 4, 2, 32, "SL", generation))
+        model = GPT(
+            GPTConfig.preset(
+                generation,
+                sequence_len=16,
+                vocab_size=50,
+                n_layer=2,
+                n_head=4,
+                n_kv_head=2,
+                n_embd=32,
+                window_pattern="SL",
+            )
+        )
         model.init_weights(0)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -108,7 +130,7 @@ def test_all_gradients_of_a_model_equal_the_full_logits(generation):
 def test_extreme_logits_stay_finite():
     hidden = torch.full((4, 8), 1e4, requires_grad=True)
     weight = torch.randn(30, 8, requires_grad=True)
-    total = _ChunkedNLL.apply(hidden, weight, torch.arange(4), torch.ones(4), 30)
+    total = _ChunkedNLL.apply(hidden, weight, torch.arange(4), torch.ones(4), 30, 15.0)
     total.backward()
     assert total.isfinite() and hidden.grad.isfinite().all() and weight.grad.isfinite().all()
 
@@ -117,5 +139,5 @@ def test_no_gradients_are_computed_where_none_are_wanted():
     hidden, weight = torch.randn(4, 8), torch.randn(30, 8)
     with torch.no_grad():
         assert not _ChunkedNLL.apply(
-            hidden, weight, torch.arange(4), torch.ones(4), 30
+            hidden, weight, torch.arange(4), torch.ones(4), 30, 15.0
         ).requires_grad

@@ -49,7 +49,18 @@ def test_another_persona_is_another_answer(base_dir, tmp_path):
         for row in identity_conversations(load_persona(path), 300, seed=0)
     ]
     tokenizer = Tokenizer.train(texts, 500)
-    model = GPT(GPTConfig(64, tokenizer.get_vocab_size(), 2, 2, 2, 64))
+    model = GPT(
+        GPTConfig.preset(
+            "modern",
+            sequence_len=64,
+            vocab_size=tokenizer.get_vocab_size(),
+            n_layer=2,
+            n_head=2,
+            n_kv_head=2,
+            n_embd=64,
+            window_pattern="L",
+        )
+    )
     torch.manual_seed(0)
     model.init_weights()
     meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity()}

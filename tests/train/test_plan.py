@@ -50,7 +50,16 @@ def test_a_model_in_pieces_fits_where_a_whole_one_does_not():
         PlanConfig(depth=52, gpus=8, chip="H100", shard_model=shard) for shard in (False, True)
     )
     assert "DOES NOT FIT" in plan(whole) and "DOES NOT FIT" not in plan(pieces)
-    shape = GPTConfig(2048, 32768, 24, 12, 12, 1536, "L", "modern")
+    shape = GPTConfig.preset(
+        "modern",
+        sequence_len=2048,
+        vocab_size=32768,
+        n_layer=24,
+        n_head=12,
+        n_kv_head=12,
+        n_embd=1536,
+        window_pattern="L",
+    )
     one, eight = (memory(shape, 1, 2048, world_size=n, shard_model=True) for n in (1, 8))
     assert one == memory(shape, 1, 2048), "a single process keeps its model whole"
     assert eight.weights < one.weights / 3 and eight.gradients < one.gradients / 3
@@ -76,7 +85,16 @@ def test_problems_name_the_flag():
 
 
 def test_micro_batch_follows_free_memory_at_a_constant_total(monkeypatch):
-    config = GPTConfig(2048, 32768, 12, 6, 6, 768, "L", "modern")
+    config = GPTConfig.preset(
+        "modern",
+        sequence_len=2048,
+        vocab_size=32768,
+        n_layer=12,
+        n_head=6,
+        n_kv_head=6,
+        n_embd=768,
+        window_pattern="L",
+    )
     world, chosen = World(0, 0, 1, torch.device("cuda")), []
     monkeypatch.setattr(module, "pick_dtype", lambda device: torch.float16)
     for gib in (6, 8, 16, 24, 80):

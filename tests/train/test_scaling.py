@@ -29,7 +29,14 @@ def test_published_sizes(depth, millions):
     shape = shape_for_depth(depth)
     with torch.device("meta"):
         model = GPT(
-            GPTConfig(2048, 2**16, depth, shape.n_head, shape.n_head, shape.n_embd, "L", "classic")
+            GPTConfig(
+                sequence_len=2048,
+                vocab_size=2**16,
+                n_layer=depth,
+                n_head=shape.n_head,
+                n_kv_head=shape.n_head,
+                n_embd=shape.n_embd,
+            )
         )
     n_params = sum(parameter.numel() for parameter in model.parameters())
     assert n_params == pytest.approx(millions * 1e6, rel=0.015)

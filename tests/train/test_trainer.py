@@ -14,9 +14,10 @@ from tiny_runs import base_config
 from nanochat.checkpoint_manager import complete_steps, load_checkpoint, read_meta, write_meta
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.optim.groups import parameter_groups, published_settings
+from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
 from nanochat.optim.schedule import Schedule
+from nanochat.optim.training_recipe import RECIPES
 from nanochat.train import stages
 from nanochat.train.configs import MidConfig, SFTConfig
 from nanochat.train.gradients import split_rows
@@ -50,10 +51,21 @@ def batch(rows=4, seed=0, weight=1.0):
 
 
 def make(steps, world, generation="modern", dtype=None, hooks=(), n_steps=20, **options) -> Trainer:
-    model = GPT(GPTConfig(16, 64, 2, 2, 2, 32, "L", generation))
+    model = GPT(
+        GPTConfig.preset(
+            generation,
+            sequence_len=16,
+            vocab_size=64,
+            n_layer=2,
+            n_head=2,
+            n_kv_head=2,
+            n_embd=32,
+            window_pattern="L",
+        )
+    )
     model.init_weights(0)
     model.compute_dtype = dtype
-    optimizer = Optimizer(parameter_groups(model, published_settings(generation)), world)
+    optimizer = Optimizer(parameter_groups(model, RECIPES[generation].optim), world)
     return Trainer(model, Fixed(steps), optimizer, Schedule(n_steps), world, hooks, **options)
 
 

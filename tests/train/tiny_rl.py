@@ -59,7 +59,18 @@ def world(rank: int = 0, size: int = 1) -> World:
 
 
 def small_model(tokenizer: Tokenizer) -> GPT:
-    model = GPT(GPTConfig(64, tokenizer.get_vocab_size(), 2, 2, 2, 32))
+    model = GPT(
+        GPTConfig.preset(
+            "modern",
+            sequence_len=64,
+            vocab_size=tokenizer.get_vocab_size(),
+            n_layer=2,
+            n_head=2,
+            n_kv_head=2,
+            n_embd=32,
+            window_pattern="L",
+        )
+    )
     model.init_weights(3)
     with torch.no_grad():  # a fresh head is nearly zero: every model would draw the same
         model.lm_head.weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(4))

@@ -11,9 +11,6 @@
 
 #include "attention.h"
 
-#define N_GATE_INPUTS 12
-#define N_SMEAR_INPUTS 24
-
 INLINE Input input_of(const Step *s, const float *floats) {
     return (Input){floats, floats == s->y ? s->packed : s->packed_h, s->packed_scale};
 }
@@ -40,7 +37,7 @@ static void embed(const Model *m, int64_t id, float *out) {
 static void smear(const Model *m, const Step *s, int64_t t) {
     const float *own = s->h + t * m->width;
     float gate = 0;
-    for (int i = 0; i < N_SMEAR_INPUTS; i++) gate += scalar(m->smear_gate.data, i, m->smear_gate.kind) * own[i];
+    for (int64_t i = 0; i < m->smear_channels; i++) gate += scalar(m->smear_gate.data, i, m->smear_gate.kind) * own[i];
     gate = m->smear * sigmoid(gate);
     for (int64_t i = 0; i < m->width; i++) {
         float before = 0;
@@ -75,9 +72,9 @@ static void prepare_head(const Model *m, const Step *s, int64_t layer, int64_t t
     rotate(m, k, s->positions[t]);
     rms_norm(k, k, e, m->qk_scale);
     if (ve->rows) {
-        for (int i = 0; i < N_GATE_INPUTS; i++)
-            gate += scalar(gates->data, g * N_GATE_INPUTS + i, gates->kind) * s->h[t * m->width + i];
-        gate = 3.0f * sigmoid(gate);
+        for (int64_t i = 0; i < m->gate_channels; i++)
+            gate += scalar(gates->data, g * m->gate_channels + i, gates->kind) * s->h[t * m->width + i];
+        gate = m->gate_scale * sigmoid(gate);
         for (int64_t i = 0; i < e; i++) v[i] += gate * scalar(ve->data, s->ids[t] * ve->columns + g * e + i, ve->kind);
     }
     const int64_t slot = (s->slots[t] * m->n_kv_head + g) * e;
@@ -92,13 +89,13 @@ static void prepare_head(const Model *m, const Step *s, int64_t layer, int64_t t
 static void first_embeddings(Run *run) {
     const Model *m = run->model;
     const Step *s = run->step;
-    float *to = m->modern ? s->h : s->x;
+    float *to = m->smear_channels ? s->h : s->x;
     EACH(t, s->n_tokens) embed(m, s->ids[t], to + t * m->width);
     MEET;
-    if (!m->modern) return;
+    if (!m->smear_channels && !m->mixes) return;
     EACH(t, s->n_tokens) {
-        smear(m, s, t);
-        memcpy(s->x0 + t * m->width, s->x + t * m->width, m->width * sizeof(float));
+        if (m->smear_channels) smear(m, s, t);
+        if (m->mixes) memcpy(s->x0 + t * m->width, s->x + t * m->width, m->width * sizeof(float));
     }
     MEET;
 }
@@ -113,7 +110,7 @@ static void block(Run *run, int64_t number) {
     uint16_t *rounded = form == PANELS && kind == BF16 ? (uint16_t *)y.packed : 0; // as `ready` would make it
     EACH(t, n) {
         float *x = s->x + t * d, *x0 = s->x0 + t * d;
-        if (m->modern)
+        if (m->mixes)
             for (int64_t i = 0; i < d; i++) x[i] = layer->residual * x[i] + layer->first * x0[i];
         rms_norm(x, s->h + t * d, d, 1.0f);
         if (alone) pack_token(&h, t, d, kind);
@@ -145,7 +142,7 @@ static void block(Run *run, int64_t number) {
     if (!rounded) ready(run, &y, n, 4 * d, kind);
     product(run, &layer->out, &y, n, s->x, d, ADD, 0);
     MEET;
-    if (m->modern && number == m->n_layer / 2) {
+    if (m->backout && number == m->n_layer / 2) {
         EACH(t, n) memcpy(s->middle + t * d, s->x + t * d, d * sizeof(float));
         MEET;
     }
@@ -159,7 +156,7 @@ static void logits(Run *run) {
     EACH(row, s->n_sampled) {
         const float *x = s->x + s->sampled[row] * d, *middle = s->middle + s->sampled[row] * d;
         float *to = s->hidden + row * d;
-        for (int64_t i = 0; i < d; i++) to[i] = m->modern ? x[i] - m->backout * middle[i] : x[i];
+        for (int64_t i = 0; i < d; i++) to[i] = m->backout ? x[i] - m->backout * middle[i] : x[i];
         rms_norm(to, to, d, 1.0f);
     }
     MEET;

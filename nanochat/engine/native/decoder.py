@@ -15,7 +15,8 @@ from nanochat.engine.native.build import library
 from nanochat.engine.native.structs import KINDS, SCRATCH, Layer, Matrix, Model, StepStruct, Team
 from nanochat.engine.quantize import Int8Linear
 from nanochat.engine.scheduler import ScheduledRow
-from nanochat.gpt import GPT, LOGIT_CAP, Linear
+from nanochat.gpt import GPT, Linear
+from nanochat.gpt_config import SMEAR_CHANNELS
 
 # Without matrix units, prompts are read here only while they and attention over them (queries times
 # keys) are little work: torch's products are faster then, though each of its operations costs. With
@@ -109,7 +110,7 @@ class NativeDecoder:
     def _describe(self) -> Model:
         """The model's shapes and the addresses of its weights."""
         model: Any = self.model
-        config, modern = model.config, model.config.generation == "modern"
+        config = model.config
         layers = (Layer * config.n_layer)()
         for number, block in enumerate(model.transformer.h):
             attn, layer = block.attn, layers[number]
@@ -122,7 +123,7 @@ class NativeDecoder:
                 self._weights, (attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
             )
             layer.window, layer.residual, layer.first = config.window(number), 1.0, 0.0
-            if modern:
+            if config.residual_mixing:
                 layer.residual, layer.first = (
                     model.resid_lambdas[number].item(),
                     model.x0_lambdas[number].item(),
@@ -130,26 +131,28 @@ class NativeDecoder:
             if attn.ve_gate is not None:
                 layer.value_embedding = self._matrix(model.value_embeds[str(number)].weight)
                 layer.value_gate = self._matrix(attn.ve_gate.weight)
-        model.rotary(torch.zeros(1, 1, dtype=torch.long), torch.float32)  # makes the tables
-        cos, sin = model._rotary
+        cos, sin = model.make_rotary()
         self._kept += [layers, cos, sin]
         return Model(
-            config.n_layer,
-            config.n_head,
-            config.n_kv_head,
-            config.head_dim,
-            config.n_embd,
-            int(modern),
-            layers,
-            self._matrix(model.transformer.wte.weight),
-            self._weights(model.lm_head),
-            self._matrix(model.smear_gate.weight if modern else None),
-            cos.data_ptr(),
-            sin.data_ptr(),
-            model.smear_lambda.item() if modern else 0.0,
-            model.backout_lambda.item() if modern else 0.0,
-            1.2 if modern else 1.0,
-            LOGIT_CAP,
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            n_kv_head=config.n_kv_head,
+            head_dim=config.head_dim,
+            width=config.n_embd,
+            gate_channels=config.value_gate_channels,
+            smear_channels=SMEAR_CHANNELS if config.smear else 0,
+            mixes=config.residual_mixing,
+            layers=layers,
+            embedding=self._matrix(model.transformer.wte.weight),
+            head=self._weights(model.lm_head),
+            smear_gate=self._matrix(model.smear_gate.weight if config.smear else None),
+            cos=cos.data_ptr(),
+            sin=sin.data_ptr(),
+            smear=model.smear_lambda.item() if config.smear else 0.0,
+            backout=model.backout_lambda.item() if config.backout else 0.0,
+            gate_scale=config.value_gate_scale,
+            qk_scale=config.qk_scale,
+            logit_cap=config.logit_softcap,
         )
 
     def takes(self, rows: list[ScheduledRow]) -> bool:

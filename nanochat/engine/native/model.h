@@ -14,11 +14,13 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t n_layer, n_head, n_kv_head, head_dim, width, modern;
+    int64_t n_layer, n_head, n_kv_head, head_dim, width;
+    int64_t gate_channels, smear_channels; // that the gates read; smear_channels = 0: no smear
+    int64_t mixes;                         // whether layers scale the residual stream and add the embedding
     const Layer *layers;
     Matrix embedding, head, smear_gate;
     const float *cos, *sin; // positions x head_dim/2
-    float smear, backout, qk_scale, logit_cap;
+    float smear, backout, gate_scale, qk_scale, logit_cap;
 } Model;
 
 typedef struct {
@@ -29,7 +31,7 @@ typedef struct {
     const int64_t *sampled;                 // tokens whose logits are wanted
     const int64_t *blocks;                  // n_blocks x (first token, how many): neighbours to attend together
     void *const *keys, *const *values;      // for each layer slots x G x E
-    void *embeddings;                       // slots x D (modern)
+    void *embeddings;                       // slots x D, for smear
     float *x, *x0, *middle, *h, *q, *k, *v, *y, *hidden; // scratch: M rows of each
     uint8_t *packed, *packed_h;                          // scratch: M (up to a multiple of 32) x 8 D, 2 D bytes
     float *packed_scale;                                 // scratch: M

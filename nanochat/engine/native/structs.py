@@ -38,13 +38,22 @@ class Model(ctypes.Structure):
     _fields_ = [
         *(
             (name, c_int64)
-            for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "width", "modern")
+            for name in (
+                "n_layer",
+                "n_head",
+                "n_kv_head",
+                "head_dim",
+                "width",
+                "gate_channels",
+                "smear_channels",
+                "mixes",
+            )
         ),
         ("layers", POINTER(Layer)),
         *((name, Matrix) for name in ("embedding", "head", "smear_gate")),
         ("cos", c_void_p),
         ("sin", c_void_p),
-        *((name, c_float) for name in ("smear", "backout", "qk_scale", "logit_cap")),
+        *((name, c_float) for name in ("smear", "backout", "gate_scale", "qk_scale", "logit_cap")),
     ]
 
 
