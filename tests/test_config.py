@@ -163,6 +163,8 @@ def test_all_problems_in_one_message(capsys, tmp_path):
         (["\u2013\u2013depth=4"], "error: \u2013\u2013depth=4: unexpected word; write --depth=4"),
         (["\u2014fp8"], "error: \u2014fp8: unexpected word; write --fp8"),
         (["\u2013i"], "error: \u2013i: unexpected word; write -i"),
+        (["--dep\x1b[2Jth=4"], "error: --dep\\x1b[2Jth=4: unknown flag; did you mean --depth?"),
+        (["--out=~nobody-of-this-name/x"], None),
         (["--depth=" + "9" * 5000], None),
         (["--config", "a.yaml", "--config=b.yaml"], None),
         (["--config"], None),
@@ -214,6 +216,15 @@ def test_text_in_a_file_is_taken_as_it_is_written(tmp_path):
     assert (got.model_tag, got.prompt, got.out) == ("007", "yes", Path("2026-11-25"))
     assert got.data == ("1e3", "null", "0x10") and got.sizes == [3]
     assert (got.num_iterations, got.matrix_lr, got.fp8) == (None, float("inf"), True)
+
+
+def test_paths_are_taken_from_the_home_directory(monkeypatch, tmp_path):
+    """No shell expands `~` in a file, and not every shell in --out=~/x."""
+    monkeypatch.setenv("HOME", "/somewhere")
+    (tmp_path / "c.yaml").write_text("out: ~/x/y\n")
+    for argv in (["--out=~/x/y"], ["--config", str(tmp_path / "c.yaml")]):
+        assert parsed(*argv).out == Path("/somewhere/x/y")
+    assert parsed("--out", "a/~/b").out == Path("a/~/b")
 
 
 def test_a_kind_of_setting_that_no_command_line_can_fill():
@@ -293,7 +304,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
         data=st.lists(WORDS, max_size=3).map(tuple),
         model_tag=st.none() | WORDS,
         num_iterations=st.none() | st.integers(),
-        out=WORDS.filter(lambda t: t and "\0" not in t).map(Path),
+        out=WORDS.filter(lambda t: t and t[0] not in "\0~").map(Path),
         fp8=st.booleans(),
         sizes=st.lists(st.integers(), max_size=3),
     )

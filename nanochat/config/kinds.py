@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanochat.runtime.run_dir import expanded
+
 TRUE = {"true", "1", "yes", "on"}
 FALSE = {"false", "0", "no", "off"}
 SCALARS: dict[type, str] = {
@@ -88,6 +90,8 @@ class Kind:
             return low in TRUE
         if self.scalar is float:  # YAML writes .inf and .nan
             word = re.sub(r"^([+-]?)\.(inf|nan)$", r"\1\2", low)
+        if self.scalar is Path:  # no shell expands `~` in a file, nor every one in --out=~/x
+            return expanded(word)
         try:
             if self.scalar is not bool and (not self.choices or word in self.choices):
                 return self.scalar(word)

@@ -15,7 +15,7 @@ from nanochat.config.command_line import CommandLine
 from nanochat.config.config_file import read_file
 from nanochat.config.fields import REQUIRED, fields_of
 from nanochat.config.help_page import help_page
-from nanochat.runtime.errors import rank
+from nanochat.runtime.errors import lines, rank
 from nanochat.runtime.run_dir import atomic_write
 
 T = TypeVar("T")
@@ -83,7 +83,8 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, prog: str | None = No
     config, problems = collect(cls, argv)
     if problems or config is None:
         if rank() == "0":  # one message, not one a rank
-            print("\n".join(f"error: {p}" for p in dict.fromkeys(problems)), file=sys.stderr)
+            for line in dict.fromkeys(lines(ValueError("\n".join(problems)))):
+                print(f"error: {line}", file=sys.stderr)
         raise SystemExit(2)
     return config
 

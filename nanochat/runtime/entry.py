@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from nanochat.runtime.errors import is_out_of_memory, lines, rank
 from nanochat.runtime.openmp import let_waiting_threads_sleep
+from nanochat.runtime.variables import check_variables
 
 WRONG_INPUT = 2  # something a person can put right
 INTERRUPTED = 130  # Ctrl+C, as shells have it
@@ -24,7 +25,7 @@ def run_as_command(call: Callable[[], object]) -> None:
     """
     let_waiting_threads_sleep()
     try:
-        code = exit_code(call)
+        code = exit_code(check_variables) or exit_code(call)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = READER_GONE

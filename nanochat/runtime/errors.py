@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 import os
 
+from nanochat.runtime.printable import printable
+
 # What to do about a file operation that failed, by its error number.
 HINTS = {
     errno.ENOSPC: "the disk is full; make room, or set NANOCHAT_BASE_DIR to a folder on another "
@@ -51,7 +53,7 @@ def lines(error: BaseException) -> list[str]:
         ]
     if isinstance(error, OSError) and error.errno in HINTS:
         if error.filename is not None:
-            return [f"{_text(error.filename)}: {HINTS[error.errno]}"]
+            return [f"{printable(_text(error.filename))}: {HINTS[error.errno]}"]
         if error.errno in (
             errno.ENOSPC,
             errno.EDQUOT,
@@ -59,7 +61,8 @@ def lines(error: BaseException) -> list[str]:
         ):  # libraries that do not name the file
             return [HINTS[error.errno]]
     text = str(error) or type(error).__name__
-    return [line.removeprefix("error: ") for line in text.splitlines() if line.strip()]
+    rows = [line.rstrip("\r").removeprefix("error: ") for line in text.split("\n")]
+    return [printable(row) for row in rows if row.strip()]
 
 
 def _text(path: object) -> str:

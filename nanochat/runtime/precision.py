@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
-NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from nanochat.runtime.variables import DTYPES, read_variable
+
+NAMES = {name: getattr(torch, name) for name in DTYPES}
 
 
 def pick_dtype(device: torch.device | str) -> torch.dtype:
@@ -17,12 +18,7 @@ def pick_dtype(device: torch.device | str) -> torch.dtype:
     products in it are native (AMX or AVX512-BF16: about four times float32 there, slower than
     float32 without). MPS: float32. Raises ValueError for an unknown `NANOCHAT_DTYPE`.
     """
-    wanted = os.environ.get("NANOCHAT_DTYPE", "")
-    if wanted:
-        if wanted not in NAMES:
-            raise ValueError(
-                f"NANOCHAT_DTYPE={wanted}: unknown type; use one of {', '.join(NAMES)}"
-            )
+    if wanted := read_variable("NANOCHAT_DTYPE"):
         return NAMES[wanted]
     device = torch.device(device)
     if device.type == "cuda":

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NoAnswer  # the built-in one only from Python 3.11 on
 from typing import Any
 
+from nanochat.runtime.variables import read_variable
 from nanochat.runtime.world import World
 
 EXIT_LOST_RANK = 76  # another rank is gone: start the run again from its last checkpoint
@@ -48,7 +49,7 @@ class Watch:
         limit_s: float | None = None,
     ) -> None:
         self.world, self.asked, self.on_ask, self.on_lost = world, asked, on_ask, on_lost
-        self.limit_s = limit_s or float(os.environ.get("NANOCHAT_HEARTBEAT_S", "60"))
+        self.limit_s = limit_s or read_variable("NANOCHAT_HEARTBEAT_S", 60.0)
         self.every_s = min(2.0, self.limit_s / 4)
         self.verdict: str | None = None
         self._ended, self._found = threading.Event(), threading.Event()

@@ -19,15 +19,36 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, when there is one
 
 
+def expanded(place: str | os.PathLike[str]) -> Path:
+    """The path with `~` replaced by the home directory. Raises ValueError where there is none."""
+    path = Path(place)
+    if not str(path).startswith("~"):
+        return path
+    home = os.path.expanduser(path.parts[0])
+    if home.startswith("~") or (home == "/" and not os.environ.get("HOME", "/")):
+        raise ValueError(
+            f"there is no home directory for {path.parts[0]}; write the whole path, or "
+            f"./{path.parts[0]} for a name that begins so"
+        )
+    return Path(home, *path.parts[1:])
+
+
 def base_dir() -> Path:
     """Root of every artefact: `$NANOCHAT_BASE_DIR`, else `~/.cache/nanochat`. Made when first asked
     for.
 
     Raises ValueError when the place cannot be made.
     """
-    path = Path(
-        os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat"
-    ).expanduser()
+    named = os.environ.get("NANOCHAT_BASE_DIR")
+    try:
+        path = expanded(named or "~/.cache/nanochat")
+    except ValueError as error:
+        if named:
+            raise ValueError(f"NANOCHAT_BASE_DIR={named}: {error}") from None
+        raise ValueError(
+            "NANOCHAT_BASE_DIR: is not set, and you have no home directory; name a folder, for "
+            "example NANOCHAT_BASE_DIR=/tmp/nanochat"
+        ) from None
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -36,6 +57,22 @@ def base_dir() -> Path:
             "write"
         ) from None
     return path
+
+
+def check_writable(folder: Path, fix: str = "name another place") -> None:
+    """Find out before hours of work whether `folder`, or what will hold it, can be written.
+
+    Raises ValueError with the folder, the reason and `fix`. Leaves nothing behind.
+    """
+    place = folder
+    while not os.path.lexists(place):
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        reason = "leads nowhere" if place.is_symlink() and not place.exists() else error.strerror
+        raise ValueError(f"{folder}: cannot be written ({place}: {reason}); {fix}") from None
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:

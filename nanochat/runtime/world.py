@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from nanochat.runtime.run_dir import core_count
+from nanochat.runtime.variables import read_variable
 
 
 @dataclass
@@ -123,7 +124,7 @@ class World:
             dist.destroy_process_group()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Launch:
     """What the launcher said about this process."""
 
@@ -158,7 +159,7 @@ def init_world(device_type: str | None = None) -> World:
 
 
 def join_process_group(launch: Launch, backend: str, device: torch.device) -> None:
-    timeout_s = float(os.environ.get("NANOCHAT_DIST_TIMEOUT_S", "600"))
+    timeout_s = read_variable("NANOCHAT_DIST_TIMEOUT_S", 600.0)
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         dist.init_process_group(
@@ -183,10 +184,19 @@ def read_launch(env: Mapping[str, str]) -> Launch:
     `os.environ` when unset.
     """
     if "RANK" in env and "WORLD_SIZE" in env:
+        world_size = count(env, "WORLD_SIZE")
         launch = Launch(
-            int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]), by="torchrun"
+            rank=count(env, "RANK"),
+            local_rank=count(env, "LOCAL_RANK", 0),
+            world_size=world_size,
+            local_world_size=count(env, "LOCAL_WORLD_SIZE", world_size),
+            by="torchrun",
         )
-        launch.local_world_size = int(env.get("LOCAL_WORLD_SIZE", launch.world_size))
+        if launch.rank >= launch.world_size:
+            raise ValueError(
+                f"RANK={launch.rank}: must be below WORLD_SIZE={launch.world_size}; use torchrun, "
+                "or unset both for a single process"
+            )
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in env]
         if launch.world_size > 1 and missing:
             raise ValueError(
@@ -194,7 +204,7 @@ def read_launch(env: Mapping[str, str]) -> Launch:
                 "torchrun"
             )
         return launch
-    tasks = int(env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS") or 1)
+    tasks = count(env, "SLURM_STEP_NUM_TASKS", count(env, "SLURM_NTASKS", 1))
     if tasks > 1 and "SLURM_PROCID" in env:
         if "SLURM_JOB_ID" in env and "SLURM_STEP_ID" not in env:
             # The batch script itself also carries SLURM_PROCID=0: waiting for peers there would
@@ -223,15 +233,32 @@ def slurm_launch(env: Mapping[str, str], tasks: int) -> Launch:
     # knows.
     os.environ.setdefault("MASTER_ADDR", hosts[0] if len(hosts) > 1 else "127.0.0.1")
     # Jobs that share a node must not share a port; the job number tells them apart.
-    os.environ.setdefault("MASTER_PORT", str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 20000))
+    os.environ.setdefault("MASTER_PORT", str(20000 + count(env, "SLURM_JOB_ID", 0) % 20000))
     local = re.match(
         r"\d+",
         env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_NTASKS_PER_NODE") or str(tasks),
     )
     here = int(local.group()) if local else tasks
     return Launch(
-        int(env["SLURM_PROCID"]), int(env.get("SLURM_LOCALID", 0)), tasks, here, by="SLURM"
+        rank=count(env, "SLURM_PROCID"),
+        local_rank=count(env, "SLURM_LOCALID", 0),
+        world_size=tasks,
+        local_world_size=here,
+        by="SLURM",
     )
+
+
+def count(env: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """The whole number in a launcher's variable. Raises ValueError."""
+    value = env.get(name, "")
+    if default is not None and not value:
+        return default
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError(
+            f"{name}={value}: must be a whole number; torchrun and srun set it, or unset it for "
+            "a single process"
+        )
+    return int(value)
 
 
 def expand_nodelist(nodelist: str) -> list[str]:

@@ -37,6 +37,18 @@ def test_running_out_of_memory_says_what_is_smaller():
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
+def test_what_others_wrote_cannot_steer_the_terminal():
+    """Nor make one problem look like two."""
+    wrote = ValueError(
+        "a\x1b[31m\x9b2J\u2028b\x85\u202ec\udc80\td\U0001f468\u200d\U0001f469\r\nnext"
+    )
+    assert lines(wrote) == [
+        "a\\x1b[31m\\x9b2J\\u2028b\\x85\\u202ec\\udc80\td\U0001f468\u200d\U0001f469",
+        "next",
+    ]
+    assert lines(OSError(errno.ENOENT, "no", "a\x07b"))[0].startswith("a\\x07b: ")
+
+
 def test_other_errors_say_what_they_say():
     assert lines(ValueError("--a=1: bad; use 2\n\nerror: --b: missing")) == [
         "--a=1: bad; use 2",

@@ -8,6 +8,7 @@ import os
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,38 @@ def test_base_dir_that_cannot_be_made(tmp_path, monkeypatch):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "file" / "x"))
     with pytest.raises(ValueError, match="NANOCHAT_BASE_DIR=.*name a folder you can write"):
         run_dir.base_dir()
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_a_user_without_a_home_directory(monkeypatch, home):
+    """As in a container that is started for a number instead of a user."""
+    monkeypatch.delenv("NANOCHAT_BASE_DIR")
+    monkeypatch.delenv("HOME")
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    with pytest.raises(ValueError, match="NANOCHAT_BASE_DIR: is not set, and you have no home"):
+        run_dir.base_dir()
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", "~/x")
+    with pytest.raises(ValueError, match="NANOCHAT_BASE_DIR=~/x: there is no home directory for ~"):
+        run_dir.base_dir()
+
+
+def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path):
+    run_dir.check_writable(tmp_path / "not" / "there" / "yet")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for place, why in (
+        (tmp_path / "file" / "x", "Not a directory"),
+        (tmp_path / "file", "Not a directory"),
+        (tmp_path / "link" / "x", "leads nowhere"),
+        (Path("/proc/x"), "/proc: "),  # nobody makes files there
+    ):
+        with pytest.raises(
+            ValueError, match=f"^{place}: cannot be written .*{why}.*; take another"
+        ):
+            run_dir.check_writable(place, "take another")
 
 
 def test_default_base_dir_is_under_home(tmp_path, monkeypatch):
