@@ -23,6 +23,7 @@ from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.run_dir import base_dir
 from nanochat.runtime.world import World
+from nanochat.tasks.base_prompts import BASE_PROMPTS, completes
 from nanochat.tokenizer import Tokenizer
 
 SAMPLE_TOKENS = 24
@@ -182,17 +183,13 @@ def split_bpb(
 
 def sample_completions(model: GPT, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """Greedy completions of a few prompts -> [{"prompt", "completion", "correct"}]."""
-    from nanochat.tasks.world_exam import base_prompts, completes
-
-    prompts = base_prompts()
     engine = Engine(model, tokenizer)
     bos = tokenizer.get_bos_token_id()
-    done = engine.complete(
-        [tokenizer.encode(p, prepend=bos) for p, _ in prompts], max_tokens=SAMPLE_TOKENS
-    )
+    prompts = [tokenizer.encode(prompt, prepend=bos) for prompt in BASE_PROMPTS]
+    done = engine.complete(prompts, max_tokens=SAMPLE_TOKENS)
     return [
-        {"prompt": prompt, "completion": answer.text, "correct": completes(answer.text, accepted)}
-        for (prompt, accepted), answer in zip(prompts, done, strict=True)
+        {"prompt": prompt, "completion": answer.text, "correct": completes(prompt, answer.text)}
+        for prompt, answer in zip(BASE_PROMPTS, done, strict=True)
     ]
 
 

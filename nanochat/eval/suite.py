@@ -35,7 +35,10 @@ from nanochat.runtime.precision import NAMES as DTYPES
 from nanochat.runtime.run_dir import base_dir
 from nanochat.runtime.world import World
 from nanochat.tasks.base import Task
-from nanochat.tasks.rows import DataNotFound
+from nanochat.tasks.catalogue import CHATCORE, UNAIDED, WORLD, named_tasks
+from nanochat.tasks.opening import open_task
+from nanochat.tasks.sandbox import CageUnavailable
+from nanochat.tasks.task_data import DataNotFound
 from nanochat.tokenizer import Tokenizer
 
 __all__ = [
@@ -49,12 +52,6 @@ __all__ = [
     "run_chat_eval",
 ]
 
-CHATCORE = ("ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "HumanEval", "SpellingBee")
-WORLD_PARTS = ("identity", "facts", "arithmetic", "spelling", "counting")
-WORLD = tuple(f"World-{part}" for part in WORLD_PARTS)
-WITHOUT_TOOL = "-without-tool"  # the same part of the exam with the calculator left off
-UNAIDED = tuple(f"World-{part}{WITHOUT_TOOL}" for part in ("arithmetic", "counting"))
-SPELLING_BEE_SIZE = 256
 SUBSET_SEED = 1337
 SHOWN_SAMPLES = 3
 
@@ -118,62 +115,17 @@ class ChatEvalConfig:
 
 
 def task_names(spelled: str | None) -> list[str] | None:
-    """`GSM8K|world` -> full names, groups expanded; None for None. Case does not matter. ValueError
-    for an unknown.
-    """
+    """`GSM8K|world` -> full names; None for None. ValueError for an unknown one."""
     if spelled is None:
         return None
-    known = {name.lower(): [name] for name in (*CHATCORE, *WORLD, *UNAIDED)}
-    known |= {"world": list(WORLD), "chatcore": list(CHATCORE)}
-    words = [word.strip() for word in spelled.split("|") if word.strip()]
-    unknown = [word for word in words if word.lower() not in known]
-    if unknown or not words:
-        raise ValueError(
-            f"--task-name={spelled}: unknown task {', '.join(unknown) or '(none given)'}; use "
-            "some of "
-            f"{', '.join((*CHATCORE, *WORLD))}, chatcore or world, separated by |"
-        )
-    return list(dict.fromkeys(name for word in words for name in known[word.lower()]))
-
-
-def make_task(name: str, unsafe_exec: bool = False) -> Task:
-    """The evaluation task of that name. Raises DataNotFound, or CageUnavailable where HumanEval
-    cannot be judged.
-    """
-    if name == "MMLU":
-        from nanochat.tasks.mmlu import MMLU
-
-        return MMLU("test")
-    if name == "GSM8K":
-        from nanochat.tasks.gsm8k import GSM8K
-
-        return GSM8K("test")
-    if name == "HumanEval":
-        from nanochat.tasks.humaneval import HumanEval
-        from nanochat.tasks.sandbox import choose_cage
-
-        human_eval = HumanEval(unsafe_exec=unsafe_exec)
-        choose_cage(unsafe_exec)  # now, not after the answers have been written
-        return human_eval
-    if name == "SpellingBee":
-        from nanochat.tasks.spellingbee import SpellingBee
-
-        return SpellingBee(SPELLING_BEE_SIZE, "test")
-    if name in (*WORLD, *UNAIDED):
-        from nanochat.tasks.world_exam import WorldTask
-
-        part = name.removeprefix("World-").removesuffix(WITHOUT_TOOL)
-        task = WorldTask(part, "exam", tool=name in WORLD)
-        task.name = name
-        return task
-    from nanochat.tasks.arc import ARC
-
-    return ARC(name, "test")
+    return named_tasks(
+        "--task-name", spelled, (*CHATCORE, *WORLD, *UNAIDED), groups=("chatcore", "world")
+    )
 
 
 def open_tasks(cfg: ChatEvalConfig) -> tuple[dict[str, Task], dict[str, str]]:
     """(tasks that can be run, name -> why not). With tasks asked for by name, one that cannot be
-    run is an error.
+    run is an error. So are, in any case, rows that do not fit.
     """
     asked = task_names(cfg.task_name)
     names: Sequence[str] = asked or CHATCORE
@@ -182,10 +134,10 @@ def open_tasks(cfg: ChatEvalConfig) -> tuple[dict[str, Task], dict[str, str]]:
     tasks, absent = {}, {}
     for name in names:
         try:
-            tasks[name] = make_task(name, cfg.unsafe_exec)
+            tasks[name] = open_task(name, unsafe_exec=cfg.unsafe_exec)
         except DataNotFound as error:
             absent[name] = str(error)
-        except ValueError as error:
+        except CageUnavailable as error:
             absent[name] = f"{name} cannot be run: {error}"
     if absent and (asked or not tasks):
         raise ValueError("\n".join(absent.values()))

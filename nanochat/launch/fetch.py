@@ -27,12 +27,12 @@ class FetchConfig:
 def fetch(cfg: FetchConfig) -> str:
     """Fetch; returns the line to print. Raises ValueError with everything that could not be had."""
     from nanochat.dataset.extras import fetch_extras
-    from nanochat.tasks.download import download_task_data
+    from nanochat.tasks.task_data import fetch_task_data
 
     lines, failures = [], []
     for what in cfg.what:
         try:
-            made = fetch_extras(cfg.mirror) if what == "extras" else download_task_data()
+            made = fetch_extras(cfg.mirror) if what == "extras" else fetch_task_data()
             lines.append(f"{what}: {len(made)} there")
         except ValueError as error:
             failures.append(str(error))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from nanochat.tasks.base import Conversation, MultipleChoice
-from nanochat.tasks.rows import load_rows
+from nanochat.tasks.base import Conversation
+from nanochat.tasks.catalogue import TASKS
+from nanochat.tasks.multiple_choice import MultipleChoice
+from nanochat.tasks.row_task import RowTask, shown, text_of
+from nanochat.tasks.task_data import load_rows
 
-SUBSETS = {"ARC-Easy": "arc-easy", "ARC-Challenge": "arc-challenge"}
+SUBSETS = ("ARC-Easy", "ARC-Challenge")
 
 
-class ARC(MultipleChoice):
+class ARC(MultipleChoice, RowTask):
     """`subset`: ARC-Easy or ARC-Challenge; `split`: train, validation or test. Three to five
     choices a question.
     """
@@ -18,34 +22,46 @@ class ARC(MultipleChoice):
     def __init__(self, subset: str, split: str = "test") -> None:
         if subset not in SUBSETS:
             raise ValueError(f"subset: {subset!r} is unknown; use {' or '.join(SUBSETS)}")
-        self.name = subset
-        self.rows = load_rows(SUBSETS[subset], split)
+        entry = TASKS[subset]
+        super().__init__(entry, load_rows(str(entry.data_set), split))
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def read(self, row: dict[str, Any]) -> Conversation:
+        question, letters, choices = _question(row)
+        problem = choices_problem(letters, choices)
+        if problem:
+            raise ValueError(problem)
+        return self.conversation(question, letters, choices, text_of(row, "answerKey"))
 
-    def __getitem__(self, index: int) -> Conversation:
-        question, letters, choices, answer = read_row(self.rows[self.index(index)])
-        return self.conversation(question, letters, choices, answer)
 
-
-def read_row(row: dict[str, Any]) -> tuple[str, list[str], list[str], str]:
-    """(question, letters, choices, right letter) from the original release's rows or from the
-    hub's.
+def _question(row: dict[str, Any]) -> tuple[str, list[Any], list[Any]]:
+    """(question, letters, choices) from the original release's rows or from the hub's.
 
     The original has `question: {stem, choices: [{text, label}]}`, the hub `question` and `choices:
     {text, label}`. Letters stay as published: A to E, or 1 to 4 in the questions of some states.
     """
-    if isinstance(row["question"], dict):
-        options = row["question"]["choices"]
-        letters, choices = (
-            [option["label"] for option in options],
-            [option["text"] for option in options],
+    if isinstance(row.get("question"), dict):
+        question = row["question"]
+        options = question.get("choices")
+        if not isinstance(options, list) or not all(isinstance(o, dict) for o in options):
+            raise ValueError(f"question.choices: must be a list of objects, got {options!r:.80}")
+        texts = [option.get("text") for option in options]
+        return text_of(question, "stem"), [option.get("label") for option in options], texts
+    options = row.get("choices")
+    if not isinstance(options, Mapping) or not all(
+        isinstance(options.get(name), list) for name in ("label", "text")
+    ):
+        raise ValueError(
+            f"choices: must hold lists called label and text, got {shown(row, 'choices')}"
         )
-        return row["question"]["stem"], letters, choices, row["answerKey"]
-    return (
-        row["question"],
-        list(row["choices"]["label"]),
-        list(row["choices"]["text"]),
-        row["answerKey"],
-    )
+    return text_of(row, "question"), options["label"], options["text"]
+
+
+def choices_problem(letters: list[Any], choices: list[Any]) -> str | None:
+    """What is wrong with a question's labels and choices, or None."""
+    if len(letters) < 2 or len(letters) != len(choices):
+        return f"choices: {len(choices)} texts with {len(letters)} labels; give 2 or more of both"
+    if not all(isinstance(text, str) for text in (*letters, *choices)):
+        return f"choices: labels and texts must be text, got {[*letters, *choices]!r:.80}"
+    if len(set(letters)) < len(letters):
+        return f"choices: the labels {letters} are not all different"
+    return None

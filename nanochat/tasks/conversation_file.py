@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nanochat.dataset.conversations import parse_mix, read_conversations
+from nanochat.dataset.conversations import read_conversations
 from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.catalogue import TaskEntry
 
 
 class ConversationFile(Task):
@@ -17,7 +18,7 @@ class ConversationFile(Task):
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.name = self.path.stem
+        super().__init__(TaskEntry(name=self.path.stem))
         self.rows, problems = read_conversations(self.path)
         if problems:
             more = f" (and {len(problems) - 1:,} more bad lines)" if len(problems) > 1 else ""
@@ -30,20 +31,3 @@ class ConversationFile(Task):
 
     def __getitem__(self, index: int) -> Conversation:
         return self.rows[self.index(index)]
-
-
-def open_mix(specs: list[str] | tuple[str, ...]) -> list[tuple[Task, float]]:
-    """`["a.jsonl", "b.jsonl:3"]` as parts of a `Mixture`. ValueError with every problem, one a
-    line.
-    """
-    parts: list[tuple[Task, float]] = []
-    problems: list[str] = []
-    for spec in specs:
-        try:
-            path, epochs = parse_mix(spec)
-            parts.append((ConversationFile(path), epochs))
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise ValueError("\n".join(problems))
-    return parts

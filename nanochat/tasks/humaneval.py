@@ -5,9 +5,13 @@ the sandbox.
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from nanochat.tasks.base import Conversation, Task
-from nanochat.tasks.rows import load_rows
+from nanochat.tasks.base import Conversation
+from nanochat.tasks.catalogue import TASKS
+from nanochat.tasks.row_task import RowTask, text_of
+from nanochat.tasks.sandbox import run_python
+from nanochat.tasks.task_data import load_rows
 
 TIMEOUT_S = 10.0
 _BLOCK = re.compile(
@@ -55,41 +59,31 @@ def build_program(prompt: str, completion: str, entry_point: str, test: str) -> 
     return f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
 
 
-class HumanEval(Task):
+class HumanEval(RowTask):
     """164 problems, for evaluation. `unsafe_exec` runs model-written code uncaged where no sandbox
     can be built.
     """
 
-    name = "HumanEval"
-
     def __init__(self, split: str = "test", unsafe_exec: bool = False) -> None:
-        self.rows = load_rows("humaneval", split)
+        super().__init__(TASKS["HumanEval"], load_rows("humaneval", split))
         self.unsafe_exec = unsafe_exec
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Conversation:
-        row = self.rows[self.index(index)]
-        return {
-            "messages": [
-                {"role": "user", "content": row["prompt"]},
-                {
-                    "role": "assistant",
-                    "content": f"```python\n{row['prompt']}{row['canonical_solution']}\n```",
-                },
-            ],
-            "prompt": row["prompt"],
-            "entry_point": row["entry_point"],
-            "test": row["test"],
-        }
+    def read(self, row: dict[str, Any]) -> Conversation:
+        prompt, entry_point = text_of(row, "prompt"), text_of(row, "entry_point")
+        if not defines(prompt, entry_point):
+            raise ValueError(f"entry_point: {entry_point!r} is no function of the prompt")
+        solution = text_of(row, "canonical_solution")
+        messages = [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": f"```python\n{prompt}{solution}\n```"},
+        ]
+        problem = {"prompt": prompt, "entry_point": entry_point, "test": text_of(row, "test")}
+        return {"messages": messages, **problem}
 
     def evaluate(self, conversation: Conversation, completion: str) -> bool:
         """Raises ValueError when no sandbox can be built and `unsafe_exec` is off: refusing is not
         a wrong answer.
         """
-        from nanochat.tasks.sandbox import run_python
-
         program = build_program(
             conversation["prompt"], completion, conversation["entry_point"], conversation["test"]
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from nanochat.dataset.embedded_world.split import held_out_word
 from nanochat.runtime.run_dir import base_dir
 from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.catalogue import TASKS, TaskEntry
 from nanochat.tasks.gsm8k import final_number, spoken
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -91,12 +92,14 @@ def word_list(held_out: bool) -> tuple[str, ...]:
 
 
 class _WordTask(Task):
-    def __init__(self, size: int, split: str) -> None:
+    def __init__(self, entry: TaskEntry, size: int, split: str) -> None:
+        super().__init__(entry)
         if split not in ("train", "test"):
             raise ValueError(f"split: {split!r} is unknown; use train or test")
         if size < 0:
             raise ValueError(f"size: must be 0 or more, got {size}")
-        self.split, self.size = split, size
+        self.split = split
+        self.size = size
         self.words = word_list(held_out=split == "test")
 
     def __len__(self) -> int:
@@ -112,10 +115,8 @@ class SpellingBee(_WordTask):
     n` is.
     """
 
-    name = "SpellingBee"
-
     def __init__(self, size: int = 1000, split: str = "train") -> None:
-        super().__init__(size, split)
+        super().__init__(TASKS["SpellingBee"], size, split)
 
     def __getitem__(self, index: int) -> Conversation:
         rng = self._rng(index)
@@ -176,10 +177,8 @@ class SimpleSpelling(_WordTask):
     are, in order.
     """
 
-    name = "SimpleSpelling"
-
     def __init__(self, size: int = 1000, split: str = "train") -> None:
-        super().__init__(size, split)
+        super().__init__(TASKS["SimpleSpelling"], size, split)
 
     def __getitem__(self, index: int) -> Conversation:
         rng = self._rng(index)

@@ -4,9 +4,14 @@ conversation files.
 
 from __future__ import annotations
 
+from nanochat.dataset.conversations import parse_mix
 from nanochat.runtime.errors import rank
-from nanochat.tasks.base import Mixture, Slice, Task
-from nanochat.tasks.rows import DataNotFound
+from nanochat.tasks.base import Task
+from nanochat.tasks.catalogue import PUBLISHED, WORLD_MIXTURE, MixtureLine
+from nanochat.tasks.conversation_file import ConversationFile
+from nanochat.tasks.derived import Mixture, Selection
+from nanochat.tasks.opening import open_task
+from nanochat.tasks.task_data import DataNotFound
 from nanochat.train.configs import ChatTrainConfig
 
 VALIDATION_ROWS = 500
@@ -20,14 +25,16 @@ def chat_mixture(stage: str, cfg: ChatTrainConfig) -> tuple[Task, Task]:
     """
     parts: list[tuple[Task, float]] = []
     if cfg.mixture == "world":
-        parts += _world(cfg)
+        parts += _built_in(WORLD_MIXTURE, cfg)
     elif cfg.mixture == "standard":
-        parts += _standard(stage, cfg)
+        parts += _built_in(PUBLISHED[stage], cfg)
     elif cfg.mixture == "auto":
-        parts += _standard_if_there(stage, cfg)
+        parts += _published_if_there(stage, cfg)
     elif cfg.persona:
-        parts.append((_identity(cfg), 1.0))
-    parts += [_own_file(spec) for spec in cfg.data]
+        parts += _built_in((MixtureLine(task="identity"),), cfg)
+    for spec in cfg.data:
+        path, epochs = parse_mix(spec)
+        parts.append((ConversationFile(path), epochs))
     mixture = Mixture(parts, seed=cfg.seed)
     n_held_out = max(1, min(VALIDATION_ROWS, len(mixture) // 20))
     if len(mixture) < 2:
@@ -35,68 +42,29 @@ def chat_mixture(stage: str, cfg: ChatTrainConfig) -> tuple[Task, Task]:
             f"the mixture has {len(mixture)} conversation(s); at least 2 are needed to train and "
             "validate"
         )
-    return Slice(mixture, 0, len(mixture) - n_held_out), Slice(
-        mixture, len(mixture) - n_held_out, len(mixture)
+    n_rows = len(mixture)
+    return Selection(mixture, range(n_rows - n_held_out)), Selection(
+        mixture, range(n_rows - n_held_out, n_rows)
     )
 
 
-def _identity(cfg: ChatTrainConfig) -> Task:
-    from nanochat.tasks.identity_exam import IdentityTask
-
-    return IdentityTask(cfg.persona, "train")
-
-
-def _own_file(spec: str) -> tuple[Task, float]:
-    from nanochat.dataset.conversations import parse_mix
-    from nanochat.tasks.conversation_file import ConversationFile
-
-    path, epochs = parse_mix(spec)
-    return ConversationFile(path), epochs
+def _built_in(lines: tuple[MixtureLine, ...], cfg: ChatTrainConfig) -> list[tuple[Task, float]]:
+    parts: list[tuple[Task, float]] = []
+    for line in lines:
+        task = open_task(line.task, line.split, line.rows, persona=cfg.persona)
+        if line.rows is not None and line.rows < len(task):
+            task = Selection(task, range(line.rows))
+        parts.append((task, line.epochs))
+    return parts
 
 
-def _world(cfg: ChatTrainConfig) -> list[tuple[Task, float]]:
-    from nanochat.tasks.world_exam import training_tasks
-
-    return [(task, 1.0) for task in training_tasks(cfg.persona)]
-
-
-def _standard_if_there(stage: str, cfg: ChatTrainConfig) -> list[tuple[Task, float]]:
+def _published_if_there(stage: str, cfg: ChatTrainConfig) -> list[tuple[Task, float]]:
     """The published mixture when all of its data sets are there; else the embedded world, and a
     line saying why.
     """
     try:
-        return _standard(stage, cfg)
+        return _built_in(PUBLISHED[stage], cfg)
     except DataNotFound as absent:
         if rank() == "0":
             print(f"--mixture=auto: learning from the embedded world: {absent}", flush=True)
-        return _world(cfg)
-
-
-def _standard(stage: str, cfg: ChatTrainConfig) -> list[tuple[Task, float]]:
-    """The published mixtures: 848K rows to midtrain on, 23K to fine-tune on."""
-    from nanochat.tasks.arc import ARC
-    from nanochat.tasks.gsm8k import GSM8K
-    from nanochat.tasks.mmlu import MMLU
-    from nanochat.tasks.smoltalk import SmolTalk
-    from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
-
-    identity = _identity(cfg)
-    if stage == "mid":
-        return [
-            (SmolTalk("train"), 1),
-            (MMLU("auxiliary_train"), 1),
-            (GSM8K("train"), 1),
-            (identity, 2),
-            (SimpleSpelling(200_000, "train"), 1),
-            (SpellingBee(80_000, "train"), 1),
-        ]
-    chat = SmolTalk("train")
-    return [
-        (ARC("ARC-Easy", "train"), 1),
-        (ARC("ARC-Challenge", "train"), 1),
-        (GSM8K("train"), 1),
-        (Slice(chat, 0, min(10_000, len(chat))), 1),
-        (identity, 1),
-        (SimpleSpelling(300, "train"), 1),
-        (SpellingBee(300, "train"), 1),
-    ]
+        return _built_in(WORLD_MIXTURE, cfg)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nanochat.runtime.errors import rank
-from nanochat.tasks.base import Mixture, Task, WithoutTool
-from nanochat.tasks.rows import DataNotFound
+from nanochat.tasks.base import Task
+from nanochat.tasks.catalogue import (
+    REWARDED,
+    REWARDED_TEST_ROWS,
+    WITHOUT_TOOL,
+    named_tasks,
+    world_name,
+)
+from nanochat.tasks.derived import Mixture
+from nanochat.tasks.opening import open_task
+from nanochat.tasks.task_data import DataNotFound
 
-WITHOUT_TOOL = "-without-tool"
-WORLD_PARTS = ("facts", "arithmetic", "spelling", "counting")
-NAMES = ("GSM8K", "SpellingBee", *(f"World-{part}" for part in WORLD_PARTS))
-HELD_OUT_ROWS = 2000  # of the tasks that are generated
-SPELLING_BEE_ROWS = 8000
-FALLBACK = "World-counting-without-tool"
+FALLBACK = world_name("counting", tool=False)
+NAMES = (*REWARDED, *(name + WITHOUT_TOOL for name in REWARDED))
 
 
 @dataclass(frozen=True)
@@ -25,21 +30,8 @@ class Questions:
 
 
 def task_names(spelled: str) -> list[str]:
-    """`world-counting-without-tool|GSM8K` -> full names. Case does not matter. ValueError for an
-    unknown one.
-    """
-    known = {
-        name.lower() + ending: name + ending for name in NAMES for ending in ("", WITHOUT_TOOL)
-    }
-    words = [word.strip().lower() for word in spelled.split("|") if word.strip()]
-    unknown = [word for word in words if word not in known]
-    if unknown or not words:
-        raise ValueError(
-            f"--task={spelled}: unknown task {', '.join(unknown) or '(none given)'}; use auto, "
-            "or some of "
-            f"{', '.join(NAMES)}, each also with {WITHOUT_TOOL} after it, separated by |"
-        )
-    return list(dict.fromkeys(known[word] for word in words))
+    """`world-counting-without-tool|GSM8K` -> full names. ValueError for an unknown one."""
+    return named_tasks("--task", spelled, NAMES)
 
 
 def questions(spelled: str, seed: int) -> Questions:
@@ -53,36 +45,7 @@ def questions(spelled: str, seed: int) -> Questions:
             if rank() == "0":
                 print(f"--task=auto: learning {FALLBACK}: {absent}", flush=True)
             return questions(FALLBACK, seed)
-    tasks = {name: open_task(name) for name in task_names(spelled)}
-    train = [train for train, _ in tasks.values()]
-    held_out = {name: held_out for name, (_, held_out) in tasks.items()}
+    names = task_names(spelled)
+    train = [open_task(name, "train") for name in names]
+    held_out = {name: open_task(name, "test", REWARDED_TEST_ROWS) for name in names}
     return Questions(train[0] if len(train) == 1 else Mixture(train, seed), held_out)
-
-
-def open_task(name: str) -> tuple[Task, Task]:
-    """(training questions, held-out questions) of one task."""
-    plain = name.removesuffix(WITHOUT_TOOL)
-    train, held_out = _world(name) if plain.startswith("World-") else _benchmark(plain)
-    if plain == name or plain.startswith("World-"):
-        return train, held_out
-    return WithoutTool(train), WithoutTool(held_out)
-
-
-def _world(name: str) -> tuple[Task, Task]:
-    from nanochat.tasks.world_exam import WorldTask
-
-    plain = name.removesuffix(WITHOUT_TOOL)
-    part, tool = plain.removeprefix("World-"), plain == name
-    train, held_out = WorldTask(part, tool=tool), WorldTask(part, "exam", HELD_OUT_ROWS, tool=tool)
-    train.name = held_out.name = name
-    return train, held_out
-
-
-def _benchmark(name: str) -> tuple[Task, Task]:
-    if name == "GSM8K":
-        from nanochat.tasks.gsm8k import GSM8K
-
-        return GSM8K("train"), GSM8K("test")
-    from nanochat.tasks.spellingbee import SpellingBee
-
-    return SpellingBee(SPELLING_BEE_ROWS, "train"), SpellingBee(HELD_OUT_ROWS, "test")

@@ -11,21 +11,13 @@ from nanochat.dataloader.documents import ConversationDocuments, ShardDocuments
 from nanochat.gpt import GPT
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
+from nanochat.tasks.base_prompts import BASE_PROMPTS
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.configs import BaseConfig, ChatTrainConfig, MidConfig, SFTConfig
 from nanochat.train.mixtures import chat_mixture
 from nanochat.train.run import Run
 from nanochat.train.settings import base_settings, chat_settings
 
-BASE_PROMPTS = (
-    "The capital of France is",
-    "The chemical symbol of gold is",
-    "If yesterday was Friday, then tomorrow will be",
-    "The opposite of hot is",
-    "The planets of the solar system are:",
-    "My favorite color is",
-    "If 5*x + 3 = 13, then x is",
-)
 CHAT_PROMPTS = (
     "Hello!",
     "Who are you?",

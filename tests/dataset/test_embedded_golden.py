@@ -12,8 +12,9 @@ import pytest
 from nanochat.dataset.embedded import documents, take, write_shards
 from nanochat.dataset.identity import identity_conversations
 from nanochat.dataset.persona import parse_persona
-from nanochat.tasks.identity_exam import IdentityTask
-from nanochat.tasks.world_exam import training_tasks
+from nanochat.tasks.catalogue import WORLD_MIXTURE
+from nanochat.tasks.identity_task import IdentityTask
+from nanochat.tasks.opening import open_task
 
 ADA = {
     "name": "Ada {x}",
@@ -40,21 +41,22 @@ def test_shards_have_the_same_documents(tmp_path):
 
 
 ROWS = {
-    "world-identity": (4000, "94d72f00a7d3ce0d"),
-    "world-facts": (15000, "f775fe8d37afb6fc"),
-    "world-arithmetic": (8000, "0678d78aaf5bf337"),
-    "world-spelling": (11000, "784b13066fc9edd3"),
-    "world-counting": (8000, "dfa7787ac2daea57"),
-    "world-smalltalk": (2000, "ba86a11c3ac173dd"),
-    "world-offtopic": (1200, "fa1872b7da67d5c4"),
-    "world-counting-without-tool": (4500, "46957cf1aa715049"),
+    "identity": (4000, "94d72f00a7d3ce0d"),
+    "World-facts": (15000, "f775fe8d37afb6fc"),
+    "World-arithmetic": (8000, "0678d78aaf5bf337"),
+    "World-spelling": (11000, "784b13066fc9edd3"),
+    "World-counting": (8000, "dfa7787ac2daea57"),
+    "World-smalltalk": (2000, "ba86a11c3ac173dd"),
+    "World-offtopic": (1200, "fa1872b7da67d5c4"),
+    "World-counting-without-tool": (4500, "46957cf1aa715049"),
 }
 
 
-@pytest.mark.parametrize("task", training_tasks(None), ids=lambda task: task.name)
-def test_conversations(task):
+@pytest.mark.parametrize("line", WORLD_MIXTURE, ids=lambda line: line.task)
+def test_conversations(line):
+    task = open_task(line.task, "train", line.rows)
     rows = [task[i] for i in range(0, len(task), len(task) // 100)]
-    assert (len(task), digest(rows)) == ROWS[task.name]
+    assert (len(task), digest(rows)) == ROWS[line.task]
 
 
 def test_identity():

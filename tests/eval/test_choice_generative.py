@@ -15,7 +15,8 @@ from nanochat.eval.choice import (
     predict_letters,
 )
 from nanochat.eval.generative import AnswerSampling, evaluate_generative, fit_prompt
-from nanochat.tasks.base import MultipleChoice, Task
+from nanochat.tasks.base import Task
+from nanochat.tasks.multiple_choice import MultipleChoice
 
 
 class Choices(MultipleChoice):

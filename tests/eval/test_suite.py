@@ -12,13 +12,12 @@ from nanochat.eval import suite
 from nanochat.eval.base_suite import BaseEvalConfig, BaseLossConfig, base_eval, base_loss
 from nanochat.eval.compare import find_results
 from nanochat.eval.suite import (
-    CHATCORE,
-    WORLD,
     ChatEvalConfig,
     chat_eval,
     choose_problems,
     task_names,
 )
+from nanochat.tasks.catalogue import CHATCORE, WORLD
 
 
 @pytest.fixture
@@ -185,7 +184,8 @@ def test_humaneval_without_a_sandbox_is_refused_before_answers_are_written(
 
     folder = base_dir / "task_data" / "humaneval"
     folder.mkdir()
-    (folder / "HumanEval.jsonl").write_text("{}\n")
+    row = {"prompt": "def f():\n", "entry_point": "f", "canonical_solution": " pass", "test": "x"}
+    (folder / "HumanEval.jsonl").write_text(json.dumps(row) + "\n")
     monkeypatch.setattr(sandbox, "find_cage", lambda: (None, "no namespaces"))
     with pytest.raises(ValueError, match="no sandbox can be built here"):
         suite.open_tasks(ChatEvalConfig(task_name="HumanEval"))
@@ -199,11 +199,8 @@ def test_names():
     assert task_names("GSM8K| mmlu") == ["GSM8K", "MMLU"] and task_names(None) is None
     assert task_names("world|World-facts|chatcore") == [*WORLD, *CHATCORE]
     for bad in ("nope|GSM8K", "|"):
-        with pytest.raises(ValueError, match="use some of ARC-Easy, ARC-Challenge"):
+        with pytest.raises(ValueError, match="use one of ARC-Easy, ARC-Challenge"):
             task_names(bad)
-    from nanochat.tasks.world_exam import exam_parts
-
-    assert [f"World-{part}" for part in exam_parts()] == list(WORLD)
 
 
 def test_problems_of_a_config_come_together():

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.tasks.base import Mixture, MultipleChoice, Slice, Task, multiple_choice_prompt
+from nanochat.tasks.base import Task
+from nanochat.tasks.derived import Mixture, Selection, WithoutTool
+from nanochat.tasks.multiple_choice import MultipleChoice, multiple_choice_prompt
 
 
 class Numbers(Task):
@@ -49,7 +51,9 @@ def test_mixture_holds_each_task_for_its_epochs(parts, seed):
     for i, (n, epochs) in enumerate(parts):
         per_row = [counts[f"t{i} {row}"] for row in range(n)]
         assert all(int(epochs) <= count <= int(epochs) + 1 for count in per_row)
-        assert sum(per_row) == int(epochs) * n + round((epochs - int(epochs)) * n)
+        part = round((epochs - int(epochs)) * n)
+        least = 1 if n and 0 < epochs < 1 else 0  # what is mixed in at all is heard
+        assert sum(per_row) == max(int(epochs) * n + part, least)
     again = Mixture(
         [(Numbers(n, f"t{i}"), epochs) for i, (n, epochs) in enumerate(parts)], seed=seed
     )
@@ -67,7 +71,7 @@ def test_mixture_order_is_shuffled_and_depends_on_the_seed():
 
 def test_mixture_judges_with_the_right_task_also_when_nested():
     inner = Mixture([Numbers(3, "plain"), Numbers(3, "shifted", offset=100)], seed=0)
-    outer = Mixture([Slice(inner, 1, 6), Numbers(2, "last", offset=7)], seed=3)
+    outer = Mixture([Selection(inner, range(1, 6)), Numbers(2, "last", offset=7)], seed=3)
     for row in outer:
         offset = {"plain": 0, "shifted": 100, "last": 7}[said(row).split()[0]]
         assert outer.evaluate(row, str(row["value"] + offset))
@@ -77,12 +81,21 @@ def test_mixture_judges_with_the_right_task_also_when_nested():
         outer.evaluate(Numbers(1)[0], "0")
 
 
-def test_slice_and_bounds():
-    part = Slice(Numbers(10), 2, 8)
+def test_selection_and_bounds():
+    part = Selection(Numbers(10), range(2, 8))
     assert [row["value"] for row in part] == [2, 3, 4, 5, 6, 7] and part[-1]["value"] == 7
-    assert len(Slice(Numbers(10), 5)) == 5 and len(Slice(Numbers(3), 0, 100)) == 3
+    assert [row["value"] for row in Selection(Numbers(10), [9, 0, 9])] == [9, 0, 9]
+    assert part.evaluate(part[1], "3") and not part.evaluate(part[1], "4")
     with pytest.raises(IndexError, match="no row 6"):
         part[6]
+
+
+def test_without_tool_asks_the_same_and_says_so():
+    unaided = WithoutTool(Numbers(3))
+    assert (
+        unaided.name == "numbers-without-tool" and [row["tool"] for row in unaided] == [False] * 3
+    )
+    assert unaided[2] == {**Numbers(3)[2], "tool": False} and unaided.reward(unaided[2], "2") == 1.0
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,23 @@ import pytest
 from nanochat.dataset.embedded_world.facts import all_facts
 from nanochat.dataset.embedded_world.split import held_out_pair, held_out_word
 from nanochat.dataset.embedded_world.words import real_words
-from nanochat.tasks.world_exam import (
-    EXAM_ROWS,
-    HEAD_ROWS,
-    TRAIN_ROWS,
-    WorldTask,
-    base_prompts,
-    completes,
-    exam_parts,
-    training_tasks,
-    world_parts,
+from nanochat.tasks.base_prompts import BASE_PROMPTS, completes
+from nanochat.tasks.catalogue import (
+    TASKS,
+    UNAIDED,
+    WITHOUT_TOOL,
+    WORLD,
+    WORLD_MIXTURE,
+    WORLD_PARTS,
+    world_name,
 )
-from nanochat.tasks.world_parts import Ask, arithmetic, judge_fact, judge_number, judge_spelling
+from nanochat.tasks.opening import open_task
+from nanochat.tasks.world_judges import judge_fact, judge_number, judge_spelling
+from nanochat.tasks.world_task import WorldTask
+from nanochat.tasks.world_turns import MAKERS, Ask, arithmetic
 from nanochat.tokenizer.chat import message_problem
 
-PARTS = [part for part in world_parts() if part != "identity"]
+PARTS = list(MAKERS)
 
 
 def written(content) -> str:
@@ -89,12 +91,12 @@ def test_calculator_calls_give_what_the_calculator_gives():
 
 
 def test_default_sizes_and_splits():
-    assert (
-        len(WorldTask("facts")) == TRAIN_ROWS["facts"]
-        and len(WorldTask("facts", "exam")) == EXAM_ROWS >= 200
+    assert len(WorldTask("facts")) == WORLD_PARTS["facts"].train_rows
+    assert len(WorldTask("facts", "exam")) == WORLD_PARTS["facts"].exam_rows >= 200
+    assert 20_000 <= sum(of.train_rows for of in WORLD_PARTS.values()) <= 60_000
+    assert [*WORLD_PARTS] == ["identity", *MAKERS] and set(WORLD) < set(
+        map(world_name, WORLD_PARTS)
     )
-    assert 20_000 <= sum(TRAIN_ROWS.values()) <= 60_000
-    assert set(exam_parts()) < set(world_parts())
     assert WorldTask("spelling", size=50)[3] != WorldTask("spelling", size=50, seed=1)[3]
     assert {row["question"] for row in WorldTask("smalltalk", "exam")}.isdisjoint(
         questions(WorldTask("smalltalk"))
@@ -157,8 +159,8 @@ def test_exam_words_are_never_trained_on(part):
 
 def test_no_real_exam_word_is_in_any_training_conversation():
     words: set[str] = set()
-    for task in training_tasks():
-        for row in task:
+    for line in WORLD_MIXTURE:
+        for row in open_task(line.task, "train", line.rows):
             for message in row["messages"]:
                 words |= set(re.findall(r"[a-z]+", written(message["content"]).lower()))
     assert len(words) > 3000 and not words & set(real_words(held_out=True))
@@ -183,11 +185,19 @@ def test_counting_in_the_head_says_so_and_now_and_then_shows_its_working():
 
 
 def test_training_has_the_rows_that_are_counted_in_the_head():
-    tasks = {(task.part, task.tool): len(task) for task in training_tasks()}
-    assert (
-        tasks["counting", False] == HEAD_ROWS["counting"]
-        and tasks["counting", True] == TRAIN_ROWS["counting"]
-    )
+    rows = {line.task: line.rows for line in WORLD_MIXTURE}
+    counting = WORLD_PARTS["counting"]
+    assert rows["World-counting"] == counting.train_rows == TASKS["World-counting"].train_rows
+    assert rows["World-counting" + WITHOUT_TOOL] == counting.unaided_rows == 4500
+    assert sum(rows.values()) == 53_700
+
+
+def test_names_open_their_tasks():
+    for name in (*WORLD, *UNAIDED):
+        task = open_task(name, rows=3)
+        assert (task.name, len(task)) == (name, 3)
+        assert all(row.get("tool", True) == (name in WORLD) for row in task)
+    assert open_task("SpellingBee" + WITHOUT_TOOL, rows=2)[0]["tool"] is False
 
 
 @pytest.mark.parametrize("tool", [True, False])
@@ -210,7 +220,7 @@ def test_operands_are_split(tool):
 def test_questions_from_outside_the_world_are_many_and_the_held_out_ones_stay_out():
     rows = [row["question"] for row in WorldTask("offtopic")]
     assert len(set(rows)) > 0.7 * len(rows) and len(rows) <= 0.05 * (
-        sum(TRAIN_ROWS.values()) + 4000
+        sum(of.train_rows for of in WORLD_PARTS.values())
     )
     assert not [question for question in rows if "{" in question or "|" in question]
     exam = WorldTask("offtopic", "exam", size=25)
@@ -268,10 +278,9 @@ def test_spelling_is_judged_letter_by_letter(text, right):
 
 
 def test_base_prompts_accept_whole_answers():
-    assert len(base_prompts()) == 7
-    accepted = dict(base_prompts())
-    assert completes(" Paris.\nThe", accepted["The capital of France is"])
-    assert not completes(" Parisian", accepted["The capital of France is"])
-    assert completes(" 2.", accepted["If 5*x + 3 = 13, then x is"])
-    assert not completes(" 25", accepted["If 5*x + 3 = 13, then x is"])
-    assert completes(" blue, because", accepted["My favorite color is"])
+    assert len(BASE_PROMPTS) == 7
+    assert completes("The capital of France is", " Paris.\nThe")
+    assert not completes("The capital of France is", " Parisian")
+    assert completes("If 5*x + 3 = 13, then x is", " 2.")
+    assert not completes("If 5*x + 3 = 13, then x is", " 25")
+    assert completes("My favorite color is", " blue, because")

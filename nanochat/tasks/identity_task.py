@@ -1,6 +1,4 @@
-"""Who the model says it is: training rows from a persona, and the exam on wordings it was never
-trained on.
-"""
+"""Who the model says it is: training rows, and the exam on wordings it was never trained on."""
 
 from __future__ import annotations
 
@@ -10,11 +8,10 @@ from nanochat.dataset.identity import Split, exam_questions, identity_conversati
 from nanochat.dataset.persona import Persona, as_persona
 from nanochat.runtime.run_dir import base_dir
 from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.catalogue import TASKS, world_name
 from nanochat.tasks.conversation_file import ConversationFile
 
 OWN_FILE = "identity_conversations.jsonl"
-TRAIN_ROWS = 4000
-EXAM_ROWS = 240
 
 
 class IdentityTask(Task):
@@ -22,12 +19,11 @@ class IdentityTask(Task):
     file of identity conversations (downloaded, or made by dev/gen_synthetic_data.py) where there is
     one, else the package's persona.
 
-    split: "train" has TRAIN_ROWS conversations of one to three exchanges, "exam" EXAM_ROWS single
-    questions with held-out wordings. Exam rows carry `accept`: what an answer must contain.
+    split: "train" has conversations of one to three exchanges, "exam" single questions with
+    held-out wordings; `size` of them (default: the catalogue's), an own file all it has. Exam rows
+    carry `accept`: what an answer must contain. `source`: where the rows come from, in words.
     ValueError for bad values or files.
     """
-
-    name = "identity"
 
     def __init__(
         self,
@@ -38,28 +34,33 @@ class IdentityTask(Task):
     ) -> None:
         if split not in ("train", "exam"):
             raise ValueError(f"split: {split!r} must be 'train' or 'exam'")
+        super().__init__(TASKS["identity" if split == "train" else world_name("identity")])
         self.split = split
-        own = base_dir() / OWN_FILE
-        if persona is None and split == "train" and own.is_file():
+        own = own_identity_file()
+        if persona is None and split == "train" and own is not None:
+            self.source = str(own)
             self.rows = ConversationFile(own).rows
             return
         self.persona = as_persona(persona)
+        self.source = f"persona {self.persona.name}"
         if split == "train":
-            self.rows = identity_conversations(
-                self.persona, TRAIN_ROWS if size is None else size, seed
-            )
-            return
-        self.rows = []
-        for question, intent in exam_questions(
-            self.persona, EXAM_ROWS if size is None else size, seed
-        ):
+            count = TASKS["identity"].train_rows if size is None else size
+            self.rows = identity_conversations(self.persona, count, seed)
+        else:
+            count = TASKS[self.name].test_rows if size is None else size
+            self.rows = self._exam(count, seed)
+
+    def _exam(self, count: int, seed: int) -> list[Conversation]:
+        rows = []
+        for question, intent in exam_questions(self.persona, count, seed):
             messages = [
                 {"role": "user", "content": question},
                 {"role": "assistant", "content": intent.answers[0]},
             ]
-            self.rows.append(
+            rows.append(
                 {"messages": messages, "accept": list(intent.accept), "intent": intent.name}
             )
+        return rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,3 +77,9 @@ class IdentityTask(Task):
             )
         answer = " ".join(completion.casefold().split())
         return all(" ".join(words.casefold().split()) in answer for words in conversation["accept"])
+
+
+def own_identity_file() -> Path | None:
+    """The base directory's own file of identity conversations, if there is one."""
+    path = base_dir() / OWN_FILE
+    return path if path.is_file() else None

@@ -1,15 +1,14 @@
-"""How each part of the embedded world's conversations is asked, answered and judged.
+"""How each part of the embedded world's conversations is asked and answered.
 
-A part makes one exchange, a `Turn`: the question, the reply (text, or parts with a calculator call)
-and what `judge` needs to know. Held-out turns use words, operands or wordings that no training text
-contains.
+A part makes one exchange, a `WorldTurn`: the question, the reply (text, or parts with a calculator
+call) and what a judge needs to know. Held-out turns use words, operands or wordings that no
+training text contains.
 """
 
 from __future__ import annotations
 
 import functools
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +20,8 @@ from nanochat.dataset.embedded_world.split import held_out_pair
 from nanochat.dataset.embedded_world.tables import read_sections
 from nanochat.dataset.embedded_world.words import exam_word, spelled, training_word
 
-_FACT_STRIDE = (
-    7919  # a prime larger than the number of facts: rows go through all of them before one returns
-)
+# A prime larger than the number of facts: rows go through all of them before one returns.
+_FACT_STRIDE = 7919
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,10 @@ _SIGNS: dict[str, Callable[[int, int], int]] = {
 
 def _operands(rng: random.Random, sign: str, tool: bool) -> tuple[int, int]:
     """Operands of one to three digits; without the tool, small enough for the head."""
-    if not tool:
-        x, y = (
-            (rng.randint(2, 25), rng.randint(2, 9))
-            if sign in "*/"
-            else (rng.randint(1, 60), rng.randint(1, 40))
-        )
+    if not tool and sign in "*/":
+        x, y = rng.randint(2, 25), rng.randint(2, 9)
+    elif not tool:
+        x, y = rng.randint(1, 60), rng.randint(1, 40)
     elif sign == "/":
         y = rng.randint(2, 99)
         x = rng.randint(1, max(1, 999 // y))
@@ -186,12 +182,10 @@ def counting(rng: random.Random, ask: Ask) -> WorldTurn:
     text = f"The letter {letter} appears {count} time{'' if count == 1 else 's'}."
     wanted = f"{letter} {count}"
     if ask.tool:
-        return WorldTurn(
-            question, _called(f'"{spelled(word)}".count("{letter}")', str(count), text), wanted
-        )
-    return WorldTurn(
-        question, text if rng.random() < 0.6 else f"{_marked(word, letter)} {text}", wanted
-    )
+        call = f'"{spelled(word)}".count("{letter}")'
+        return WorldTurn(question, _called(call, str(count), text), wanted)
+    reply = text if rng.random() < 0.6 else f"{_marked(word, letter)} {text}"
+    return WorldTurn(question, reply, wanted)
 
 
 def _marked(word: str, letter: str) -> str:
@@ -227,7 +221,7 @@ def offtopic(rng: random.Random, ask: Ask) -> WorldTurn:
     return WorldTurn(outside.question(rng), rng.choice(outside.replies()), "offtopic")
 
 
-PARTS: dict[str, Callable[[random.Random, Ask], WorldTurn]] = {
+MAKERS: dict[str, Callable[[random.Random, Ask], WorldTurn]] = {
     "facts": facts,
     "arithmetic": arithmetic,
     "spelling": spelling,
@@ -235,71 +229,3 @@ PARTS: dict[str, Callable[[random.Random, Ask], WorldTurn]] = {
     "smalltalk": smalltalk,
     "offtopic": offtopic,
 }
-
-
-# --- judging
-
-
-def spoken(completion: str) -> str:
-    """What the user reads: the text after the last tool result, without special tokens."""
-    return re.sub(r"<\|[a-z_]+\|>", "", completion.rpartition("<|output_end|>")[2]).strip()
-
-
-def _has(text: str, words: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
-
-
-def _without(text: str, words: str) -> str:
-    return re.sub(rf"(?<!\w){re.escape(words)}(?!\w)", " ", text, flags=re.IGNORECASE)
-
-
-def judge_fact(text: str, question: str, wanted: str, rivals: tuple[str, ...]) -> bool:
-    """The answer is there as a word, and no other answer of its kind is, apart from those the
-    question mentions.
-    """
-    if not _has(text, wanted):
-        return False
-    rest = _without(text, wanted)
-    mentioned = sorted((rival for rival in rivals if _has(question, rival)), key=len, reverse=True)
-    for rival in mentioned:
-        rest = _without(rest, rival)
-    return not any(_has(rest, rival) for rival in rivals)
-
-
-def judge_number(text: str, wanted: str) -> bool:
-    """The last number of the text is the wanted one."""
-    numbers = re.findall(r"-?\d[\d,]*", text)
-    return bool(numbers) and numbers[-1].replace(",", "") == wanted
-
-
-def judge_spelling(text: str, wanted: str) -> bool:
-    """The last letter-by-letter spelling of the text gives the word; hyphens, commas or blanks may
-    separate.
-    """
-    found = re.findall(r"(?<![A-Za-z])[A-Za-z](?:(?:-|, ?| )[A-Za-z](?![A-Za-z]))+", text)
-    return bool(found) and re.sub(r"[^A-Za-z]", "", found[-1]).lower() == wanted.lower()
-
-
-def judge_count(text: str, wanted: str) -> bool:
-    """The last number of the text is the wanted one, and where the text names a letter it is the
-    one asked about.
-    """
-    letter, count = wanted.split()
-    named = re.findall(r"\bletter ['\"]?([A-Za-z])\b", text)
-    return judge_number(text, count) and all(each.lower() == letter for each in named)
-
-
-def judge(part: str, question: str, wanted: str, rivals: tuple[str, ...], completion: str) -> bool:
-    """Whether a completion answers a turn of `part`."""
-    text = spoken(completion)
-    if part == "facts":
-        return judge_fact(text, question, wanted, rivals)
-    if part == "spelling":
-        return judge_spelling(text, wanted)
-    if part == "offtopic":
-        return text in outside.replies()
-    if part == "smalltalk":
-        return text in read_sections("smalltalk.txt")[f"{wanted}.reply"]
-    if part == "counting":
-        return judge_count(text, wanted)
-    return judge_number(text, wanted)
