@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -325,6 +327,15 @@ def test_a_library_in_a_folder_others_can_write_to_is_not_loaded(tmp_path, monke
         assert build_module.library() is None
     finally:
         build_module.library.cache_clear()
+
+
+def test_a_user_without_a_home_directory_gets_a_folder_of_this_run(monkeypatch):
+    monkeypatch.delenv("NANOCHAT_NATIVE", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    folder = build_module.private_folder()
+    assert folder.is_dir() and folder.parent == Path(tempfile.gettempdir())
+    folder.rmdir()
 
 
 @needs_compiler

@@ -21,6 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from nanochat.runtime.run_dir import expanded
+
 SOURCES = (
     "decode.c",
     "attention.h",
@@ -94,9 +96,9 @@ def compiled(compiler: list[str]) -> Path | None:
 def private_folder() -> Path:
     """Where libraries are kept: a folder that nobody else can write to. OSError when there is
     none."""
-    setting = os.environ.get("NANOCHAT_NATIVE", "1")
-    path = Path.home() / ".cache" / "nanochat" / "native" if setting in ("", "1") else Path(setting)
+    named = os.environ.get("NANOCHAT_NATIVE", "1")
     try:
+        path = expanded("~/.cache/nanochat/native" if named in ("", "1") else named)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if hasattr(os, "getuid"):
             facts = path.stat()
@@ -104,7 +106,7 @@ def private_folder() -> Path:
                 raise PermissionError(f"{path} can be written by others")
         if os.access(path, os.W_OK):
             return path
-    except (OSError, RuntimeError):  # no home, a read-only one, somebody else's folder
+    except (OSError, ValueError):  # no home, a read-only one, somebody else's folder
         pass
     return Path(tempfile.mkdtemp(prefix="nanochat-native-"))
 
