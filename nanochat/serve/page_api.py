@@ -21,13 +21,12 @@ from nanochat.serve.schema import PageRequest, validated
 from nanochat.serve.service import Service
 from nanochat.serve.wire import EventStream, event, read_json, unless_gone
 
+MODULES = "chat clipboard conversation follow inline markdown message patch stream".split()
 PAGES = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
-    "chat.js": "text/javascript; charset=utf-8",
-    "stream.js": "text/javascript; charset=utf-8",
-    "markdown.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    **{f"{module}.js": "text/javascript; charset=utf-8" for module in MODULES},
 }
 
 

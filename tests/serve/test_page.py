@@ -70,50 +70,79 @@ def test_pages_use_nothing_from_elsewhere_and_never_write_html(name):
 
 
 MARKDOWN_CHECK = """
-const node = (name) => ({name, children: [],
-  set textContent(text) { this.children = [text]; }, get textContent() { return flat(this); },
-  append(...more) { this.children.push(...more); }, appendChild(one) { this.children.push(one); return one; }});
-const flat = (one) => typeof one === "string" ? one : one.children.map(flat).join("");
-globalThis.document = {createElement: node, createDocumentFragment: () => node("")};
-const {markdown, mark, unmarked} = await import(process.argv[2]);
+const { blocks } = await import(process.argv[2] + "/markdown.js");
+const { mark, unmarked } = await import(process.argv[2] + "/inline.js");
 const shown = (one) => typeof one === "string" ? one :
-  one.name ? `<${one.name}${one.href ? " " + one.href : ""}>${one.children.map(shown).join("")}</>` :
-  one.children.map(shown).join("");
-let tool = document.createElement("span"); tool.textContent = "1+1 = 2";
-const cases = JSON.parse(process.argv[3]).map((text) => shown(markdown(text)));
-cases.push(shown(markdown("so " + mark(0) + "2.", [tool])), unmarked("a\\ue000b"));
+  `<${[one[0], one[1].href, one[1].start, one[1].class].filter(Boolean).join(" ")}>` +
+  `${one.slice(2).map(shown).join("")}</>`;
+const html = (text, marked) => blocks(text, marked).map((block) => shown(block.tree)).join("");
+const cases = JSON.parse(process.argv[3]);
+const result = {
+  shown: cases.map((text) => html(text)),
+  starts: blocks("# a\\n\\nb\\nc\\n\\n- d\\n").map((block) => block.start),
+  marked: html("so " + mark(0) + "2.", [["span", {}, "1+1 = 2"]]),
+  cleaned: unmarked("a\\ue000b"),
+};
+const pieces = ["*", "**a", "`", "``a`", "[a](", "> ", "1. ", "#", "- ", "*a **b ", "a* ", "~~a",
+  "|", "a|b\\n", "](", "https://a)", "https://a!", "\\\\", "\\n", "- a\\n\\n", "  - a\\n", "~~~a`",
+  "[a](https://x ", "| a |\\n|-|\\n", "```\\n", "\\t", "  ", "_a", "(", "\\r\\n", "1. a\\n   "];
 const start = Date.now();
-for (const piece of ["*", "**a", "`", "[a](", "> ", "1. ", "#"]) markdown(piece.repeat(20000));
-cases.push(Date.now() - start < 5000);
-console.log(JSON.stringify(cases));
+for (const piece of pieces) {
+  const many = piece.repeat(8000);
+  for (const text of [many, many + "x", "- a\\n" + many + "\\nx"]) blocks(text);
+}
+result.fast = Date.now() - start < 30000;
+console.log(JSON.stringify(result));
 """
+MARKDOWN = {
+    "a **b** *c* `d*e*f`": "<p>a <strong>b</> <em>c</> <code>d*e*f</></>",
+    "***x*** **a *b* c** *a **b***": "<p><em><strong>x</></> <strong>a <em>b</> c</> "
+    "<em>a <strong>b</></></>",
+    "***a** b* ~~c~~ ~d~": "<p><em><strong>a</> b</> <del>c</> ~d~</>",
+    "snake_case_name _a_ __b__": "<p>snake_case_name <em>a</> <strong>b</></>",
+    "2*3*4 = 24, 2 * 3 * 4, f(x)*g*(y)": "<p>2*3*4 = 24, 2 * 3 * 4, f(x)*g*(y)</>",
+    "\\*a\\* ``a`b`` ` x `": "<p>*a* <code>a`b</> <code>x</></>",
+    "# T\n- x\n- y\n\n2. z": "<h2>T</><ul><li>x</><li>y</></><ol 2><li>z</></>",
+    "# C#\n## D ##\n#no": "<h2>C#</><h3>D</><p>#no</>",
+    "- a\n  - b\n    - c\n  - d\n- e": "<ul><li>a<ul><li>b<ul><li>c</></></><li>d</></></>"
+    "<li>e</></>",
+    "1. a\n   - b\n\n   c\n\n2. d": "<ol><li>a<ul><li>b</></><p>c</></><li>d</></>",
+    "1. a\n    - b\n\t- c": "<ol><li>a<ul><li>b</><li>c</></></></>",
+    "a\n- b\nc\n1984. d": "<p>a</><ul><li>b<br></>c</></><ol 1984><li>d</></>",
+    "| a | b |\n|:-:|--:|\n| *1* | x\\|y |\nz": "<div table><table><thead><tr><th centre>a</>"
+    "<th right>b</></></><tbody><tr><td centre><em>1</></><td right>x|y</></></></></><p>z</>",
+    "so:\na | b\n--|--": "<p>so:</><div table><table><thead><tr><th>a</><th>b</></></></></>",
+    "a\n---\n***\n- - -\nb": "<p>a</><hr></><hr></><hr></><p>b</>",
+    "```js\n<b>&\n```\n~~~\nopen": "<pre><code><b>&</></><pre><code>open</></>",
+    "<img src=x onerror=alert(1)>": "<p><img src=x onerror=alert(1)></>",
+    "[a](https://b.c/d) [e](javascript:f)": "<p><a https://b.c/d>a</> [e](javascript:f)</>",
+    "[w](https://a.b/C_(d)) ![i](https://e.f)": "<p><a https://a.b/C_(d)>w</> <a https://e.f>i</></>",
+    "[x](data:text/html,y) [m](mailto:a@b.c)": "<p>[x](data:text/html,y) <a mailto:a@b.c>m</></>",
+    "(https://a.b/c_d). xhttps://f": "<p>(<a https://a.b/c_d>https://a.b/c_d</>). xhttps://f</>",
+    "[https://a.b](https://c.d)": "<p><a https://c.d>https://a.b</></>",
+    "one\ntwo\n\n> three\n> - four": "<p>one<br></>two</><blockquote><p>three</>"
+    "<ul><li>four</></></>",
+    "**open `and": "<p>**open `and</>",
+}
 
 
 def test_markdown(tmp_path):
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: the page's markdown cannot be run")
-    texts = {
-        "a **b** *c* `d*e*f`": "<p>a <strong>b</> <em>c</> <code>d*e*f</></>",
-        "# T\n- x\n- y\n\n2. z": "<h2>T</><ul><li>x</><li>y</></><ol><li>z</></>",
-        "```js\n<b>&\n```": "<pre><code><b>&</></>",
-        "<img src=x onerror=alert(1)>": "<p><img src=x onerror=alert(1)></>",
-        "[a](https://b.c/d) [e](javascript:f)": "<p><a https://b.c/d>a</> [e](javascript:f)</>",
-        "one\ntwo\n\n> three": "<p>one<br></>two</><blockquote>three</>",
-        "**open `and": "<p>**open `and</>",
-    }
     (tmp_path / "check.mjs").write_text(MARKDOWN_CHECK)
-    module = tmp_path / "markdown.mjs"
-    module.write_text(
-        (resources.files("nanochat.serve") / "pages" / "markdown.js").read_text(encoding="utf-8")
-    )
-    words = [node, str(tmp_path / "check.mjs"), str(module), json.dumps(list(texts))]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    for name in ("markdown.js", "inline.js"):
+        text = (resources.files("nanochat.serve") / "pages" / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    words = [node, str(tmp_path / "check.mjs"), str(tmp_path), json.dumps(list(MARKDOWN))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    *cases, marked, cleaned, fast = json.loads(done.stdout)
-    assert cases == list(texts.values())
-    assert marked == "<p>so <span>1+1 = 2</>2.</>" and cleaned == "a\ufffdb"
-    assert fast, "some text takes quadratic time"
+    result = json.loads(done.stdout)
+    assert dict(zip(MARKDOWN, result["shown"], strict=True)) == MARKDOWN
+    assert result["starts"] == [0, 5, 10]
+    assert result["marked"] == "<p>so <span>1+1 = 2</>2.</>" and result["cleaned"] == "a\ufffdb"
+    assert result["fast"], "some text takes quadratic time"
 
 
 def test_health_and_statistics(server):

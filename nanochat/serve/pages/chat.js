@@ -1,73 +1,41 @@
-// The conversation: what was said, how it is shown, and the buttons.
-import { element, mark, markdown, unmarked } from "./markdown.js";
-import { ask, models } from "./stream.js";
+// The page: sends what is typed, shows the answer as it comes, and the buttons.
+import { copy } from "./clipboard.js";
+import { Conversation, plainText } from "./conversation.js";
+import { Follow } from "./follow.js";
+import { MessageView } from "./message.js";
+import { element } from "./patch.js";
+import { ask, models, RequestFailed, tooLarge } from "./stream.js";
 
 const at = (id) => document.getElementById(id);
-const log = at("log"), text = at("text"), main = document.querySelector("main");
-const STORED = "nanochat-conversation";
-let messages = [];
-let running = null; // the AbortController of the answer being written
+const text = at("text");
+const follow = new Follow(document.querySelector("main"));
+const touch = matchMedia("(pointer: coarse)"); // no keyboard: Enter makes a line, focus stays away
+const conversation = Conversation.recalled();
+const views = conversation.messages.map(show); // as many as messages, and the answer being written
+let running = null; // the AbortController of that answer
 
 // --- showing
 
-function plainText(message) {
-  if (typeof message.content === "string") return message.content;
-  return message.content.filter((part) => part.type === "text").map((part) => part.text).join("");
-}
-
-function fill(box, message) {
-  box.replaceChildren();
-  if (message.role === "user") {
-    box.textContent = message.content;
-    return;
-  }
-  const parts = typeof message.content === "string" ? [{ type: "text", text: message.content }] : message.content;
-  const tools = [];
-  let said = "", open = false;
-  for (const part of parts) {
-    if (part.type === "text") {
-      said += unmarked(part.text);
-    } else if (part.type === "python_output" && open) {
-      tools[tools.length - 1].append(" = " + part.text);
-    } else {
-      said += mark(tools.length);
-      tools.push(element("span", part.text, "tool"));
-    }
-    open = part.type === "python";
-  }
-  box.append(markdown(said, tools));
-}
-
 function show(message) {
-  const box = element("div", undefined, "message " + message.role);
-  fill(box, message);
-  log.append(box);
-  return box;
+  const view = new MessageView(message);
+  at("log").append(view.box);
+  return view;
 }
 
-function showAll() {
-  log.replaceChildren();
-  messages.forEach(show);
-  at("welcome").hidden = messages.length > 0;
-  if (!running && messages.length && messages[messages.length - 1].role === "assistant") showButtons();
-  main.scrollTop = main.scrollHeight;
-}
-
-function showButtons() {
-  const row = element("div", undefined, "after");
-  const again = element("button", "Regenerate");
-  again.type = "button";
-  again.addEventListener("click", regenerate);
-  const copy = element("button", "Copy");
-  copy.type = "button";
-  copy.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(plainText(messages[messages.length - 1]));
-    copy.textContent = "Copied";
-  });
-  row.append(again, copy);
-  const ending = messages[messages.length - 1].ending;
-  if (ending) row.append(element("span", ending, "quiet"));
-  log.append(row);
+function showState() {
+  const { last, unanswered } = conversation;
+  const writing = running !== null;
+  at("send").hidden = writing;
+  at("stop").hidden = !writing;
+  at("new-chat").disabled = writing;
+  at("model").disabled = writing;
+  at("log").ariaBusy = String(writing);
+  at("welcome").hidden = last !== undefined;
+  at("after").hidden = writing || last === undefined;
+  at("again").textContent = unanswered ? "Answer" : "Regenerate";
+  at("copy").hidden = unanswered;
+  at("copy").textContent = "Copy";
+  at("ending").textContent = (last && last.ending) || "";
 }
 
 function notice(said) {
@@ -75,113 +43,9 @@ function notice(said) {
   at("notice").hidden = !said;
 }
 
-function busy(is) {
-  at("send").hidden = is;
-  at("stop").hidden = !is;
-  at("new-chat").disabled = at("model").disabled = is;
-}
-
-// --- remembering, for a reload of this tab
-
-function remember() {
-  try {
-    sessionStorage.setItem(STORED, JSON.stringify(messages));
-  } catch {
-    // storage is full or switched off: the conversation lasts as long as the page
-  }
-}
-
-function recall() {
-  try {
-    messages = JSON.parse(sessionStorage.getItem(STORED)) || [];
-  } catch {
-    messages = [];
-  }
-}
-
-// --- talking
-
-function settings() {
-  const chosen = {};
-  for (const [field, id] of [["temperature", "temperature"], ["top_k", "top-k"], ["max_tokens", "max-tokens"]]) {
-    const value = at(id).value;
-    if (value !== "") chosen[field] = Number(value);
-  }
-  if (at("model").value) chosen.model = at("model").value;
-  return chosen;
-}
-
-function add(message, kind, said) {
-  const last = message.content[message.content.length - 1];
-  if (last && last.type === kind) last.text += said;
-  else message.content.push({ type: kind, text: said });
-}
-
-async function answer() {
-  running = new AbortController();
-  busy(true);
-  notice("");
-  showAll();
-  const message = { role: "assistant", content: [] };
-  const box = show(message);
-  box.classList.add("writing");
-  let due = false;
-  const draw = () => {
-    due = false;
-    const follow = main.scrollHeight - main.scrollTop - main.clientHeight < 80;
-    fill(box, message);
-    if (follow) main.scrollTop = main.scrollHeight;
-  };
-  const take = (data) => {
-    if (data.token) add(message, "text", data.token);
-    for (const kind of ["python", "python_output"]) if (data[kind] !== undefined) add(message, kind, data[kind]);
-    if (data.done) finish(message, data);
-    if (!due) {
-      due = true;
-      requestAnimationFrame(draw);
-    }
-  };
-  log.setAttribute("aria-busy", "true");
-  try {
-    const sent = messages.map(({ role, content }) => ({ role, content }));
-    await ask({ messages: sent, ...settings() }, at("api-key").value, running.signal, take);
-  } catch (error) {
-    if (error.name === "AbortError") message.ending = "stopped";
-    else notice(error.message);
-  }
-  log.removeAttribute("aria-busy");
-  running = null;
-  if (message.content.length) messages.push(message);
-  remember();
-  busy(false);
-  showAll();
-  if (!message.content.length) offerRetry();
-  text.focus();
-}
-
-function finish(message, data) {
-  if (data.error) notice(data.error);
-  if (data.finish_detail && !data.error) message.ending = data.finish_detail;
-  if (/^max_tokens=/.test(data.finish_detail)) message.ending = "cut off after " + data.tokens + " tokens";
-  if (data.dropped_turns) {
-    const turns = data.dropped_turns === 1 ? "turn does" : data.dropped_turns + " turns do";
-    notice("The conversation is longer than the model's context: the oldest " + turns + " not count any more.");
-  }
-}
-
-function offerRetry() {
-  const row = element("div", undefined, "after");
-  const again = element("button", "Try again");
-  again.type = "button";
-  again.addEventListener("click", answer);
-  row.append(again);
-  log.append(row);
-}
-
-function regenerate() {
-  if (running) return;
-  messages.pop();
-  answer();
+function type(typed) {
+  text.value = typed;
+  fitText();
 }
 
 function fitText() {
@@ -189,35 +53,115 @@ function fitText() {
   text.style.height = text.scrollHeight + 2 + "px";
 }
 
-at("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const said = text.value.trim();
-  if (!said || running) return;
-  messages.push({ role: "user", content: said });
-  text.value = "";
-  fitText();
-  remember();
-  answer();
-});
-text.addEventListener("input", fitText);
-text.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  at("ask").requestSubmit();
-});
-at("stop").addEventListener("click", () => running && running.abort());
-at("new-chat").addEventListener("click", () => {
-  messages = [];
-  remember();
+function focusText() {
+  if (!touch.matches) text.focus();
+}
+
+// --- talking
+
+function settings() {
+  const chosen = {};
+  const fields = { temperature: "temperature", top_k: "top-k", max_tokens: "max-tokens" };
+  for (const [field, id] of Object.entries(fields)) {
+    if (at(id).value !== "") chosen[field] = Number(at(id).value);
+  }
+  if (at("model").value) chosen.model = at("model").value;
+  return chosen;
+}
+
+// Answers the last question. An answer that it has already stays until the new one is complete.
+async function answer() {
+  if (running || !conversation.last) return;
+  const old = conversation.unanswered ? null : views.pop();
+  const message = { role: "assistant", content: [] };
+  if (old) old.box.hidden = true;
+  views.push(show(message));
+  running = new AbortController();
   notice("");
-  showAll();
-  text.focus();
-});
-at("settings-form").addEventListener("submit", (event) => event.preventDefault());
-at("api-key").addEventListener("change", listModels);
-document.addEventListener("click", (event) => {
-  if (!at("settings").contains(event.target)) at("settings").open = false;
-});
+  showState();
+  follow.toEnd();
+  const failure = await write(message, views[views.length - 1]);
+  running = null;
+  if (message.content.length && !(failure && old)) {
+    conversation.answers(message);
+    if (old) old.box.remove();
+  } else {
+    views.pop().box.remove();
+    if (old) views.push(old);
+    if (old) old.box.hidden = false;
+    if (!failure) notice("The model answered with nothing.");
+  }
+  if (failure instanceof RequestFailed) notice(failure.message);
+  if (failure && failure.refused && conversation.unanswered) takeBack(failure.message);
+  showState();
+  follow.grown();
+}
+
+// Asks, and shows the answer as it comes: at most one change for each frame. Returns what went wrong.
+async function write(message, view) {
+  const body = { messages: conversation.sent(), ...settings() };
+  let due = 0;
+  const draw = () => {
+    due = 0;
+    view.update(message);
+    follow.grown();
+  };
+  view.box.classList.add("writing");
+  try {
+    await ask(body, at("api-key").value, running.signal, (data) => {
+      take(message, data);
+      due = due || requestAnimationFrame(draw);
+    });
+    return null;
+  } catch (error) {
+    message.ending = error.name === "AbortError" ? "stopped" : "not finished";
+    return error;
+  } finally {
+    cancelAnimationFrame(due);
+    view.box.classList.remove("writing");
+    draw();
+  }
+}
+
+// One event of the stream: text, or the calculator's call or result, or how the answer ended.
+function take(message, data) {
+  for (const [kind, said] of [
+    ["text", data.token],
+    ["python", data.python],
+    ["python_output", data.python_output],
+  ]) {
+    if (!said) continue;
+    const last = message.content[message.content.length - 1];
+    if (last && last.type === kind) last.text += said;
+    else message.content.push({ type: kind, text: said });
+  }
+  if (!data.done) return;
+  const { finish_detail: detail, dropped_turns: dropped } = data;
+  if (detail) message.ending = detail;
+  if (/^max_tokens=/.test(detail)) message.ending = "cut off after " + data.tokens + " tokens";
+  if (dropped) {
+    const turns = dropped === 1 ? "turn does" : dropped + " turns do";
+    const full = "The conversation is longer than the model's context: the oldest ";
+    notice(full + turns + " not count any more.");
+  }
+}
+
+// What the server refused goes back to where it was typed, so that no later question carries it.
+function takeBack(why) {
+  const refused = conversation.takesBack();
+  for (const view of views.splice(conversation.messages.length)) view.box.remove();
+  type([refused, text.value].filter(Boolean).join("\n\n"));
+  notice("Not sent: " + why);
+  focusText();
+}
+
+function startOver() {
+  conversation.clear();
+  for (const view of views.splice(0)) view.box.remove();
+  notice("");
+  showState();
+  focusText();
+}
 
 async function listModels() {
   try {
@@ -231,6 +175,56 @@ async function listModels() {
   }
 }
 
-recall();
-showAll();
+// --- the controls
+
+at("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const said = text.value.trim();
+  if (!said || running) return;
+  if (tooLarge(said)) {
+    notice("Not sent: the message is too large.");
+    return;
+  }
+  conversation.asks(said);
+  views.push(show(conversation.last));
+  type("");
+  focusText();
+  answer();
+});
+
+text.addEventListener("input", fitText);
+text.addEventListener("keydown", (event) => {
+  // 229: the key belongs to an input method, also where Safari says that nothing is composed.
+  if (event.key !== "Enter" || event.isComposing || event.keyCode === 229) return;
+  const line = event.shiftKey || event.altKey || touch.matches;
+  if (line && !event.ctrlKey && !event.metaKey) return;
+  event.preventDefault();
+  at("ask").requestSubmit();
+});
+
+at("stop").addEventListener("click", () => {
+  running.abort();
+  focusText();
+});
+at("again").addEventListener("click", answer);
+at("copy").addEventListener("click", async () => {
+  const done = await copy(plainText(conversation.last));
+  at("copy").textContent = done ? "Copied" : "Select the text to copy it";
+});
+at("new-chat").addEventListener("click", startOver);
+
+const panel = at("settings");
+at("settings-form").addEventListener("submit", (event) => event.preventDefault());
+at("api-key").addEventListener("change", listModels);
+document.addEventListener("click", (event) => {
+  if (!panel.contains(event.target)) panel.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !panel.open || event.isComposing) return;
+  panel.open = false;
+  panel.querySelector("summary").focus();
+});
+
+showState();
+follow.toEnd();
 listModels();
