@@ -91,7 +91,11 @@ COMMANDS = {
         "nanochat.eval.compare:compare",
         "nanochat.eval.compare:CompareConfig",
     ),
-    "report": Command("generate | reset: the report of a run", "nanochat.report.__main__:main"),
+    "report": Command(
+        "generate | reset: the report of a run",
+        "nanochat.report.__main__:report",
+        "nanochat.report.__main__:ReportConfig",
+    ),
     "recipe": Command(
         "run | show | list: a whole pipeline",
         "nanochat.launch.local:recipe",

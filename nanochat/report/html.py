@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from nanochat.report.document import Block, Details, Heading, Image, SampleBlock, Table, Text
+from nanochat.report.blocks import Block, Details, Heading, Image, SampleBlock, Table, Text
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --strong: #2a6fb0; }
@@ -33,10 +33,8 @@ figure { margin: 1rem 0; }
 .sample pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--strong); }
 """
-POLICY = (
-    "default-src 'none'; img-src data:; style-src "
-    "'unsafe-inline'"
-)  # a second lock, should an escape be missed
+# A second lock, should an escape be missed.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def page(title: str, blocks: Sequence[Block]) -> str:

@@ -1,4 +1,4 @@
-"""What a run cost: hours of the machine times its hourly rate."""
+"""What a run cost, hours of the machine times its hourly rate, and what machine it was."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nanochat.report.blocks import Block, Heading, Table, Text
+from nanochat.report.quantities import duration, row
+from nanochat.report.scores import Records
+from nanochat.report.stage_section import TITLES
 from nanochat.runtime.chips import gpu_rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageCost:
     """Time and money of one section. `usd` None: the price of its hardware is not known."""
 
@@ -20,31 +24,6 @@ class StageCost:
     usd: float | None
 
 
-def wall_seconds(record: Mapping[str, Any]) -> float | None:
-    """How long the work of a record took; None when it does not say."""
-    for value in (
-        record.get("wall_s"),
-        record.get("metrics", {}).get("wall_s") if _has_metrics(record) else None,
-    ):
-        if isinstance(value, (int, float)):
-            return float(value)
-    started, finished = record.get("started"), record.get("finished")
-    if (
-        isinstance(started, (int, float))
-        and isinstance(finished, (int, float))
-        and finished >= started
-    ):
-        return float(finished - started)
-    training = record.get("training")
-    if isinstance(training, Mapping) and isinstance(training.get("train_time_s"), (int, float)):
-        return float(training["train_time_s"])
-    return None
-
-
-def _has_metrics(record: Mapping[str, Any]) -> bool:
-    return isinstance(record.get("metrics"), Mapping)
-
-
 def stage_cost(
     section: str, record: Mapping[str, Any], hourly_rate: float | None
 ) -> StageCost | None:
@@ -53,18 +32,65 @@ def stage_cost(
     `hourly_rate`: US dollars for an hour of the whole machine. Without it GPUs are priced by the
     table and a machine without GPUs at nothing.
     """
-    wall_s = wall_seconds(record)
+    wall_s = record.get("wall_s")
     if wall_s is None:
         return None
-    environment = record.get("environment") or {}
-    names = [str(name) for name in environment.get("gpus") or []]
-    on_gpu = bool(names) and str(record.get("device") or "cuda").startswith(("cuda", "gpu"))
+    machine = record.get("environment") or {}
+    names = [str(name) for name in machine.get("gpus") or []]
+    on_gpu = bool(names) and str(record.get("device") or "cuda").startswith("cuda")
     gpus = min(int(record.get("world_size") or 1), len(names)) if on_gpu else 0
-    hardware = f"{gpus} x {names[0]}" if on_gpu else str(environment.get("cpu") or "CPU")
-    rate: float | None = hourly_rate
+    rate = hourly_rate
     if rate is None:
         single = gpu_rate(names[0]) if on_gpu else 0.0
         rate = None if single is None else single * max(gpus, 1)
     return StageCost(
-        section, wall_s, hardware, gpus, None if rate is None else wall_s / 3600 * rate
+        section=section,
+        wall_s=float(wall_s),
+        hardware=f"{gpus} x {names[0]}" if on_gpu else str(machine.get("cpu") or "CPU"),
+        gpus=gpus,
+        usd=None if rate is None else wall_s / 3600 * rate,
     )
+
+
+def cost(records: Records, hourly_rate: float | None) -> list[Block]:
+    """Time and money of each record that says how long it took, and the sum."""
+    costs = [c for name, record in records.items() if (c := stage_cost(name, record, hourly_rate))]
+    if not costs:
+        return []
+    rows = [[TITLES[c.section], c.hardware, duration(c.wall_s), _usd(c.usd)] for c in costs]
+    known = [c.usd for c in costs if c.usd is not None]
+    total = sum(known) if len(known) == len(costs) else None
+    rows.append(["Together", "", duration(sum(c.wall_s for c in costs)), _usd(total)])
+    if hourly_rate is not None:
+        basis = f"At ${hourly_rate:g} for an hour of the machine (--hourly-rate)."
+    elif any(c.gpus for c in costs):
+        basis = "At rough public prices of these GPUs (--hourly-rate takes the real price)."
+    else:
+        basis = "A machine without GPUs counts as free (--hourly-rate takes its price)."
+    table = Table(["Stage", "Hardware", "Time", "Cost"], rows)
+    return [Heading(2, "Time and cost"), table, Text(basis)]
+
+
+def _usd(value: float | None) -> str:
+    return "-" if value is None else f"${value:,.2f}"
+
+
+def environment(records: Records) -> list[Block]:
+    """The machine and versions of the newest record; how many others there were, if the records
+    differ.
+    """
+    known = sorted(
+        (r for r in records.values() if r.get("environment")), key=lambda r: r.get("written") or 0
+    )
+    if not known:
+        return []
+    newest = known[-1]["environment"]
+    rows = [row(key, value) for key, value in newest.items() if value not in (None, "", [])]
+    blocks: list[Block] = [Heading(2, "Environment"), Table(["", ""], rows, numeric=False)]
+    compared = ("hostname", "torch", "python", "cpu", "gpus", "git_commit")
+    kinds = {str([r["environment"].get(k) for k in compared]) for r in known}
+    if len(kinds) > 1:
+        blocks.append(
+            Text(f"The stages ran in {len(kinds)} different environments; this is the newest.")
+        )
+    return blocks

@@ -7,22 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanochat.report.document import Block, Details, Heading, SampleBlock, Table, number
+from nanochat.report.blocks import Block, Details, Heading, SampleBlock, Table
+from nanochat.report.quantities import number
 
 SHOWN, FOLDED, ENDS = 4, 24, 3
-SHORT_CHARACTERS = (
-    260  # a prompt or an answer that a table's cell holds without becoming hard to read
-)
+# A prompt or an answer that a table's cell holds without becoming hard to read.
+SHORT_CHARACTERS = 260
 SHORT_SHOWN = 12
 
 
 def samples(record: Mapping[str, Any]) -> list[Block]:
     """What the record's samples say, or nothing where it has none."""
-    raw = record.get("samples") or record.get("examples") or []
-    found = [s for s in raw if isinstance(s, Mapping) and "prompt" in s and "completion" in s]
+    found = record.get("samples") or []
     if not found:
         return []
-    rewarded = [s for s in found if isinstance(s.get("reward"), (int, float))]
+    rewarded = [sample for sample in found if "reward" in sample]
     if len(rewarded) > 2 * ENDS:
         ordered = sorted(rewarded, key=lambda s: s["reward"], reverse=True)
         best, worst = ordered[:ENDS], ordered[: -ENDS - 1 : -1]
@@ -57,12 +56,6 @@ def _blocks(entries: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def _note(entry: Mapping[str, Any]) -> str:
-    notes = []
-    verdict = entry.get("ok", entry.get("correct"))
-    if isinstance(verdict, bool):
-        notes.append("right" if verdict else "wrong")
-    if entry.get("expected") is not None:
-        notes.append(f"expected {entry['expected']}")
-    if isinstance(entry.get("reward"), (int, float)):
-        notes.append(f"reward {number(entry['reward'])}")
-    return ", ".join(notes)
+    if "reward" in entry:
+        return f"reward {number(entry['reward'])}"
+    return {True: "right", False: "wrong"}.get(entry.get("correct", ""), "")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.report import stage_records as records
-from nanochat.runtime.records import plain
+from nanochat.runtime.records import plain, write_record
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -25,9 +25,7 @@ anything = st.recursive(
 
 
 def test_a_record_comes_back_with_its_surroundings(base_dir):
-    path = records.write_record(
-        "base_train", {"metrics": {"val_bpb": 1.25}, "config": {"depth": 4}}
-    )
+    path = write_record("base_train", {"metrics": {"val_bpb": 1.25}, "config": {"depth": 4}})
     assert path == base_dir / "report" / "base_train.json"
     record = records.read_records()["base_train"]
     assert record["metrics"] == {"val_bpb": 1.25}
@@ -49,7 +47,7 @@ def test_odd_values_become_plain_ones():
         "d": Config(4, Path("x")),
     }
     data |= {"e": (1, 2), "f": {"z", "y"}, "g": "half \ud800 character", "h": torch.float32}
-    records.write_record("exam", data)
+    write_record("exam", data)
     record = records.read_records()["exam"]
     assert (record["a"], record["b"], record["c"], record["d"]) == (
         None,
@@ -73,10 +71,10 @@ def test_plain_is_strict_json(value):
 
 def test_sections_come_in_the_order_of_the_pipeline_and_unknown_ones_are_refused():
     for section in ("exam", "chat_sft", "tokenizer"):
-        records.write_record(section, {})
+        write_record(section, {})
     assert list(records.read_records()) == ["tokenizer", "chat_sft", "exam"]
     with pytest.raises(ValueError, match="chat_stf.*chat_sft"):
-        records.write_record("chat_stf", {})
+        write_record("chat_stf", {})
 
 
 @pytest.mark.parametrize("content", [b'{"section": ', b"[1]", b"\xff\xfe"])
@@ -103,7 +101,7 @@ def test_metrics_are_merged_by_step_and_half_lines_passed_over(tmp_path):
 
 
 def test_reset_removes_its_own_files_only(base_dir):
-    records.write_record("exam", {})
+    write_record("exam", {})
     folder = base_dir / "report"
     (folder / records.PICTURES).mkdir()
     for name in (

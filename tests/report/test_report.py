@@ -12,26 +12,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.report import html, plots
+from nanochat.eval.results import scored
+from nanochat.report import html
 from nanochat.report.__main__ import main
-from nanochat.report.document import (
-    Details,
-    Heading,
-    SampleBlock,
-    Table,
-    Text,
-    duration,
-    fence,
-    markdown,
-    number,
-)
+from nanochat.report.blocks import Details, Heading, SampleBlock, Table, Text
+from nanochat.report.curves import smooth
 from nanochat.report.generate import generate
+from nanochat.report.markdown import fence, markdown
+from nanochat.report.quantities import duration, number
 from nanochat.runtime.records import write_record
 
 EVIL = (
     "<script>alert(1)</script> | **x** ![p](http://example.invalid/a.png) ``` </details> <img "
     "src=x onerror=y>"
 )
+
+
+def entry(correct: int, n: int, baseline: float = 0.0) -> dict:
+    """A task's score as an evaluation hands it to the report."""
+    return {**scored([1] * correct + [0] * (n - correct), baseline), "correct": correct}
 
 
 class Page(HTMLParser):
@@ -76,22 +75,22 @@ def write_everything(base_dir):
         "base_train",
         {**common, "metrics": {"val_bpb": 1.1, "x": float("nan")}, "samples": [sample] * 6},
     )
-    tasks = {
-        f"task_{i}": {"accuracy": 0.4, "baseline": 0.25, "centered": 0.2, "total": 100}
-        for i in range(22)
-    }
+    tasks = {f"task_{i}": entry(40, 100, 0.25) for i in range(22)}
     write_record("base_eval", {"metrics": {"CORE": 0.2219}, "tasks": tasks})
-    for stage, score in (("mid", 0.2875), ("sft", 0.2807)):
-        results = {"ARC-Challenge": {"accuracy": score, "total": 1172, "baseline": 0.25}}
+    for stage, correct in (("mid", 337), ("sft", 329)):
+        results = {"ARC-Challenge": entry(correct, 1172, 0.25)}
         write_record(f"chat_eval_{stage}", {"tasks": results, "metrics": {"ChatCORE": 0.073}})
     rewarded = [{**sample, "completion": f"answer {i}", "reward": i / 10} for i in range(10)]
     write_record("chat_rl", {**common, "metrics": {"pass@1": 0.6}, "samples": rewarded})
     of = {"source": "sft", "model_tag": "d4", "step": 90}
-    parts = {"identity": {"correct": 190, "total": 200}}
-    write_record("exam", {"parts": parts, "samples": [{**sample, "ok": False}], "checkpoint": of})
+    parts = {"World-identity": entry(190, 200)}
+    samples = [{**sample, "correct": False}]
+    write_record("exam", {"tasks": parts, "samples": samples, "checkpoint": of})
     write_record(
         "tokenizer", {"training": {"vocab_size": 4096}, "rows": [{"text": EVIL, "ours": 1.2}]}
     )
+    line = {"source": "my.jsonl", "rows": 990, "epochs": 3.0, "share": 0.25, "held_out": 10}
+    write_record("chat_sft", {**common, "mixture": [{**line, "hash": "0123abcd"}]})
 
 
 def test_a_whole_run(base_dir, tmp_path, monkeypatch, capsys):
@@ -105,7 +104,8 @@ def test_a_whole_run(base_dir, tmp_path, monkeypatch, capsys):
         "| CORE | 0.2219 | - | - | - |",
         "| ARC-Challenge | - | 0.2875 | 0.2807 | - |",
         "| HumanEval | - | - | - | - |",
-        "| identity | 0.9500 | 0.910 to 0.973 | 190 | 200 |",
+        "| World-identity | 0.9500 | 0.910 to 0.973 | 190 | 200 |",
+        "| my.jsonl | 990 | 3 | 25.0% | 10 | 0123abcd |",
         "Held-out questions, greedy decoding. Model: sft d4, step 90.",
         "At $24 for an hour of the machine (--hourly-rate).",
     ):
@@ -141,7 +141,7 @@ def test_the_page_stands_alone_and_runs_nothing(base_dir):
     "section", ["tokenizer", "base_train", "base_eval", "chat_eval_rl", "chat_rl", "exam"]
 )
 @pytest.mark.parametrize(
-    "data", [{}, {"metrics": None, "samples": None, "config": None, "tasks": [], "environment": {}}]
+    "data", [{}, {"metrics": None, "samples": None, "config": None, "tasks": {}, "environment": {}}]
 )
 def test_one_poor_record_is_enough(section, data):
     write_record(section, data)
@@ -168,17 +168,23 @@ def test_old_pictures_do_not_stay(base_dir, tmp_path):
 
 def test_without_records_it_says_how_to_get_some(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"no records yet.*bash speedrun\.sh"):
+    with pytest.raises(SystemExit):
         main(["generate"])
+    assert re.search(r"no records yet.*bash speedrun\.sh", capsys.readouterr().err)
     assert not (tmp_path / "report.md").exists()
     main(["reset"])
     assert "removed 0 files" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], ["make"], ["reset", "now"]])
-def test_wrong_words_are_one_error(words):
-    with pytest.raises(ValueError, match="report"):
+@pytest.mark.parametrize(
+    "words, said",
+    [([], "must be given"), (["make"], "make"), (["reset", "now"], "now: unexpected word")],
+)
+def test_wrong_words_are_one_error(words, said, capsys):
+    with pytest.raises(SystemExit):
         main(words)
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -262,20 +268,19 @@ def test_numbers_and_times_read_well():
 
 def test_smoothing_follows_and_ignores_a_spike():
     falling = [10.0 - i / 10 for i in range(100)]
-    assert plots.smooth(falling, 11)[:90] == pytest.approx(falling[:90])
+    assert smooth(falling, 11)[:90] == pytest.approx(falling[:90])
     spiked = [2.0] * 50 + [90.0] + [2.0] * 50
-    assert plots.smooth(spiked, 11) == pytest.approx([2.0] * 101)
+    assert smooth(spiked, 11) == pytest.approx([2.0] * 101)
 
 
 def test_before_and_after_on_tasks_outside_the_table(base_dir):
-    part = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "total": 100}
-    for stage, score in (("sft", 0.5), ("rl", 0.8)):
-        tasks = {"World-counting": {**part, "accuracy": score}}
-        tasks |= {"World-facts": part} if stage == "rl" else {}
+    for stage, correct in (("sft", 50), ("rl", 80)):
+        tasks = {"World-counting": entry(correct, 100)}
+        tasks |= {"World-facts": entry(50, 100)} if stage == "rl" else {}
         write_record(f"chat_eval_{stage}", {"tasks": tasks})
     write_record("chat_rl", {"metrics": {"pass@1": 0.8, "pass@1 before": 0.5, "steps": 7}})
     text = generate().read_text()
-    assert "| World-counting | - | - | 0.500 (0.400 to 0.600) | 0.800 (0.400 to 0.600) |" in text
+    assert "| World-counting | - | - | 0.500 (0.404 to 0.596) | 0.800 (0.711 to 0.867) |" in text
     assert "| World-facts | - |" not in text, "one stage alone has no before and after"
     assert "plot_stages.png" in text
     assert (
@@ -299,7 +304,5 @@ def test_short_samples_stand_in_a_table_and_long_ones_in_full(base_dir):
 
 @pytest.mark.filterwarnings("error")
 def test_few_questions_all_wrong_still_make_a_picture(base_dir):
-    write_record(
-        "chat_eval_sft", {"tasks": {f"task {i}": {"correct": 0, "total": 4} for i in range(5)}}
-    )
+    write_record("chat_eval_sft", {"tasks": {f"task {i}": entry(0, 4) for i in range(5)}})
     assert "plot_chat_eval_sft.png" in generate().read_text()

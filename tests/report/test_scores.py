@@ -1,87 +1,45 @@
-"""Scores in every shape that evaluations write, their intervals, and what a run cost."""
+"""Scores as they stand in records, and what a run cost."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from nanochat.report.machine_hours import gpu_rate, stage_cost, wall_seconds
-from nanochat.report.scores import exam_parts, scores, summary, wilson
+from nanochat.eval.results import scored
+from nanochat.report.machine_hours import stage_cost
+from nanochat.report.scores import mean_scores, shared_scores, summary_scores, task_scores
+from nanochat.runtime.chips import gpu_rate
 
-
-def test_wilson_interval_has_its_published_values():
-    assert wilson(9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson(190, 200) == pytest.approx((0.9104, 0.9726), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
+ENTRY = {**scored([1] * 50 + [0] * 150, 0.25), "correct": 50}
 
 
-@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_holds_the_share(pair):
-    correct, total = pair
-    low, high = wilson(correct, total)
-    assert 0 <= low <= correct / total <= high <= 1
-    assert wilson(total - correct, total) == pytest.approx((1 - high, 1 - low))
+def test_a_task_keeps_what_its_evaluation_wrote():
+    score = task_scores({"tasks": {"GSM8K": ENTRY}})["GSM8K"]
+    assert (score.value, score.correct, score.total) == (0.25, 50, 200)
+    assert (score.centered, score.baseline) == (0.0, 0.25) and score.interval == "0.195 to 0.314"
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"metrics": {"ARC-Easy": 0.5}},
-        {"tasks": {"arc_easy": {"accuracy": 0.5, "correct": 50, "total": 100}}},
-        {"results": [{"task": "ARC-Easy", "correct": [True, False], "n": 2}]},
-        {"parts": {"arc-easy": {"score": 0.5, "interval": [0.4, 0.6]}}},
-        {"scores": [{"name": "ARC-Easy", "passed": 3, "count": 6}]},
-        {"metrics": {"ARC-Easy": {"value": 0.5, "low": 0.4, "high": 0.6}}},
-    ],
-)
-def test_every_shape_is_read(record):
-    assert scores(record)["arceasy"].value == 0.5
-
-
-def test_a_detailed_entry_wins_over_a_bare_number():
-    record = {
-        "metrics": {"GSM8K": 0.25},
-        "tasks": {"GSM8K": {"accuracy": 0.25, "correct": 50, "total": 200}},
-    }
-    for order in (record, dict(reversed(record.items()))):
-        found = scores(order)["gsm8k"]
-        assert (found.correct, found.total) == (50, 200)
-        assert found.interval == "0.195 to 0.314"
-
-
-def test_odd_entries_are_not_scores():
-    assert (
-        scores(
-            {"metrics": {"a": True, "b": None, "c": "x", "d": {}, "e": {"correct": 1}}, "tasks": 3}
-        )
-        == {}
-    )
+def test_odd_metrics_are_not_scores():
+    odd = {"a": True, "b": None, "c": "x", "d": {}}
+    assert mean_scores({"metrics": odd}) == {} and task_scores({"metrics": None}) == {}
 
 
 def test_summary_keeps_the_few_shot_tasks_of_core_out_of_the_chat_rows():
-    base = {
-        "metrics": {"core_metric": 0.22},
-        "tasks": {"arc_easy": {"accuracy": 0.6, "total": 100}},
-    }
-    table = summary(
-        {"base_eval": base, "chat_eval_sft": {"metrics": {"ARC-Easy": 0.4, "ChatCORE": 0.1}}}
-    )
+    base = {"metrics": {"CORE": 0.22, "val_bpb": 1.0}, "tasks": {"arc_easy": ENTRY}}
+    chat = {"metrics": {"ChatCORE": 0.1}, "tasks": {"ARC-Easy": ENTRY, "World-facts": ENTRY}}
+    table = summary_scores({"base_eval": base, "chat_eval_sft": chat})
     assert {metric: s.value for metric, s in table["BASE"].items()} == {"CORE": 0.22}
-    assert {metric: s.value for metric, s in table["SFT"].items()} == {
-        "ARC-Easy": 0.4,
-        "ChatCORE": 0.1,
-    }
+    assert {m: s.value for m, s in table["SFT"].items()} == {"ARC-Easy": 0.25, "ChatCORE": 0.1}
     assert table["MID"] == table["RL"] == {}
 
 
-def test_exam_parts_are_the_parts_not_the_clock():
-    assert [s.name for s in exam_parts({"metrics": {"identity": 0.9, "wall_s": 30.0}})] == [
-        "identity"
-    ]
-    both = {"parts": {"facts": {"correct": 9, "total": 10}}, "metrics": {"mean": 0.9}}
-    assert [s.name for s in exam_parts(both)] == ["facts"]
+def test_tasks_outside_the_table_are_shared_by_two_stages():
+    both = {"tasks": {"ARC-Easy": ENTRY, "World-facts": ENTRY}}
+    shared = shared_scores({"chat_eval_sft": both, "chat_eval_rl": both, "base_eval": both})
+    assert {column: list(of) for column, of in shared.items() if of} == {
+        "SFT": ["World-facts"],
+        "RL": ["World-facts"],
+    }
+    assert not any(shared_scores({"chat_eval_sft": both}).values())
 
 
 @pytest.mark.parametrize(
@@ -115,11 +73,3 @@ def test_cost_is_hours_times_the_rate():
     unknown = {**record, "environment": {"gpus": ["Unheard Of 9000"]}}
     assert stage_cost("base_train", unknown, None).usd is None
     assert stage_cost("base_train", {"metrics": {}}, None) is None
-
-
-def test_time_is_found_where_it_is_said():
-    assert wall_seconds({"wall_s": 3}) == 3.0
-    assert wall_seconds({"started": 10.0, "finished": 12.5}) == 2.5
-    assert wall_seconds({"metrics": {"wall_s": 4.0}}) == 4.0
-    assert wall_seconds({"training": {"train_time_s": 8.1}}) == 8.1
-    assert wall_seconds({"metrics": None, "started": None}) is None
