@@ -139,7 +139,7 @@ def streams(args: argparse.Namespace) -> dict:
         """
         start = time.perf_counter()
         for group in groups:
-            engine.complete(group, 64, tools="off", ignore_end=True)
+            engine.complete([engine.submit(prompt, settings(64)) for prompt in group])
         return time.perf_counter() - start
 
     ratios, rates = [], []
@@ -178,12 +178,12 @@ def turns(args: argparse.Namespace) -> dict:
                 ids += prompt_of(100, 1000 * number + turn)
                 request = engine.submit(ids, settings(50))
                 start = time.perf_counter()
-                while not request.events:
-                    engine.step()
+                while not engine.step():
+                    pass
                 first_s = time.perf_counter() - start
                 while not request.finished:
                     engine.step()
-                ids += request.completions(engine.special)[0].ids
+                ids += request.completions()[0].ids
             assert len(ids) == 1500
             times[reuse].append(first_s)
     with_reuse, without = statistics.median(times[True]), statistics.median(times[False])

@@ -223,7 +223,9 @@ def compare(args: argparse.Namespace, pair: str) -> dict[str, Any]:
     model = convert(random_model(args.depth, args.vocab_size, "classic", args.context), "bf16")
     model = convert(model, own_kind)
     engine = Engine(model, wide_tokenizer(args.vocab_size), max_running=1)
-    params = SamplingParams(0.0, max_tokens=args.tokens, seed=0, tools="off", ignore_end=True)
+    params = SamplingParams(
+        temperature=0.0, max_tokens=args.tokens, seed=0, tools="off", ignore_end=True
+    )
     ours, theirs = [], []
     with tempfile.TemporaryDirectory() as folder:
         place = {"path": str(Path(folder) / "peer.gguf"), "context": args.context}

@@ -100,13 +100,14 @@ def solo_answers(source: str | None, max_tokens: int) -> list[str]:
     """What each prompt is answered with when nobody else is there: one after another, nothing
     reused.
     """
-    from nanochat.engine import Engine
+    from nanochat.engine import Engine, SamplingParams
 
     model, tokenizer = build(source)
     engine = Engine(model, tokenizer, reuse_prefixes=False)
     asked = [[{"role": "user", "content": prompt}] for prompt in prompts()]
     ids = [tokenizer.render_for_completion({"messages": messages}) for messages in asked]
-    return [engine.complete([prompt], max_tokens=max_tokens)[0].text for prompt in ids]
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+    return [engine.complete([engine.submit(prompt, params)])[0][0].text for prompt in ids]
 
 
 @dataclass

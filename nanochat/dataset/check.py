@@ -11,7 +11,7 @@ from typing import Any
 from nanochat.config import Positional
 from nanochat.dataset.conversations import FileContents, scan_conversations, write_conversations
 from nanochat.tokenizer import Tokenizer, open_tokenizer
-from nanochat.tokenizer.chat import visualize
+from nanochat.tokenizer.chat_format import visualize
 
 PREVIEW_TOKENS = 400
 

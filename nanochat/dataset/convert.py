@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nanochat.tokenizer.chat import message_problem
+from nanochat.tokenizer.chat_format import message_problem
 
 Conversation = dict[str, Any]
 

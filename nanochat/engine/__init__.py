@@ -2,10 +2,11 @@
 calculator tool.
 """
 
-from nanochat.engine.chat import ChatSession, fit_messages
 from nanochat.engine.engine import Engine
-from nanochat.engine.request import Completion, Event, Request
+from nanochat.engine.event import Event
+from nanochat.engine.request import Completion, Request
 from nanochat.engine.sequence import SamplingParams
+from nanochat.engine.session import ChatSession
 from nanochat.engine.stats import EngineStats
 
 __all__ = [
@@ -16,5 +17,4 @@ __all__ = [
     "Event",
     "Request",
     "SamplingParams",
-    "fit_messages",
 ]

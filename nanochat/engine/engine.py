@@ -1,8 +1,8 @@
 """The engine: many requests over one model, one step at a time.
 
 A step is: plan rows (scheduler), run them through the model (runner), draw tokens (sampler), tell
-the requests. Whoever serves requests calls `submit` and `step`; `generate`, `generate_batch` and
-`complete` do that for themselves.
+the requests. Whoever serves requests calls `submit` and `step`; `stream`, `complete`, `generate`
+and `generate_batch` step for themselves.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
+from nanochat.engine.event import Event
 from nanochat.engine.pages import PagePool
-from nanochat.engine.request import Completion, Event, Request, advance, closing_event
+from nanochat.engine.request import Completion, Request, checked_prompt
 from nanochat.engine.runner import Runner, Static
+from nanochat.engine.sample import Sample
 from nanochat.engine.scheduler import Scheduler
-from nanochat.engine.sequence import SamplingParams, Sequence
-from nanochat.engine.special import SpecialIds
+from nanochat.engine.sequence import FinishReason, SamplingParams, Sequence, sample_seed
 from nanochat.engine.stats import EngineStats
 from nanochat.gpt import GPT
 from nanochat.tokenizer import Tokenizer
+from nanochat.tokenizer.special_tokens import SpecialIds
 
 DEFAULT_CACHE_BYTES = 1 << 30
 
@@ -51,7 +54,9 @@ class Engine:
         native: bool = True,
         static: Static = None,
     ) -> None:
-        self.model, self.tokenizer, self.special = model, tokenizer, SpecialIds.of(tokenizer)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.special = SpecialIds.of(tokenizer.special_tokens)
         self.context = model.config.sequence_len
         n_tokens = min(model.config.vocab_size, tokenizer.get_vocab_size())
         self.runner = Runner(model, page_tokens, n_tokens, native, static)
@@ -71,11 +76,14 @@ class Engine:
         )
         self._ids = itertools.count(1)
         self._inbox: deque[Request] = deque()
-        self._cancelled: deque[Request] = deque()
-        self._owner: dict[Sequence, tuple[Request, Any]] = {}
+        self._cancelled: deque[tuple[int, FinishReason, str]] = deque()
+        self._requests: dict[int, Request] = {}
+        self._owner: dict[Sequence, tuple[Request, Sample]] = {}
+        self._undelivered: list[Event] = []
         self._lock = threading.Lock()
-        self._weights_seen = self._weights_version()
-        self._steps = self._prefilled = self._generated = 0
+        self._steps = 0
+        self._prefilled = 0
+        self._generated = 0
 
     def _default_cache_tokens(self, max_running: int) -> int:
         config = self.model.config
@@ -87,128 +95,160 @@ class Engine:
     # --- the core: submit, cancel, step
 
     def submit(
-        self, tokens: Iterable[int], params: SamplingParams | None = None, n: int = 1
+        self,
+        tokens: Iterable[int],
+        params: SamplingParams | None = None,
+        n: int = 1,
+        *,
+        request_id: int | None = None,
     ) -> Request:
-        """Queue a prompt for `n` samples. ValueError when it is empty, too long, or not made of
-        this model's ids.
+        """Queue a prompt for `n` samples. Its events carry `request_id`, by default a number the
+        engine chooses. ValueError when the prompt is empty, too long, or not made of this model's
+        ids.
         """
-        prompt = self._checked_prompt(tokens)
-        if n < 1:
-            raise ValueError(f"n={n}: must be 1 or more")
-        request = Request.create(
-            next(self._ids), prompt, params or SamplingParams(), n, self.tokenizer, self.special
-        )
-        self._inbox.append(request)
+        request = self._checked(tokens, params, n, request_id)
+        self._enqueue(request)
         return request
 
-    def _checked_prompt(self, tokens: Iterable[int]) -> list[int]:
-        prompt = list(tokens)
-        if not prompt:
-            raise ValueError(
-                "tokens=[]: a prompt needs at least one token; begin with the bos token"
+    def _checked(
+        self,
+        tokens: Iterable[int],
+        params: SamplingParams | None,
+        n: int,
+        request_id: int | None = None,
+    ) -> Request:
+        """A request that can be queued."""
+        prompt = checked_prompt(tokens, self.context, self.model.config.vocab_size)
+        if n < 1:
+            raise ValueError(f"n={n}: must be 1 or more")
+        number = request_id
+        if number is None:
+            number = next(number for number in self._ids if number not in self._requests)
+        params = params or SamplingParams()
+        samples = [
+            Sample(
+                Sequence(
+                    index, list(prompt), replace(params, seed=sample_seed(params.seed, index))
+                ),
+                request=number,
+                tokenizer=self.tokenizer,
+                special=self.special,
+                context=self.context,
             )
-        if len(prompt) > self.context:
-            raise ValueError(
-                f"tokens: the prompt has {len(prompt)} tokens, the context holds {self.context}; "
-                "cut it"
-            )
-        n_vocab = self.model.config.vocab_size
-        for token in prompt:
-            if not isinstance(token, int) or not 0 <= token < n_vocab:
-                raise ValueError(
-                    f"tokens: {token!r} is no token id of this model, which has ids 0 to "
-                    f"{n_vocab - 1}"
-                )
-        return prompt
+            for index in range(n)
+        ]
+        return Request(id=number, prompt=prompt, params=params, samples=samples)
 
-    def cancel(self, request: Request) -> None:
-        """End a request; its samples finish as "cancelled" in the next step. Nothing happens to a
-        finished one.
+    def _enqueue(self, request: Request) -> None:
+        assert request.id not in self._requests, f"request {request.id} is still running"
+        self._requests[request.id] = request
+        self._inbox.append(request)
+
+    def cancel(self, request_id: int, reason: FinishReason = "cancelled", detail: str = "") -> None:
+        """End a request in the next step, its samples with this `finish_reason`. Nothing happens
+        to a finished one.
         """
-        request.cancelled = True
-        self._cancelled.append(request)
+        self._cancelled.append((request_id, reason, detail))
 
     @property
     def has_work(self) -> bool:
         return bool(
-            self._inbox or self._cancelled or self.scheduler.waiting or self.scheduler.running
+            self._inbox
+            or self._cancelled
+            or self._undelivered
+            or self.scheduler.waiting
+            or self.scheduler.running
         )
 
     def step(self) -> list[Event]:
-        """One forward pass for whoever is due; the events it made, which are also in each request's
-        `events`.
+        """One forward pass for whoever is due; the events it made, each delivered once: those of a
+        `stream` or of `complete` go there instead.
         """
         with self._lock:
-            events = self._take_messages()
-            rows = self.scheduler.plan()
-            if rows:
-                drawn_tokens = self.runner.draw(rows, self.pool.n_reached)
-                self.scheduler.computed(rows)
-                due = [row.sequence for row in rows if row.samples]
-                self._steps += 1
-                self._prefilled += sum(row.n_tokens for row in rows) - len(due)
-                self._generated += len(due)
-                for sequence, drawn in zip(due, drawn_tokens, strict=True):
-                    request, own = self._owner[sequence]
-                    events += advance(request, own, drawn, self.special, self.context)
-                    if sequence.finished:
-                        self._end(sequence)
-            return _delivered(events)
+            self._advance()
+            return self._take_undelivered()
 
-    def _take_messages(self) -> list[Event]:
-        events: list[Event] = []
+    def _advance(self) -> None:
+        self._take_messages()
+        rows = self.scheduler.plan()
+        if not rows:
+            return
+        drawn_tokens = self.runner.draw(rows, self.pool.n_reached)
+        self.scheduler.computed(rows)
+        due = [row.sequence for row in rows if row.samples]
+        self._steps += 1
+        self._prefilled += sum(row.n_tokens for row in rows) - len(due)
+        self._generated += len(due)
+        for sequence, drawn in zip(due, drawn_tokens, strict=True):
+            request, sample = self._owner[sequence]
+            for event in sample.advance(drawn):
+                self._deliver(request, event)
+            if sequence.finished:
+                self._end(request, sequence)
+
+    def _take_messages(self) -> None:
         while self._inbox:
             request = self._inbox.popleft()
-            if not self._owner:
-                self._forget_old_weights()
-            for own in request.samples:
-                self._owner[own.sequence] = request, own
-                self.scheduler.add(own.sequence)
-                if request.params.max_tokens == 0:
-                    events.append(self._close(request, own, "length", "max_tokens=0 reached"))
+            if not self._owner and self.runner.refresh_if_changed():
+                self.pool.drop_retained()
+            for sample in request.samples:
+                self._owner[sample.sequence] = request, sample
+                self.scheduler.add(sample.sequence)
+            if request.params.max_tokens == 0:
+                self._close(request, "length", "max_tokens=0 reached")
         while self._cancelled:
-            request = self._cancelled.popleft()
-            for own in request.samples:
-                if not own.sequence.finished and own.sequence in self._owner:
-                    events.append(self._close(request, own, "cancelled", ""))
-        return events
+            request_id, reason, detail = self._cancelled.popleft()
+            if request_id in self._requests:
+                self._close(self._requests[request_id], reason, detail)
 
-    def _close(self, request: Request, own: Any, reason: Any, detail: str) -> Event:
-        own.sequence.finish(reason, detail)
-        self._end(own.sequence)
-        return closing_event(request, own)
+    def _close(self, request: Request, reason: FinishReason, detail: str) -> None:
+        """End the samples that are still running."""
+        for sample in request.samples:
+            if not sample.sequence.finished:
+                self._deliver(request, sample.close(reason, detail))
+                self._end(request, sample.sequence)
 
-    def _end(self, sequence: Sequence) -> None:
+    def _end(self, request: Request, sequence: Sequence) -> None:
         self.scheduler.remove(sequence)
         del self._owner[sequence]
+        if request.finished:
+            del self._requests[request.id]
+
+    def _deliver(self, request: Request, event: Event) -> None:
+        if request.deliver is None:
+            self._undelivered.append(event)
+        else:
+            request.deliver(event)
+
+    def _take_undelivered(self) -> list[Event]:
+        events = self._undelivered
+        self._undelivered = []
+        return events
 
     def fail_all(self, detail: str) -> list[Event]:
         """End everything with finish_reason "error" after `step` raised; the engine can be used
         again afterwards.
         """
         with self._lock:
-            events = self._take_messages()
-            events += [
-                self._close(request, own, "error", detail)
-                for request, own in list(self._owner.values())
-            ]
+            self._take_messages()
+            for request in list(self._requests.values()):
+                self._close(request, "error", detail)
             self.pool.drop_retained()
-            return _delivered(events)
+            return self._take_undelivered()
 
     def stats(self) -> EngineStats:
-        scheduler, pool = self.scheduler, self.pool
         return EngineStats(
-            len(scheduler.running),
-            len(scheduler.waiting) + len(self._inbox),
-            pool.n_used,
-            pool.n_retained,
-            pool.max_pages,
-            self.runner.cache.bytes_held(),
-            self._steps,
-            self._prefilled,
-            scheduler.n_reused_tokens,
-            self._generated,
-            scheduler.n_preempted,
+            running=len(self.scheduler.running),
+            waiting=len(self.scheduler.waiting) + len(self._inbox),
+            pages_used=self.pool.n_used,
+            pages_retained=self.pool.n_retained,
+            pages_total=self.pool.max_pages,
+            cache_bytes=self.runner.cache.bytes_held(),
+            steps=self._steps,
+            prefill_tokens=self._prefilled,
+            reused_tokens=self.scheduler.n_reused_tokens,
+            generated_tokens=self._generated,
+            preemptions=self.scheduler.n_preempted,
         )
 
     def trim(self) -> None:
@@ -217,30 +257,30 @@ class Engine:
             self.pool.drop_retained()
             self.runner.trim(self.pool.n_reached)
 
-    def _weights_version(self) -> list[tuple[int, int]]:
-        """Differs after a weight was changed in place (an optimizer step, a load) or replaced (a
-        quantisation).
-        """
-        tensors = itertools.chain(self.model.parameters(), self.model.buffers())
-        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-
-    def _forget_old_weights(self) -> None:
-        version = self._weights_version()
-        if version != self._weights_seen:
-            self._weights_seen = version
-            self.runner.refresh()
-            self.pool.drop_retained()
-
     # --- whole answers
 
-    def stream(self, request: Request) -> Iterator[Event]:
-        """The request's events as they come, until it is finished. Stopping early cancels it."""
+    def stream(
+        self, tokens: Iterable[int], params: SamplingParams | None = None, n: int = 1
+    ) -> Generator[Event, None, None]:
+        """The events of `n` answers as they come. Stopping early cancels them. ValueError (at
+        once) as for `submit`.
+        """
+        return self._events(self._checked(tokens, params, n))
+
+    def _events(self, request: Request) -> Generator[Event, None, None]:
+        mailbox: deque[Event] = deque()
+        request.deliver = mailbox.append
+        self._enqueue(request)
+        left = len(request.samples)
         try:
-            while request.events or not request.finished:
-                if not request.events:
-                    self.step()
-                while request.events:
-                    yield request.events.popleft()
+            while left:
+                with self._lock:
+                    if not mailbox:  # another thread's step may have filled it
+                        self._advance()
+                while mailbox:
+                    event = mailbox.popleft()
+                    left -= event.finish_reason is not None
+                    yield event
         finally:
             self._abandon([request])
 
@@ -248,45 +288,35 @@ class Engine:
         """Take out what is unfinished, at once and without another forward pass (the last one may
         have raised).
         """
-        for request in requests:
-            if not request.finished:
-                self.cancel(request)
-        if self._cancelled:
+        unfinished = [request for request in requests if not request.finished]
+        for request in unfinished:
+            self.cancel(request.id)
+        if unfinished:
             with self._lock:
-                _delivered(self._take_messages())
+                self._take_messages()
 
     def complete(
-        self,
-        prompts: Iterable[Iterable[int]],
-        max_tokens: int | None = None,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        *,
-        num_samples: int = 1,
-        **params: Any,
-    ) -> list[Completion]:
-        """Answer many prompts together -> one Completion each, in order (`num_samples` after
-        another for each prompt).
-
-        Greedy unless told otherwise; `params` are further fields of SamplingParams. A `seed` is the
-        first prompt's: the following prompts count up from it, so that equal prompts differ.
+        self, requests: Iterable[Request], on_done: Callable[[int], Any] | None = None
+    ) -> list[list[Completion]]:
+        """Step until these submitted requests are finished -> the completions of each, in order.
+        `on_done` is told how many requests were finished, whenever some were.
         """
-        seed = params.pop("seed", None)
-        requests = []
-        for index, prompt in enumerate(prompts):
-            own = None if seed is None else seed + index
-            sampling = SamplingParams(
-                temperature=temperature, top_k=top_k, max_tokens=max_tokens, seed=own, **params
-            )
-            requests.append(self.submit(prompt, sampling, num_samples))
+        taken: list[Request] = []
         try:
-            while not all(request.finished for request in requests):
-                self.step()
+            for request in requests:
+                request.deliver = _nowhere
+                taken.append(request)
+            running = taken
+            while running:
+                with self._lock:
+                    self._advance()
+                still = [request for request in running if not request.finished]
+                if on_done is not None and len(still) < len(running):
+                    on_done(len(running) - len(still))
+                running = still
         finally:
-            self._abandon(requests)
-        return [
-            completion for request in requests for completion in request.completions(self.special)
-        ]
+            self._abandon(taken)
+        return [request.completions() for request in taken]
 
     def generate(
         self,
@@ -307,25 +337,26 @@ class Engine:
         once) for what does not fit.
         """
         sampling = SamplingParams(
-            temperature, top_k, top_p, None, seed, max_tokens=max_tokens, **params
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            max_tokens=max_tokens,
+            **params,
         )
-        prompt = self._checked_prompt(tokens)
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: must be 1 or more")
-        return self._columns(prompt, sampling, num_samples)
+        return self._columns(self.stream(tokens, sampling, num_samples), num_samples)
 
     def _columns(
-        self, prompt: list[int], params: SamplingParams, n: int
+        self, events: Generator[Event, None, None], n: int
     ) -> Iterator[tuple[list[int], list[int]]]:
-        request = self.submit(prompt, params, n)
-        filler = (
-            self.special.assistant_end
-            if self.special.assistant_end is not None
-            else (self.special.bos or 0)
-        )
+        filler = self.special.assistant_end
+        if filler is None:
+            filler = self.special.bos or 0
         rows: list[deque[tuple[int, int]]] = [deque() for _ in range(n)]
         over = [False] * n
-        for event in self.stream(request):
+        for event in events:
             if event.token is not None:
                 rows[event.sample].append((event.token, event.mask))
             over[event.sample] = over[event.sample] or event.finish_reason is not None
@@ -343,15 +374,11 @@ class Engine:
         """
         params.setdefault("seed", 42)
         request = self.submit(tokens, SamplingParams(**params), num_samples)
-        for _ in self.stream(request):
-            pass
-        done = request.completions(self.special)
-        return [request.prompt + c.ids for c in done], [
-            [0] * len(request.prompt) + c.mask for c in done
-        ]
+        [done] = self.complete([request])
+        results = [request.prompt + completion.ids for completion in done]
+        masks = [[0] * len(request.prompt) + completion.mask for completion in done]
+        return results, masks
 
 
-def _delivered(events: list[Event]) -> list[Event]:
-    for event in events:
-        event.request.events.append(event)
-    return events
+def _nowhere(event: Event) -> None:
+    """Nobody reads the events of `complete`."""

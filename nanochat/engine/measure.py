@@ -169,9 +169,11 @@ def measure(
     config, generator = engine.model.config, random.Random(streams if seed is None else seed)
     prompts = [[generator.randrange(256) for _ in range(prompt_tokens)] for _ in range(streams)]
     start = time.perf_counter()
-    requests = [engine.submit(prompt, params) for prompt in prompts]
-    while not all(request.events for request in requests):
-        engine.step()
+    for prompt in prompts:
+        engine.submit(prompt, params)
+    begun: set[int] = set()
+    while len(begun) < streams:
+        begun |= {event.request for event in engine.step()}
     first_s = time.perf_counter() - start
     times = []
     while engine.has_work:
@@ -234,8 +236,8 @@ def run(config: DecodeBenchConfig, device: torch.device) -> dict[str, Any]:
     )
     results, bandwidth = [], None
     params = SamplingParams(
-        config.temperature,
-        config.top_k,
+        temperature=config.temperature,
+        top_k=config.top_k,
         max_tokens=config.tokens,
         seed=0,
         tools="off",

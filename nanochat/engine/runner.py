@@ -7,6 +7,7 @@ code on a CPU; steps of fixed shapes, replayed as CUDA graphs on a GPU.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Literal
@@ -60,7 +61,26 @@ class Runner:
         self.cache = KVCache(model.config, page_tokens, self.device)
         self.native: NativeDecoder | None = None
         self.static: StaticDecoder | None = None
+        self._weights_seen = self._weights_version()
         self.refresh()
+
+    def _weights_version(self) -> list[tuple[int, int]]:
+        """Differs after a weight was changed in place (an optimizer step, a load) or replaced (a
+        quantisation).
+        """
+        tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+
+    def refresh_if_changed(self) -> bool:
+        """Whether the model's weights are others than before: what was computed with the old ones
+        is then of no use.
+        """
+        version = self._weights_version()
+        changed = version != self._weights_seen
+        if changed:
+            self._weights_seen = version
+            self.refresh()
+        return changed
 
     def refresh(self) -> None:
         """Look at the model's weights again, after they changed or moved."""

@@ -9,7 +9,7 @@ Shape legend: R rows, V vocabulary, K candidates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ COLDEST = (
 )
 
 
-@dataclass(frozen=True)
-class Sampled:
+class Sampled(NamedTuple):
     """A drawn token; `logprob` (nats, of the model's own distribution, before temperature) and
     `top` when asked for.
     """

@@ -19,7 +19,7 @@ MAX_LOGPROBS = 20
 MAX_SEED = 2**63
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """How one request's tokens are drawn and when it ends. ValueError naming every field that does
     not fit.

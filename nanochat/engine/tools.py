@@ -11,12 +11,9 @@ from __future__ import annotations
 import ast
 import math
 import re
-from typing import TYPE_CHECKING
 
-from nanochat.engine.special import SpecialIds
-
-if TYPE_CHECKING:
-    from nanochat.tokenizer import Tokenizer
+from nanochat.tokenizer import Tokenizer
+from nanochat.tokenizer.special_tokens import SpecialIds
 
 MAX_EXPRESSION_CHARS = 512
 MAX_INTEGER_BITS = 512
@@ -138,7 +135,8 @@ class CalculatorCalls:
     """Follows one sequence's tokens and answers its calculator calls."""
 
     def __init__(self, tokenizer: Tokenizer, special: SpecialIds) -> None:
-        self._tokenizer, self._special = tokenizer, special
+        self._tokenizer = tokenizer
+        self._special = special
         self._call: list[int] | None = None
 
     def push(self, token: int) -> list[int]:

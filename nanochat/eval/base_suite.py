@@ -15,7 +15,7 @@ from nanochat.config import Short
 from nanochat.dataloader.documents import ShardDocuments
 from nanochat.dataloader.loader import PackedLoader
 from nanochat.dataset.shards import shard_paths
-from nanochat.engine import Engine
+from nanochat.engine import Engine, SamplingParams
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.eval.core import evaluate_core, read_bundle
 from nanochat.eval.results import save_results, table, write_section
@@ -185,11 +185,12 @@ def sample_completions(model: GPT, tokenizer: Tokenizer) -> list[dict[str, Any]]
     """Greedy completions of a few prompts -> [{"prompt", "completion", "correct"}]."""
     engine = Engine(model, tokenizer)
     bos = tokenizer.get_bos_token_id()
+    params = SamplingParams(temperature=0.0, max_tokens=SAMPLE_TOKENS)
     prompts = [tokenizer.encode(prompt, prepend=bos) for prompt in BASE_PROMPTS]
-    done = engine.complete(prompts, max_tokens=SAMPLE_TOKENS)
+    done = engine.complete([engine.submit(prompt, params) for prompt in prompts])
     return [
         {"prompt": prompt, "completion": answer.text, "correct": completes(prompt, answer.text)}
-        for prompt, answer in zip(BASE_PROMPTS, done, strict=True)
+        for prompt, [answer] in zip(BASE_PROMPTS, done, strict=True)
     ]
 
 

@@ -77,16 +77,7 @@ def complete_all(
             tools=tool,
         )
         requests.append(engine.submit(fitted, params, sampling.num_samples))
-    running = list(requests)
-    while running:
-        engine.step()
-        still = [request for request in running if not request.finished]
-        for request in running:
-            request.events.clear()  # nobody streams these
-        if len(still) < len(running):
-            progress.advance(len(running) - len(still))
-        running = still
-    return [request.completions(engine.special) for request in requests]
+    return engine.complete(requests, on_done=progress.advance)
 
 
 def judge(

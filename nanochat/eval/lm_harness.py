@@ -126,7 +126,7 @@ class Harness:
         """
         engine = Engine(self.model, self.tokenizer)
         mine = requests[self.world.rank :: self.world.world_size]
-        running = []
+        submitted = []
         for number, (context, wanted) in enumerate(mine):
             until = wanted.get("until") or ()
             new_tokens = int(
@@ -144,19 +144,11 @@ class Harness:
                 seed=number,
                 tools="off",
             )
-            running.append(
-                engine.submit(self.encode(context)[-(self.context - new_tokens) :], params)
-            )
-        waiting = list(running)
-        with Progress(len(waiting), "generation", enabled=self.world.is_main) as progress:
-            while waiting:
-                engine.step()
-                still = [request for request in waiting if not request.finished]
-                for request in waiting:
-                    request.events.clear()
-                progress.advance(len(waiting) - len(still))
-                waiting = still
-        own = [request.completions(engine.special)[0].text for request in running]
+            prompt = self.encode(context)[-(self.context - new_tokens) :]
+            submitted.append(engine.submit(prompt, params))
+        with Progress(len(submitted), "generation", enabled=self.world.is_main) as progress:
+            answers = engine.complete(submitted, on_done=progress.advance)
+        own = [completion.text for [completion] in answers]
         return in_order(self.world.gather_objects(own), len(requests))
 
     def chat_text(

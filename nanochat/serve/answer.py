@@ -7,19 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanochat.serve.worker import Update
+from nanochat.engine import Event
+from nanochat.engine.event import TokenScore
 from nanochat.tokenizer import Tokenizer
-
-
-@dataclass
-class TokenScore:
-    """A token of the answer's text with its log-probability (nats) and the likeliest ones at its
-    place.
-    """
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
@@ -47,10 +37,6 @@ class Answer:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        special = tokenizer.special_tokens
-        self._special = frozenset(special.values())
-        self._tool_begins = {special.get("<|python_start|>"), special.get("<|output_start|>")}
-        self._in_tool = False
         self.parts: list[dict[str, str]] = []
         self.scores: list[TokenScore] = []
         self.n_tokens = self.n_reused = 0
@@ -62,7 +48,7 @@ class Answer:
     def text(self) -> str:
         return "".join(part["text"] for part in self.parts if part["type"] == "text")
 
-    def add(self, update: Update) -> Delta:
+    def add(self, update: Event) -> Delta:
         """Take an update in; what it adds."""
         delta = Delta(finish_reason=update.finish_reason, finish_detail=update.finish_detail)
         for kind, text in update.pieces:
@@ -76,11 +62,8 @@ class Answer:
                 delta.parts.append({"type": kind, "text": text})
         if update.token is not None:
             self.n_tokens += 1
-            if update.token in self._special:
-                self._in_tool = update.token in self._tool_begins
-            elif update.logprob is not None and not self._in_tool:
-                delta.scores.append(TokenScore(update.token, update.logprob, update.top))
-                self.scores += delta.scores
+        delta.scores += update.scores
+        self.scores += update.scores
         self.n_reused = update.reused
         self.finish_reason, self.finish_detail = update.finish_reason, update.finish_detail
         return delta

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from nanochat.engine import SamplingParams
+from nanochat.engine import Event, SamplingParams
 from nanochat.serve.errors import ApiError, busy
 from nanochat.serve.fair_queue import FairQueue, Full
 from nanochat.serve.metrics import Metrics
-from nanochat.serve.worker import Update, Worker
+from nanochat.serve.worker import Worker
 from nanochat.tokenizer import Tokenizer
 
 
@@ -50,7 +50,7 @@ class Job:
     prompts: list[list[int]]
     params: SamplingParams
     n: int = 1
-    updates: asyncio.Queue[Update] = field(default_factory=asyncio.Queue)
+    updates: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     created_s: float = field(default_factory=time.monotonic)
     worker: Worker | None = None
     handed_s: float = 0.0
@@ -66,7 +66,7 @@ class Job:
     def cost(self) -> int:
         return len(self.prompts) * self.n
 
-    async def events(self) -> AsyncIterator[Update]:
+    async def events(self) -> AsyncIterator[Event]:
         """Its updates as they come, until every sample is finished."""
         left = self.cost
         while left:
@@ -108,7 +108,7 @@ class Lane:
         """Start the workers; must be called in the event loop that everything else is called in."""
         loop = self._loop = asyncio.get_running_loop()
 
-        def deliver(updates: list[Update]) -> None:
+        def deliver(updates: list[Event]) -> None:
             try:
                 loop.call_soon_threadsafe(self._take, updates)
             except RuntimeError:  # the loop has closed: nobody is left to tell
@@ -249,16 +249,16 @@ class Lane:
 
     # --- what workers write
 
-    def _take(self, updates: list[Update]) -> None:
+    def _take(self, updates: list[Event]) -> None:
         now_s = time.monotonic()
         for update in updates:
-            job = self._jobs.get(update.key)
+            job = self._jobs.get(update.request)
             if job is not None:
                 self._pass_on(job, update, now_s)
         self._pump()
 
-    def _pass_on(self, job: Job, update: Update, now_s: float) -> None:
-        sample = job.keys[update.key] * job.n + update.sample
+    def _pass_on(self, job: Job, update: Event, now_s: float) -> None:
+        sample = job.keys[update.request] * job.n + update.sample
         if update.token is not None:
             self._measure(job, sample, update, now_s)
         if update.finish_reason is not None:
@@ -268,7 +268,7 @@ class Lane:
         if not job.abandoned:
             job.updates.put_nowait(replace(update, sample=sample))
 
-    def _measure(self, job: Job, sample: int, update: Update, now_s: float) -> None:
+    def _measure(self, job: Job, sample: int, update: Event, now_s: float) -> None:
         name, last_s = self.info.name, job.token_times_s.get(sample)
         self.metrics.generated_tokens.add(1, name)
         if not job.token_times_s:
@@ -278,7 +278,7 @@ class Lane:
             self.metrics.between_tokens.observe(now_s - last_s, name)
         job.token_times_s[sample] = now_s
 
-    def _sample_over(self, job: Job, update: Update, now_s: float) -> None:
+    def _sample_over(self, job: Job, update: Event, now_s: float) -> None:
         assert job.worker is not None and update.finish_reason is not None
         self.metrics.answers.add(1, self.info.name, update.finish_reason)
         job.running -= 1

@@ -10,15 +10,15 @@ import logging
 import multiprocessing
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
-from nanochat.engine import EngineStats, SamplingParams
+from nanochat.engine import EngineStats, Event, SamplingParams
 from nanochat.serve.settings import ModelSpec
-from nanochat.serve.worker import Deliver, ThreadWorker, Update
+from nanochat.serve.worker import Deliver, ThreadWorker
 
 log = logging.getLogger(__name__)
 START_TIME_S = 600.0
@@ -132,13 +132,13 @@ class ProcessWorker:
             if "stats" in message:
                 self._stats = EngineStats(**message["stats"])
                 continue
-            updates = [update_from(values) for values in message["updates"]]
+            updates = [Event.from_json(values) for values in message["updates"]]
             with self._lock:
                 for update in updates:
                     if update.finish_reason is not None:
-                        self._open[update.key].discard(update.sample)
-                        if not self._open[update.key]:
-                            del self._open[update.key]
+                        self._open[update.request].discard(update.sample)
+                        if not self._open[update.request]:
+                            del self._open[update.request]
             self._deliver(updates)
 
     def _recover(self) -> None:
@@ -160,27 +160,20 @@ class ProcessWorker:
         self._deliver([])  # whoever waits for a worker looks again
 
 
-def _nowhere(updates: list[Update]) -> None:
+def _nowhere(updates: list[Event]) -> None:
     """Before the worker is started there is nobody to tell."""
 
 
-def lost_updates(lost: dict[int, set[int]]) -> list[Update]:
+def lost_updates(lost: dict[int, set[int]]) -> list[Event]:
     """The ends of samples (by key) that no worker will finish."""
     detail = "the worker process died; send the request again"
     samples = [
         (key, sample) for key, open_samples in lost.items() for sample in sorted(open_samples)
     ]
     return [
-        Update(key, sample, finish_reason="error", finish_detail=detail) for key, sample in samples
+        Event(request=key, sample=sample, finish_reason="error", finish_detail=detail)
+        for key, sample in samples
     ]
-
-
-def update_from(values: dict[str, Any]) -> Update:
-    update = Update(**values)
-    pieces = tuple((kind, text) for kind, text in update.pieces)
-    return replace(
-        update, pieces=pieces, top=tuple((token, logprob) for token, logprob in update.top)
-    )
 
 
 def child(
@@ -220,9 +213,9 @@ def child(
             except OSError:
                 pass
 
-    def deliver(updates: list[Update]) -> None:
+    def deliver(updates: list[Event]) -> None:
         nonlocal last_s
-        send({"updates": [asdict(update) for update in updates]})
+        send({"updates": [update.to_json() for update in updates]})
         if time.monotonic() - last_s > STATS_EVERY_S or not worker.engine.has_work:
             last_s = time.monotonic()
             send({"stats": asdict(worker.engine.stats())})

@@ -5,20 +5,18 @@ parameters and jobs.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanochat.engine import SamplingParams, fit_messages
-from nanochat.engine.chat import answer_room
+from nanochat.engine import SamplingParams
 from nanochat.serve.errors import ApiError, too_long
 from nanochat.serve.lane import Job, Lane
 from nanochat.serve.metrics import Gauge, Metrics
 from nanochat.serve.schema import ChatRequest, CompletionRequest, PageRequest, Sampling
-from nanochat.tokenizer.chat import message_problem
+from nanochat.tokenizer.chat_prompt import PromptTooLong, answer_room, fit_messages
 
 DEFAULT_COMPLETION_TOKENS = 16
 CACHE_GAUGES = (
@@ -100,11 +98,13 @@ class Service:
         """Sampling parameters of a request. ApiError 400 naming the field that does not fit."""
         with as_api_errors():
             return SamplingParams(
-                self.defaults.temperature if body.temperature is None else body.temperature,
-                self.defaults.top_k if body.top_k is None else body.top_k,
-                body.top_p,
-                body.min_p,
-                None if body.seed is None else body.seed % 2**63,
+                temperature=(
+                    self.defaults.temperature if body.temperature is None else body.temperature
+                ),
+                top_k=self.defaults.top_k if body.top_k is None else body.top_k,
+                top_p=body.top_p,
+                min_p=body.min_p,
+                seed=None if body.seed is None else body.seed % 2**63,
                 max_tokens=max_tokens,
                 **more,
             )
@@ -127,21 +127,16 @@ class Service:
         params = self.params(
             body, self.defaults.max_tokens if max_tokens is None else max_tokens, **more
         )
-        messages = joined([message.plain() for message in body.messages])
-        if reason := message_problem(messages):
-            raise ApiError(400, f"messages: {reason}", "messages")
-        if messages[-1]["role"] != "user":
-            raise ApiError(
-                400,
-                "messages: the last message must be the user's; that is what gets answered",
-                "messages",
-            )
-        check_size(lane, messages[-1]["content"], "messages")
+        messages = [message.plain() for message in body.messages]
+        if isinstance(messages[-1]["content"], str):
+            check_size(lane, messages[-1]["content"], "messages")
         room = lane.info.context - answer_room(lane.info.context, params.max_tokens)
         try:  # in a thread: a long text takes a while
             fitted = await asyncio.to_thread(fit_messages, lane.info.tokenizer, messages, room)
-        except ValueError as error:
+        except PromptTooLong as error:
             raise too_long(str(error), "messages") from None
+        except ValueError as error:
+            raise ApiError(400, str(error), "messages") from None
         return Job(client, [fitted.ids], params, n), fitted.dropped_turns
 
     async def completion_job(self, lane: Lane, body: CompletionRequest, client: str) -> Job:
@@ -197,19 +192,6 @@ class Service:
                 (name, about, [(labels, getattr(stats, attribute)) for labels, stats in cache])
             )
         return rows
-
-
-def joined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with neighbours of the user's, and leading ones of the system's, made one:
-    clients that add context or ask again after an error send them so.
-    """
-    result: list[dict[str, Any]] = []
-    for role, group in itertools.groupby(messages, key=lambda message: message["role"]):
-        same = list(group)
-        if len(same) > 1 and role in ("user", "system"):
-            same = [{"role": role, "content": "\n\n".join(message["content"] for message in same)}]
-        result += same
-    return result
 
 
 def check_size(lane: Lane, text: str, param: str) -> None:

@@ -73,7 +73,7 @@ class ChatWebConfig:
                     f"--{name.replace('_', '-')}={getattr(self, name)}: must be seconds above 0"
                 )
         try:
-            SamplingParams(self.temperature, self.top_k)
+            SamplingParams(temperature=self.temperature, top_k=self.top_k)
         except ValueError as error:
             problems += [f"--{reason.replace('_', '-', 1)}" for reason in str(error).split("; ")]
         return problems + self._model_problems() + self._address_problems()

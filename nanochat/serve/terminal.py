@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Literal
@@ -64,7 +64,10 @@ class ChatCLIConfig:
     def sampling(self) -> SamplingParams:
         """What the flags mean for the engine. ValueError when they do not fit."""
         return SamplingParams(
-            self.temperature, self.top_k, seed=self.seed, max_tokens=self.max_tokens
+            temperature=self.temperature,
+            top_k=self.top_k,
+            seed=self.seed,
+            max_tokens=self.max_tokens,
         )
 
 
@@ -139,11 +142,11 @@ class TerminalChat:
         detail = self._show(events)
         self.write("\n" + (f"({detail})\n" if detail else ""))
 
-    def _completion(self, text: str) -> Iterator[Event]:
+    def _completion(self, text: str) -> Generator[Event, None, None]:
         ids = self.engine.tokenizer.encode(text, prepend=self.engine.tokenizer.get_bos_token_id())
-        return self.engine.stream(self.engine.submit(ids, self.config.sampling()))
+        return self.engine.stream(ids, self.config.sampling())
 
-    def _show(self, events: Iterator[Event]) -> str:
+    def _show(self, events: Generator[Event, None, None]) -> str:
         """Write the events' text as it comes; why the answer ended, if that is worth saying."""
         kind, detail = "text", ""
         with noticing_interrupt() as interrupt:
@@ -157,7 +160,7 @@ class TerminalChat:
                 if interrupt.is_set():
                     detail = "stopped"
                     break
-            events.close()  # type: ignore[attr-defined]
+            events.close()
         if kind != "text":
             self.write(self._border(kind, "text"))
         return detail

@@ -5,36 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
-from nanochat.engine import Engine, EngineStats, Event, Request, SamplingParams
+from nanochat.engine import Engine, EngineStats, Event, SamplingParams
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Update:
-    """What became known about one sample of the prompt submitted as `key`: an engine's Event as
-    plain values.
-
-    `pieces` are (kind, text) with kind text, python or python_output. `reused` counts the prompt
-    tokens that came from the cache. The last update of a sample has a `finish_reason`.
-    """
-
-    key: int
-    sample: int
-    token: int | None = None
-    mask: int = 1
-    pieces: tuple[tuple[str, str], ...] = ()
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
-    finish_reason: str | None = None
-    finish_detail: str = ""
-    reused: int = 0
-
-
-Deliver = Callable[[list[Update]], None]
+Deliver = Callable[[list[Event]], None]
 
 
 class Worker(Protocol):
@@ -61,9 +39,6 @@ class ThreadWorker:
 
     def __init__(self, engine: Engine, index: int = 0) -> None:
         self.engine, self.index = engine, index
-        self._requests: dict[int, Request] = {}
-        self._keys: dict[Request, int] = {}
-        self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -79,17 +54,12 @@ class ThreadWorker:
         return self._thread is not None and self._thread.is_alive()
 
     def submit(self, key: int, prompt: list[int], params: SamplingParams, n: int) -> None:
-        with self._lock:  # the engine may write the first token before the request is filed
-            request = self.engine.submit(prompt, params, n)
-            self._requests[key], self._keys[request] = request, key
+        self.engine.submit(prompt, params, n, request_id=key)
         self._wake.set()
 
     def cancel(self, key: int) -> None:
-        with self._lock:
-            request = self._requests.get(key)
-        if request is not None:
-            self.engine.cancel(request)
-            self._wake.set()
+        self.engine.cancel(key)
+        self._wake.set()
 
     def stats(self) -> EngineStats | None:
         return self.engine.stats()
@@ -116,28 +86,4 @@ class ThreadWorker:
                 log.exception("the engine failed; its running requests end with an error")
                 events = self.engine.fail_all(f"the engine failed: {type(error).__name__}")
             if events:
-                deliver(self._updates(events))
-
-    def _updates(self, events: list[Event]) -> list[Update]:
-        with self._lock:
-            updates = [update_of(self._keys[event.request], event) for event in events]
-            for request in {event.request for event in events}:
-                request.events.clear()
-                if request.finished:
-                    del self._requests[self._keys.pop(request)]
-        return updates
-
-
-def update_of(key: int, event: Event) -> Update:
-    return Update(
-        key,
-        event.sample,
-        event.token,
-        event.mask,
-        tuple((piece.kind, piece.text) for piece in event.pieces),
-        event.logprob,
-        event.top,
-        event.finish_reason,
-        event.finish_detail,
-        event.request.samples[event.sample].sequence.n_reused,
-    )
+                deliver(events)

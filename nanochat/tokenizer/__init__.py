@@ -3,7 +3,7 @@ stream.
 """
 
 from nanochat.tokenizer.bpe import Tokenizer, open_tokenizer
-from nanochat.tokenizer.special import SPECIAL_TOKENS
+from nanochat.tokenizer.special_tokens import SPECIAL_TOKENS
 from nanochat.tokenizer.stream import StreamDecoder
 
 __all__ = ["SPECIAL_TOKENS", "StreamDecoder", "Tokenizer", "open_tokenizer"]

@@ -16,7 +16,7 @@ def sample_texts(
     """Greedy continuations of `prompts` as text (or, with `chat`, as user turns) -> [{"prompt",
     "completion"}].
     """
-    from nanochat.engine import Engine
+    from nanochat.engine import Engine, SamplingParams
 
     was_training = model.training
     model.eval()
@@ -40,9 +40,10 @@ def sample_texts(
     room = model.config.sequence_len - 1  # a short context must not end a training run
     rows = [row[-room:] for row in rows]
     with torch.no_grad():
-        completions = engine.complete(rows, max_tokens=max_tokens, temperature=0.0)
+        params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+        answers = engine.complete([engine.submit(row, params) for row in rows])
     model.train(was_training)
     return [
         {"prompt": prompt, "completion": tokenizer.decode(completion.ids)}
-        for prompt, completion in zip(prompts, completions, strict=True)
+        for prompt, [completion] in zip(prompts, answers, strict=True)
     ]

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nanochat.engine import Engine, SamplingParams
-from nanochat.engine.output import AnswerText
-from nanochat.engine.special import SpecialIds
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat.tokenizer.stream import AnswerText
 
 PROMPT = [1, 2, 3]
 TOKENIZER = Tokenizer.byte_level()
@@ -66,9 +65,10 @@ def ids_of(text: str) -> list[int]:
 
 def answer(script: str, **params):
     engine = Engine(Script(ids_of(script)), TOKENIZER)
-    request = engine.submit(PROMPT, SamplingParams(**{"temperature": 0, **params}))
-    events = list(engine.stream(request))
-    completion = request.completions(engine.special)[0]
+    params = SamplingParams(**{"temperature": 0, **params})
+    request = engine.submit(PROMPT, params)
+    events = list(engine.stream(PROMPT, params))
+    [[completion]] = engine.complete([request])
     assert "".join(e.text for e in events) == completion.text
     end = [] if completion.stop_token is None else [completion.stop_token]
     assert [e.token for e in events if e.token is not None] == completion.ids + end
@@ -93,7 +93,7 @@ def test_a_tool_call_is_answered_in_the_sequence():
 
 def test_forced_tokens_go_through_the_model_too():
     engine = Engine(Script(ids_of(CALL + RESULT + "!<|assistant_end|>")), TOKENIZER)
-    engine.complete([PROMPT])
+    engine.complete([engine.submit(PROMPT, SamplingParams(temperature=0))])
     assert engine.model.read == PROMPT + ids_of(CALL + RESULT + "!")
 
 
@@ -180,7 +180,7 @@ def test_a_stop_string_is_not_looked_for_in_tool_calls():
 def test_text_in_pieces_is_the_text_before_the_first_stop_string(text, stops):
     text = text.encode("utf-8", "ignore").decode()
     stops = [s for s in (s.encode("utf-8", "ignore").decode() for s in stops) if s]
-    answer_text = AnswerText(TOKENIZER, SpecialIds.of(TOKENIZER), tuple(stops))
+    answer_text = AnswerText(TOKENIZER, tuple(stops))
     pieces = [
         piece for token in TOKENIZER.encode(text) for piece in answer_text.push(token)
     ] + answer_text.flush()
@@ -203,4 +203,28 @@ def test_logprobs_of_an_answer():
     completion, events = answer(CALL + RESULT + "!<|assistant_end|>", logprobs=2)
     assert len(completion.logprobs) == len(completion.ids)
     assert [p is None for p in completion.logprobs] == [m == 0 for m in completion.mask]
-    assert len(events[0].top) == 2 and events[0].top[0][0] == completion.ids[0]
+    scores = [score for event in events for score in event.scores]
+    assert [score.token for score in scores] == ids_of("12*3=" + "!"), "what the answer says"
+    assert len(scores[0].top) == 2 and scores[0].top[0] == (scores[0].token, scores[0].logprob)
+
+
+@pytest.mark.parametrize(
+    ("script", "stop", "shown"),
+    [
+        ("one two", "two", "one "),
+        ("aab", "ab", "a"),
+        ("🦊!stop", "stop", "🦊!"),
+        ("a" + CALL.removeprefix("12*3=") + RESULT + "b!!", "!!", "ab"),
+        ("tail", "tailor", "tail"),
+    ],
+)
+def test_scores_come_with_the_text_they_belong_to(script, stop, shown):
+    """A held back token's score waits with its text, and those of the stop string never come."""
+    _, events = answer(script + "<|assistant_end|>", stop=stop, logprobs=0)
+    text, scored = "", b""
+    for event in events:
+        text += event.text
+        scored += TOKENIZER.decode_bytes([score.token for score in event.scores])
+        assert scored == text.encode()
+    assert text == shown
+    assert all(score.logprob < 0 and score.top == () for e in events for score in e.scores)

@@ -3,13 +3,14 @@ on."""
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 
 import pytest
 import torch
 
-from nanochat.engine import Engine, SamplingParams
+from nanochat.engine import Engine, Event, SamplingParams
 
 GREEDY = {
     "temperature": 0.0,
@@ -25,8 +26,30 @@ def prompts_of(n: int, lengths: tuple[int, int] = (1, 60), seed: int = 0) -> lis
     ]
 
 
+def completions(engine, prompts, **params):
+    """One greedy completion of each prompt, unless told otherwise; a seed counts up from the first."""
+    first = params.pop("seed", None)
+    requests = []
+    for number, prompt in enumerate(prompts):
+        seed = None if first is None else first + number
+        own = SamplingParams(**{"temperature": 0.0, "seed": seed, **params})
+        requests.append(engine.submit(prompt, own))
+    return [completion for [completion] in engine.complete(requests)]
+
+
 def answers(engine: Engine, prompts: list[list[int]], n_tokens: int, **params) -> list[list[int]]:
-    return [c.ids for c in engine.complete(prompts, max_tokens=n_tokens, **{**GREEDY, **params})]
+    return [
+        c.ids for c in completions(engine, prompts, max_tokens=n_tokens, **{**GREEDY, **params})
+    ]
+
+
+def run(engine: Engine) -> dict[int, list[Event]]:
+    """Step until there is nothing to do; the events of each request."""
+    events: dict[int, list[Event]] = {}
+    while engine.has_work:
+        for event in engine.step():
+            events.setdefault(event.request, []).append(event)
+    return events
 
 
 def test_greedy_equals_full_forward_passes(model, tokenizer, naive):
@@ -111,13 +134,12 @@ def test_samples_do_not_depend_on_neighbours(classic, tokenizer):
     alone = []
     for prompt, own in zip(prompts, params, strict=True):
         engine = Engine(classic, tokenizer)
-        alone.append(list(engine.stream(engine.submit(prompt, own))))
+        alone.append(list(engine.stream(prompt, own)))
     together = Engine(classic, tokenizer)
     requests = [together.submit(prompt, own) for prompt, own in zip(prompts, params, strict=True)]
-    while together.has_work:
-        together.step()
+    events_of = run(together)
     for request, events in zip(requests, alone, strict=True):
-        assert [e.token for e in request.events] == [e.token for e in events]
+        assert [e.token for e in events_of[request.id]] == [e.token for e in events]
 
 
 def test_a_seed_repeats_and_samples_differ(classic, tokenizer):
@@ -187,7 +209,7 @@ def test_bad_prompts_are_refused(classic, tokenizer, tokens, reason):
         engine.submit,
         engine.generate,
         engine.generate_batch,
-        lambda t: engine.complete([t]),
+        engine.stream,
     ):
         with pytest.raises(ValueError, match=reason):
             call(tokens)
@@ -196,7 +218,7 @@ def test_bad_prompts_are_refused(classic, tokenizer, tokens, reason):
 def test_full_context_ends_with_a_reason(model, tokenizer, naive):
     engine = Engine(model, tokenizer)
     prompt = prompts_of(1, (500, 500))[0]
-    done = engine.complete([prompt, prompt + [1] * 12], **GREEDY)
+    done = completions(engine, [prompt, prompt + [1] * 12], **GREEDY)
     assert [c.finish_reason for c in done] == ["length", "length"]
     assert [len(c.ids) for c in done] == [13, 1], "the last token needs no place in the cache"
     assert "context of 512 tokens is full" in done[0].finish_detail
@@ -205,9 +227,9 @@ def test_full_context_ends_with_a_reason(model, tokenizer, naive):
 
 def test_zero_tokens_and_stop_token(classic, tokenizer):
     engine = Engine(classic, tokenizer)
-    none = engine.complete([[1, 2]], max_tokens=0)[0]
+    none = completions(engine, [[1, 2]], max_tokens=0)[0]
     assert none.ids == [] and none.finish_reason == "length"
-    done = engine.complete([[n] for n in range(40)], max_tokens=400, temperature=1.5, seed=0)
+    done = completions(engine, [[n] for n in range(40)], max_tokens=400, temperature=1.5, seed=0)
     ended = [c for c in done if c.stop_token]
     assert ended and all(
         c.finish_reason == "stop" and engine.special.ends(c.stop_token) for c in ended
@@ -227,23 +249,27 @@ def test_cancel_frees_everything(classic, tokenizer):
         for prompt in prompts_of(4, (30, 90))
     ]
     engine.step()
-    engine.cancel(requests[0])
+    engine.cancel(requests[0].id)
     late = engine.submit([1, 2, 3], SamplingParams(max_tokens=4))
-    engine.cancel(requests[3])
+    engine.cancel(requests[3].id)
     events = engine.step()
     ended = [e for e in events if e.finish_reason == "cancelled"]
-    assert sorted(e.request.id for e in ended) == [requests[0].id] * 2 + [requests[3].id] * 2
+    assert sorted(e.request for e in ended) == [requests[0].id] * 2 + [requests[3].id] * 2
     assert requests[0].finished and not requests[1].finished
-    stream = engine.stream(requests[1])
+    stream = engine.stream([1, 2, 3], SamplingParams(temperature=0, ignore_end=True))
     next(stream)
     stream.close()
-    assert requests[1].finished and requests[1].samples[0].sequence.finish_reason == "cancelled"
-    engine.cancel(requests[2])
-    while engine.has_work:
-        engine.step()
-    assert late.finished and len(late.completions(engine.special)[0].ids) == 4
+    assert engine.stats().running == 5, "two samples of requests 1 and 2 each, and the late one"
+    engine.cancel(requests[1].id, "length", "the time limit is reached")
+    engine.cancel(requests[2].id)
+    run(engine)
+    assert [(c.finish_reason, c.finish_detail) for c in requests[1].completions()] == [
+        ("length", "the time limit is reached")
+    ] * 2
+    assert late.finished and len(late.completions()[0].ids) == 4
     assert engine.stats().pages_used == 0 and engine.stats().running == engine.stats().waiting == 0
-    engine.cancel(late)
+    engine.cancel(late.id)
+    engine.cancel(12345)
     assert engine.step() == [], "cancelling what is over changes nothing"
 
 
@@ -251,17 +277,70 @@ def test_submitting_from_other_threads(classic, tokenizer):
     engine = Engine(classic, tokenizer)
     prompts = prompts_of(12)
     expected = answers(Engine(classic, tokenizer), prompts, 10)
-    requests: dict[int, object] = {}
+    events: dict[int, list[Event]] = {}
 
     def submit(index: int) -> None:
-        requests[index] = engine.submit(prompts[index], SamplingParams(**GREEDY, max_tokens=10))
+        params = SamplingParams(**GREEDY, max_tokens=10)
+        engine.submit(prompts[index], params, request_id=100 + index)
 
     threads = [threading.Thread(target=submit, args=(n,)) for n in range(12)]
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads) or engine.has_work:
-        engine.step()
-    assert [[e.token for e in requests[n].events] for n in range(12)] == expected
+        for event in engine.step():
+            events.setdefault(event.request, []).append(event)
+    assert [[e.token for e in events[100 + n]] for n in range(12)] == expected
+
+
+def test_each_event_is_delivered_once(classic, tokenizer):
+    """Streams read in turn, and a request that `step` reports, on one engine: nobody gets the
+    other's events, none is lost.
+    """
+    params = SamplingParams(**GREEDY, max_tokens=12)
+    prompts = prompts_of(4)
+    expected = answers(Engine(classic, tokenizer), prompts, 12)
+    engine = Engine(classic, tokenizer)
+    stepped = engine.submit(prompts[0], params)
+    streams = [engine.stream(prompt, params) for prompt in prompts[1:3]]
+    got: list[list[Event]] = [[], []]
+    for _ in range(5):
+        for own, stream in zip(got, streams, strict=True):
+            own.append(next(stream))
+    [[completion]] = engine.complete([engine.submit(prompts[3], params)])
+    events = run(engine)
+    for own, stream in zip(got, streams, strict=True):
+        own += stream
+    assert [[e.token for e in own] for own in got] == expected[1:3]
+    assert completion.ids == expected[3]
+    assert list(events) == [stepped.id] and [e.token for e in events[stepped.id]] == expected[0]
+
+
+def test_complete_tells_how_many_are_done_and_leaves_nothing_behind(classic, tokenizer):
+    engine = Engine(classic, tokenizer)
+    told: list[int] = []
+    requests = [
+        engine.submit([1, 2], SamplingParams(**GREEDY, max_tokens=n), n=2) for n in (9, 3, 3, 0)
+    ]
+    done = engine.complete(requests, on_done=told.append)
+    assert [[len(c.ids) for c in row] for row in done] == [[9, 9], [3, 3], [3, 3], [0, 0]]
+    assert sum(told) == 4 and len(told) == 3 and engine.step() == []
+
+    def refused_halfway():
+        yield engine.submit([1, 2], SamplingParams(temperature=0))
+        yield engine.submit([999])
+
+    with pytest.raises(ValueError, match="999 is no token id"):
+        engine.complete(refused_halfway())
+    assert not engine.has_work
+
+
+def test_an_event_survives_json(classic, tokenizer):
+    params = SamplingParams(temperature=0, max_tokens=20, logprobs=2, ignore_end=True)
+    events = list(Engine(classic, tokenizer).stream([1, 2, 3], params, n=2))
+    assert any(event.scores for event in events) and any(event.pieces for event in events)
+    for event in events:
+        again = Event.from_json(json.loads(json.dumps(event.to_json())))
+        assert again == event and again.text == event.text
 
 
 def test_memory_follows_the_tokens_held(classic, tokenizer):
@@ -288,7 +367,7 @@ def test_new_weights_forget_the_old_prefixes(build, tokenizer):
 
 def test_training_goes_on_after_sampling(build, tokenizer):
     model = build("modern", tokenizer.get_vocab_size())
-    Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=3)
+    Engine(model, tokenizer).generate_batch([1, 2, 3], max_tokens=3)
     model(torch.tensor([[1, 2, 3]])).sum().backward()
     assert model.lm_head.weight.grad is not None
 
@@ -306,7 +385,7 @@ def test_a_failing_model_leaves_a_usable_engine(build, tokenizer, monkeypatch):
             answers(engine, [[1, 2, 3]], 5)
         events = engine.fail_all("out of memory")
     assert [(e.request, e.finish_reason, e.finish_detail) for e in events] == [
-        (bystander, "error", "out of memory")
+        (bystander.id, "error", "out of memory")
     ]
     assert engine.stats().pages_used == 0 and not engine.has_work
     assert answers(engine, [[1, 2, 3]], 5) == expected
@@ -325,5 +404,5 @@ def test_ids_the_tokenizer_lacks_are_never_drawn(build, tokenizer):
     model = build("classic", tokenizer.get_vocab_size() + 64)
     with torch.no_grad():
         model.lm_head.weight[tokenizer.get_vocab_size() :] = 10 * model.lm_head.weight[:64]
-    done = Engine(model, tokenizer).complete([[1], [2]], max_tokens=50, temperature=1.0, seed=0)
+    done = completions(Engine(model, tokenizer), [[1], [2]], max_tokens=50, temperature=1.0, seed=0)
     assert max(token for c in done for token in c.ids) < tokenizer.get_vocab_size()

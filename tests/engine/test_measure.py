@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nanochat import config as configs
-from nanochat.engine import Engine
+from nanochat.engine import Engine, SamplingParams
 from nanochat.engine.measure import (
     DecodeBenchConfig,
     bench_decode,
@@ -49,7 +49,9 @@ def test_random_models_spell_letters_to_their_limit():
         model = spell_letters(random_model(2, 320, generation, 64))
         tokenizer = wide_tokenizer(320)
         assert tokenizer.get_vocab_size() == 320
-        done = Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)[0]
+        engine = Engine(model, tokenizer)
+        params = SamplingParams(temperature=0.0, max_tokens=20)
+        [[done]] = engine.complete([engine.submit([1, 2, 3], params)])
         assert len(done.text) == 20 and done.text.isalpha() and done.finish_reason == "length"
 
 

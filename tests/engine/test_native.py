@@ -26,6 +26,17 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+def completions(engine, prompts, **params):
+    """One greedy completion of each prompt, unless told otherwise; a seed counts up from the first."""
+    first = params.pop("seed", None)
+    requests = []
+    for number, prompt in enumerate(prompts):
+        seed = None if first is None else first + number
+        own = SamplingParams(**{"temperature": 0.0, "seed": seed, **params})
+        requests.append(engine.submit(prompt, own))
+    return [completion for [completion] in engine.complete(requests)]
+
+
 def convert(model: GPT, kind: str) -> GPT:
     model.requires_grad_(False)
     if kind != "float32":
@@ -207,7 +218,7 @@ def test_cutting_prompts_changes_no_bit(build, tokenizer, generation, kind):
     def run(prompts, seed=0, **engine_settings):
         engine = Engine(model, tokenizer, **engine_settings)
         engine.runner.native.has_tiles = True
-        done = engine.complete(prompts, **{**settings, "seed": seed})
+        done = completions(engine, prompts, **{**settings, "seed": seed})
         return [(c.ids, c.logprobs) for c in done], engine.stats().preemptions
 
     expected, _ = run(prompts)
@@ -229,10 +240,10 @@ def test_many_streams_change_no_bit(build, tokenizer, generation, kind):
     assert tokenizer.get_vocab_size() % 32  # the modern head is padded, the classic one is not
     prompts = [[n, 200 - n, 7] for n in range(40)]
     settings = {"max_tokens": 12, "logprobs": 20, "tools": "off", "ignore_end": True}
-    together = Engine(model, tokenizer, max_running=64).complete(prompts, **settings)
+    together = completions(Engine(model, tokenizer, max_running=64), prompts, **settings)
     engine = Engine(model, tokenizer)
     for prompt, completion in list(zip(prompts, together, strict=True))[::7]:
-        assert engine.complete([prompt], **settings)[0] == completion
+        assert completions(engine, [prompt], **settings)[0] == completion
 
 
 @needs_compiler
@@ -244,7 +255,10 @@ def test_threads_change_nothing(build, tokenizer):
             torch.set_num_threads(n_threads)
             engine = Engine(model, tokenizer)
             results.append(
-                [c.ids for c in engine.complete([[1, 2, 3], [4] * 20], max_tokens=40, tools="off")]
+                [
+                    c.ids
+                    for c in completions(engine, [[1, 2, 3], [4] * 20], max_tokens=40, tools="off")
+                ]
             )
     finally:
         torch.set_num_threads(before)
@@ -258,11 +272,11 @@ def test_decoding_goes_on_in_a_forked_process(build, tokenizer):
     engine = Engine(model, tokenizer)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    expected = engine.complete([[1, 2]], max_tokens=5)[0].ids
+    expected = completions(engine, [[1, 2]], max_tokens=5)[0].ids
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.write(write, bytes(str(engine.complete([[1, 2]], max_tokens=5)[0].ids), "ascii"))
+        os.write(write, bytes(str(completions(engine, [[1, 2]], max_tokens=5)[0].ids), "ascii"))
         os._exit(0)
     os.waitpid(pid, 0)
     torch.set_num_threads(before)
@@ -293,7 +307,7 @@ def test_what_the_c_code_does_not_know_is_left_to_the_model(build, tokenizer):
     other = build("classic", tokenizer.get_vocab_size())
     other.lm_head = torch.nn.Linear(64, tokenizer.get_vocab_size(), bias=False)
     assert "lm_head is a Linear" in unsupported(other)
-    assert Engine(other, tokenizer).complete([[1]], max_tokens=2)[0].ids
+    assert completions(Engine(other, tokenizer), [[1]], max_tokens=2)[0].ids
     mixed = build("classic", tokenizer.get_vocab_size())
     mixed.lm_head = Int8Linear(mixed.lm_head.weight)
     assert "several kinds" in unsupported(mixed)
@@ -301,13 +315,13 @@ def test_what_the_c_code_does_not_know_is_left_to_the_model(build, tokenizer):
 
 def test_without_a_compiler_the_model_itself_answers(build, tokenizer, monkeypatch):
     model = build("classic", tokenizer.get_vocab_size())
-    expected = Engine(model, tokenizer).complete([[1, 2, 3]], max_tokens=20)[0].ids
+    expected = completions(Engine(model, tokenizer), [[1, 2, 3]], max_tokens=20)[0].ids
     build_module.library.cache_clear()
     monkeypatch.setenv("CC", "no-such-compiler")
     try:
         engine = Engine(model, tokenizer)
         assert engine.runner.native is None
-        assert engine.complete([[1, 2, 3]], max_tokens=20)[0].ids == expected
+        assert completions(engine, [[1, 2, 3]], max_tokens=20)[0].ids == expected
     finally:
         build_module.library.cache_clear()
 
@@ -342,18 +356,18 @@ def test_a_user_without_a_home_directory_gets_a_folder_of_this_run(monkeypatch):
 def test_new_weights_are_noticed(build, tokenizer):
     model = build("modern", tokenizer.get_vocab_size())
     engine = Engine(model, tokenizer)
-    engine.complete([[1, 2, 3]], max_tokens=5)
+    completions(engine, [[1, 2, 3]], max_tokens=5)
     model.bfloat16().float()
-    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete(
-        [[1, 2, 3]], max_tokens=20
+    assert completions(engine, [[1, 2, 3]], max_tokens=20) == completions(
+        Engine(model, tokenizer), [[1, 2, 3]], max_tokens=20
     )
     with torch.no_grad():
         model.x0_lambdas.add_(1.0)
         model.lm_head.weight.neg_()
-    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete(
-        [[1, 2, 3]], max_tokens=20
+    assert completions(engine, [[1, 2, 3]], max_tokens=20) == completions(
+        Engine(model, tokenizer), [[1, 2, 3]], max_tokens=20
     )
     quantize_int8(model)
-    assert engine.complete([[1, 2, 3]], max_tokens=20) == Engine(model, tokenizer).complete(
-        [[1, 2, 3]], max_tokens=20
+    assert completions(engine, [[1, 2, 3]], max_tokens=20) == completions(
+        Engine(model, tokenizer), [[1, 2, 3]], max_tokens=20
     )

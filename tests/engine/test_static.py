@@ -38,7 +38,13 @@ def both(model: GPT, tokenizer, **settings) -> tuple[Engine, Engine]:
 
 
 def answers(engine: Engine, prompts: list[list[int]], n_tokens: int, **params) -> list[list[int]]:
-    return [c.ids for c in engine.complete(prompts, max_tokens=n_tokens, **{**GREEDY, **params})]
+    first = params.pop("seed", None)
+    requests = []
+    for number, prompt in enumerate(prompts):
+        seed = None if first is None else first + number
+        own = SamplingParams(**{**GREEDY, "max_tokens": n_tokens, "seed": seed, **params})
+        requests.append(engine.submit(prompt, own))
+    return [completion.ids for [completion] in engine.complete(requests)]
 
 
 @torch.no_grad()
@@ -174,16 +180,20 @@ def test_sampled_tokens_are_equal(classic, tokenizer):
                 )
                 for prompt, kind in zip(prompts_of(len(group)), group, strict=True)
             ]
+            events = {request.id: [] for request in requests}
             while engine.has_work:
-                engine.step()
-            results.append([[(e.token, e.top) for e in r.events] for r in requests])
+                for event in engine.step():
+                    events[event.request].append(event)
+            results.append([[(e.token, e.scores) for e in own] for own in events.values()])
             if engine.runner.static is not None:
                 assert method in {s.draw for s in engine.runner.static.places}
         for own, other in zip(*results, strict=True):
             assert [token for token, _ in own] == [token for token, _ in other]
-            assert [[i for i, _ in top] for _, top in own] == [
-                [i for i, _ in top] for _, top in other
+            likeliest = [
+                [[[i for i, _ in score.top] for score in scores] for _, scores in events]
+                for events in (own, other)
             ]
+            assert likeliest[0] == likeliest[1]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nanochat.engine.special import SpecialIds
 from nanochat.engine.tools import CalculatorCalls, use_calculator
+from nanochat.tokenizer.special_tokens import SpecialIds
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_integers_agree_with_python(a, operator, b):
 
 
 def test_calls_are_noticed_and_answered(tokenizer):
-    special = SpecialIds.of(tokenizer)
+    special = SpecialIds.of(tokenizer.special_tokens)
     calls = CalculatorCalls(tokenizer, special)
     forced = [
         calls.push(token)
@@ -132,7 +132,7 @@ def test_calls_are_noticed_and_answered(tokenizer):
 
 
 def test_calls_that_are_no_arithmetic_get_no_result(tokenizer):
-    special = SpecialIds.of(tokenizer)
+    special = SpecialIds.of(tokenizer.special_tokens)
     calls = CalculatorCalls(tokenizer, special)
     for token in [special.python_start, *tokenizer.encode("import os")]:
         calls.push(token)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanochat.engine import Engine
+from nanochat.engine import Engine, SamplingParams
 from nanochat.eval.choice import (
     batches_by_length,
     evaluate_choice,
@@ -111,9 +111,11 @@ def test_generation_equals_one_problem_at_a_time(
     answers = evaluate_generative(Engine(model, tokenizer), task, single, problems, sampling)
     for number, (index, answer) in enumerate(zip(problems, answers, strict=True)):
         prompt = tokenizer.render_for_completion(task[index])
-        alone = Engine(model, tokenizer).complete(
-            [prompt], 12, temperature, 20, num_samples=samples, seed=sampling.seed + number
+        engine = Engine(model, tokenizer)
+        params = SamplingParams(
+            temperature=temperature, top_k=20, max_tokens=12, seed=sampling.seed + number
         )
+        [alone] = engine.complete([engine.submit(prompt, params, samples)])
         assert answer.texts == [completion.text for completion in alone]
         assert answer.correct == [len(text) % 2 == 0 for text in answer.texts]
     assert temperature == 0 or len({text for answer in answers for text in answer.texts}) > 2

@@ -137,7 +137,9 @@ def test_a_look_at_few_problems_does_not_replace_many(checkpoint, single, capsys
         "GSM8K": 3,
     }
     chat_eval(ChatEvalConfig(task_name="gsm8k", max_new_tokens=2, max_problems=4), single)
-    chat_eval(ChatEvalConfig(task_name="arc-easy", dtype="float32", max_problems=5), single)
+    used = read(path)["tasks"]["ARC-Easy"]["settings"]["compute_dtype"]
+    other = "bfloat16" if used == "torch.float32" else "float32"
+    chat_eval(ChatEvalConfig(task_name="arc-easy", dtype=other, max_problems=5), single)
     assert {name: entry["n"] for name, entry in read(path)["tasks"].items()} == {
         "ARC-Easy": 5,
         "GSM8K": 4,

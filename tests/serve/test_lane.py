@@ -8,11 +8,10 @@ import asyncio
 
 import pytest
 
-from nanochat.engine import SamplingParams
+from nanochat.engine import Event, SamplingParams
 from nanochat.serve.errors import ApiError
 from nanochat.serve.lane import Job, Lane, ModelInfo
 from nanochat.serve.metrics import Metrics
-from nanochat.serve.worker import Update
 
 
 class StillWorker:
@@ -34,7 +33,7 @@ class StillWorker:
 
     def finish(self, key, reason="stop"):
         n = self.submitted.pop(key)
-        self.deliver([Update(key, sample, finish_reason=reason) for sample in range(n)])
+        self.deliver([Event(request=key, sample=s, finish_reason=reason) for s in range(n)])
 
     def stop(self):
         pass

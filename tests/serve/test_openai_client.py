@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from nanochat.engine import fit_messages
+from nanochat.tokenizer.chat_prompt import fit_messages
 
 openai = pytest.importorskip(
     "openai", reason="the official client is not installed: pip install openai"
@@ -27,9 +27,12 @@ def solo(server, messages, max_tokens: int, engine=None) -> str:
     tokenizer = server.engine.tokenizer
     room = server.engine.context - min(max_tokens, server.engine.context // 4)
     ids = fit_messages(tokenizer, messages, room).ids
-    from nanochat.engine import Engine
+    from nanochat.engine import Engine, SamplingParams
 
-    return Engine(server.engine.model, tokenizer).complete([ids], max_tokens=max_tokens)[0].text
+    engine = Engine(server.engine.model, tokenizer)
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+    [[completion]] = engine.complete([engine.submit(ids, params)])
+    return completion.text
 
 
 def test_models(client):

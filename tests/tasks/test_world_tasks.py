@@ -26,7 +26,7 @@ from nanochat.tasks.opening import open_task
 from nanochat.tasks.world_judges import judge_fact, judge_number, judge_spelling
 from nanochat.tasks.world_task import WorldTask
 from nanochat.tasks.world_turns import MAKERS, Ask, arithmetic
-from nanochat.tokenizer.chat import message_problem
+from nanochat.tokenizer.chat_format import message_problem
 
 PARTS = list(MAKERS)
 

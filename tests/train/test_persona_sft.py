@@ -31,9 +31,8 @@ def answer(world: World, question: str) -> str:
     prompt = tokenizer.render_for_completion(
         {"messages": [user, {"role": "assistant", "content": ""}]}
     )
-    return tokenizer.decode(
-        Engine(model, tokenizer).complete([prompt], max_tokens=24, temperature=0.0)[0].ids
-    )
+    [row], _ = Engine(model, tokenizer).generate_batch(prompt, max_tokens=24, temperature=0.0)
+    return tokenizer.decode(row[len(prompt) :])
 
 
 def test_another_persona_is_another_answer(base_dir, tmp_path):

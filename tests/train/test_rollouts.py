@@ -77,13 +77,13 @@ def test_only_what_the_model_chose_is_weighed(model, tokenizer, monkeypatch):
     the advantage.
     """
     called = Completion(
-        [11, 12, 13, 14],
-        [1, 0, 0, 1],
-        "stop",
+        ids=[11, 12, 13, 14],
+        mask=[1, 0, 0, 1],
+        finish_reason="stop",
         text="abcd",
         stop_token=tokenizer.encode_special("<|bos|>"),
     )
-    cut = Completion([21, 22], [1, 1], "length", text="AB")
+    cut = Completion(ids=[21, 22], mask=[1, 1], finish_reason="length", text="AB")
 
     def complete_all(engine, prompts, seeds, sampling, progress, tools):
         return [[called, cut] for _ in prompts]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
-from nanochat.tokenizer.chat import message_problem, visualize
+from nanochat.tokenizer.chat_format import message_problem, visualize
 
 TOKENIZER = Tokenizer.byte_level()
 
@@ -47,6 +47,18 @@ def test_only_what_the_assistant_produces_is_trained_on():
         "<|bos|><|user_start|>sum?<|user_end|><|assistant_start|><|python_start|>1+1<|python_end|>"
         "<|output_start|>2<|output_end|>Two<|assistant_end|>"
     )
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+def test_a_marked_answer_is_read_and_not_learnt(mark):
+    conversation = talk("a", "wrong", "b", "right")
+    conversation["messages"][1] |= mark
+    ids, mask = TOKENIZER.render_conversation(conversation)
+    assert ids == TOKENIZER.render_conversation(talk("a", "wrong", "b", "right"))[0]
+    trained = TOKENIZER.decode([token for token, weight in zip(ids, mask, strict=True) if weight])
+    assert trained == "right<|assistant_end|>"
+    conversation["messages"][1] |= {"weight": 1, "train": True}
+    assert sum(TOKENIZER.render_conversation(conversation)[1]) == len("wrong") + len("right") + 2
 
 
 def test_a_system_message_joins_the_first_user_turn_and_the_input_stays_as_it_was():
