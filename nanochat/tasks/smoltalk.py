@@ -9,7 +9,7 @@ from nanochat.tasks.base import Conversation
 from nanochat.tasks.catalogue import TASKS
 from nanochat.tasks.row_task import RowTask
 from nanochat.tasks.task_data import load_rows
-from nanochat.tokenizer.chat import message_problem
+from nanochat.tokenizer.chat_format import message_problem
 
 
 class SmolTalk(RowTask):
