@@ -28,9 +28,9 @@ from nanochat.optim.optimizer import Optimizer
 from nanochat.optim.training_recipe import RECIPES
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
-from nanochat.train.compiled import hidden_function
+from nanochat.train.compiled import forward_pass
+from nanochat.train.derive import shape_for_depth
 from nanochat.train.objective import loss_sum_and_count
-from nanochat.train.scaling import shape_for_depth
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {"cpu": ("naive", "chunked", "checkpointed")}
@@ -60,7 +60,7 @@ def step(args: argparse.Namespace, device: torch.device) -> None:
     model.activation_checkpointing = args.way.endswith("checkpointed")
     world = World(0, 0, 1, device)
     optimizer = Optimizer(parameter_groups(model, RECIPES[args.generation].optim), world)
-    hidden_fn = hidden_function(model, args.way.startswith("compiled"), 0)
+    forward = forward_pass(model, args.way.startswith("compiled"), 0)
     ids = torch.randint(0, args.vocab_size, (args.rows, args.seq_len + 1), device=device)
     weights = torch.ones(args.rows, args.seq_len, device=device)
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weights)
@@ -73,7 +73,7 @@ def step(args: argparse.Namespace, device: torch.device) -> None:
                     model(batch.input_ids).flatten(0, 1), batch.targets.flatten(), reduction="sum"
                 )
             else:
-                total, _ = loss_sum_and_count(model, batch, hidden_fn)
+                total, _ = loss_sum_and_count(model, batch, forward)
             (total / ids.numel()).backward()
             del total
         optimizer.reduce_gradients()

@@ -23,9 +23,9 @@ from nanochat.engine import Engine
 from nanochat.eval.generative import AnswerSampling, evaluate_generative
 from nanochat.eval.results import scored
 from nanochat.runtime.world import World, init_world
-from nanochat.train.rl import rl
 from nanochat.train.rl_configs import RLConfig
 from nanochat.train.rl_tasks import questions
+from nanochat.train.stages import rl
 
 TASK = "World-counting-without-tool"
 SAMPLES = 2  # answers to each question where they are sampled

@@ -25,7 +25,7 @@ from nanochat.optim.optimizer import Optimizer
 from nanochat.optim.training_recipe import RECIPES
 from nanochat.runtime.chips import CHIPS, find_chip, gpu_rate
 from nanochat.runtime.world import World
-from nanochat.train.scaling import shape_for_depth
+from nanochat.train.derive import shape_for_depth
 
 D20 = GPTConfig.preset(
     "modern",

@@ -65,7 +65,7 @@ COMMANDS = {
         "finetune on conversations", "nanochat.train.stages:sft", "nanochat.train.configs:SFTConfig"
     ),
     "chat-rl": Command(
-        "reinforcement learning", "nanochat.train.rl:rl", "nanochat.train.rl_configs:RLConfig"
+        "reinforcement learning", "nanochat.train.stages:rl", "nanochat.train.rl_configs:RLConfig"
     ),
     "chat-eval": Command(
         "chat benchmarks and the exam",

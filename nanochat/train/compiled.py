@@ -33,9 +33,7 @@ def wants_compiling(
     return wanted
 
 
-def hidden_function(
-    model: GPT, wanted: bool | None, planned_tokens: int
-) -> Callable[[Tensor], Tensor]:
+def forward_pass(model: GPT, wanted: bool | None, planned_tokens: int) -> ForwardPass:
     """`model.hidden`, compiled when `wanted`; None: when the device, its compiler and the run's
     length suit it.
     """
@@ -43,11 +41,7 @@ def hidden_function(
     has_compiler = device == "cuda" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
     if wanted is None and not has_compiler:
         wanted = False
-    return (
-        CompiledHidden(model)
-        if wants_compiling(device, wanted, is_sharded(model), planned_tokens)
-        else model.hidden
-    )
+    return ForwardPass(model, wants_compiling(device, wanted, is_sharded(model), planned_tokens))
 
 
 def call_block(block: TransformerBlock, *arguments: Any) -> Tensor:
@@ -57,25 +51,28 @@ def call_block(block: TransformerBlock, *arguments: Any) -> Tensor:
     return cast(Tensor, block(*arguments))
 
 
-class CompiledHidden:
-    """Compiles for the first shape it meets; other shapes (odd last micro-batches) run as they are.
+class ForwardPass:
+    """Token ids (B, T) -> activations before the head (B, T, D): `model.hidden`, compiled or as it
+    is.
 
-    On a GPU the whole forward pass, for what is fused across blocks. On a CPU a block, once for all
+    Compiled for the first shape it meets; other shapes (odd last micro-batches) run as they are. On
+    a GPU the whole forward pass, for what is fused across blocks. On a CPU a block, once for all
     that are alike: steps are as fast, and d4 is compiled in 20 s instead of 57 (two cores).
     """
 
-    def __init__(self, model: GPT) -> None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(base_dir() / "compile_cache"))
+    def __init__(self, model: GPT, compile: bool = False) -> None:
         self.model = model
-        model.make_rotary()
         self.shape: torch.Size | None = None
-        self.compiled: Callable[[Tensor], Tensor] | None
-        if model.get_device().type == "cuda":
-            self.compiled = torch.compile(model.hidden, dynamic=False)
-        else:
-            self.compiled = functools.partial(
-                model.hidden, run=torch.compile(call_block, dynamic=False)
-            )
+        self.compiled: Callable[[Tensor], Tensor] | None = None
+        if compile:
+            model.make_rotary()
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(base_dir() / "compile_cache"))
+            self.compiled = self._compile()
+
+    def _compile(self) -> Callable[[Tensor], Tensor]:
+        if self.model.get_device().type == "cuda":
+            return torch.compile(self.model.hidden, dynamic=False)
+        return functools.partial(self.model.hidden, run=torch.compile(call_block, dynamic=False))
 
     def __call__(self, input_ids: Tensor) -> Tensor:
         if self.compiled is None or (self.shape is not None and input_ids.shape != self.shape):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT
 from nanochat.optim.overlap import Overlap
+from nanochat.train.compiled import ForwardPass
 from nanochat.train.loss_scale import LossScale
 from nanochat.train.objective import loss_sum_and_count
 from nanochat.train.shard_model import is_sharded
@@ -19,20 +20,25 @@ from nanochat.train.shard_model import is_sharded
 class Gradients:
     """Adds up the gradients of a rank's batches in `parameter.grad`.
 
-    `micro_rows`: rows that fit in memory at once where that is fewer than a batch has, else None.
+    `device_batch_size`: rows that fit in memory at once where that is fewer than a batch has, else
+    None.
     """
 
     def __init__(
         self,
         model: GPT,
-        hidden_fn: Callable[[Tensor], Tensor],
+        forward: ForwardPass,
+        *,
         loss_scale: LossScale | None,
         overlap: Overlap,
         rank: int = 0,
     ) -> None:
-        self.model, self.hidden_fn, self.loss_scale, self.rank = model, hidden_fn, loss_scale, rank
+        self.model = model
+        self.forward = forward
+        self.loss_scale = loss_scale
         self.overlap = overlap
-        self.micro_rows: int | None = None
+        self.rank = rank
+        self.device_batch_size: int | None = None
 
     def accumulate(self, batches: list[Batch], n_targets: int) -> Tensor:
         """Backward through all rows -> this rank's share of the loss, a scalar. `n_targets`: of all
@@ -60,9 +66,9 @@ class Gradients:
 
     def _backward(self, batches: list[Batch], n_targets: int) -> Tensor:
         loss_sum = torch.zeros((), dtype=torch.float32, device=self.model.get_device())
-        parts = list(split_rows(batches, self.micro_rows))
+        parts = list(split_rows(batches, self.device_batch_size))
         for number, batch in enumerate(parts, 1):
-            total, _ = loss_sum_and_count(self.model, batch, self.hidden_fn)
+            total, _ = loss_sum_and_count(self.model, batch, self.forward)
             loss = total / max(n_targets, 1)
             self.overlap.armed = number == len(parts)
             (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
@@ -70,24 +76,23 @@ class Gradients:
         return loss_sum
 
     def _halve(self, rows: int, reason: str) -> None:
-        rows = min(rows, self.micro_rows or rows)
+        rows = min(rows, self.device_batch_size or rows)
         if rows == 1:
             raise ValueError(
                 f"out of memory with a single row a micro-batch ({reason}); use "
                 "--activation-checkpointing, "
                 "a smaller --max-seq-len or a smaller --depth"
             )
-        self.micro_rows = -(-rows // 2)
+        self.device_batch_size = -(-rows // 2)
         print(
             f"WARNING: rank {self.rank} ran out of memory with {rows} rows ({reason}); going on "
             "with micro-batches of "
-            f"{self.micro_rows}, the total batch stays the same",
+            f"{self.device_batch_size}, the total batch stays the same",
             file=sys.stderr,
             flush=True,
         )
         self.model.zero_grad(set_to_none=True)
-        if hasattr(self.hidden_fn, "forget_shape"):
-            self.hidden_fn.forget_shape()
+        self.forward.forget_shape()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

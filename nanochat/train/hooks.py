@@ -1,28 +1,21 @@
-"""What happens around the steps: logging, saving (saving.py), validation, CORE, samples. In that
-order: a save precedes every evaluation, so that nothing an evaluation does can cost trained steps.
-"""
+"""What stages put around their steps: the log, validation, CORE, samples. (Saving: saving.py.)"""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
+from torch import Tensor
 
 from nanochat.dataloader.loader import PackedLoader
+from nanochat.gpt import GPT
 from nanochat.runtime.metric_log import MetricLog
-from nanochat.train.saving import SaveHook
+from nanochat.runtime.world import World
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.samples import sample_texts
 from nanochat.train.trainer import Hook, StepStats, Trainer
-
-__all__ = ["LogHook", "PeriodicHook", "SaveHook", "ValidationHook", "is_due"]
-
-
-def is_due(step: int, every: int, n_steps: int) -> bool:
-    """-1: only at the last step; 0: never; else every `every` steps and at the last one."""
-    if every == 0:
-        return False
-    return step == n_steps or (every > 0 and step % every == 0)
 
 
 class LogHook(Hook):
@@ -33,6 +26,10 @@ class LogHook(Hook):
 
     def after_step(self, trainer: Trainer, stats: StepStats) -> None:
         rate = stats.n_tokens / max(stats.seconds, 1e-9)
+        changing = {
+            "loss_scale": None if trainer.loss_scale is None else trainer.loss_scale.scale,
+            "device_batch_size": trainer.gradients.device_batch_size,
+        }
         self.log.log(
             stats.step,
             train_loss=stats.loss,
@@ -43,58 +40,95 @@ class LogHook(Hook):
             tokens_seen=trainer.tokens_seen,
             time_s=round(trainer.train_s, 3),
             skipped=stats.skipped,
-            **({"loss_scale": trainer.loss_scale.scale} if trainer.loss_scale is not None else {}),
-            **(
-                {"micro_rows": trainer.gradients.micro_rows}
-                if trainer.gradients.micro_rows is not None
-                else {}
-            ),
+            **{name: value for name, value in changing.items() if value is not None},
         )
 
 
-class ValidationHook(Hook):
+class PeriodicHook(Hook):
+    """Evaluates every `every` steps and after the last one; -1: only after the last; 0: never."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def due(self, step: int, n_steps: int) -> bool:
+        if self.every == 0:
+            return False
+        return step == n_steps or (self.every > 0 and step % self.every == 0)
+
+
+class ValidationHook(PeriodicHook):
     """Bits per byte on held-out data."""
 
     def __init__(
-        self, loader: PackedLoader, token_bytes: torch.Tensor, every: int, log: MetricLog
+        self, loader: PackedLoader, token_bytes: Tensor, every: int, log: MetricLog
     ) -> None:
-        self.loader, self.token_bytes, self.every, self.log = loader, token_bytes, every, log
+        super().__init__(every)
+        self.loader = loader
+        self.token_bytes = token_bytes
+        self.log = log
         self.last: float | None = None
         self.best: float | None = None
 
-    def due(self, trainer: Trainer, step: int) -> bool:
-        return is_due(step, self.every, trainer.n_steps)
+    @property
+    def scores(self) -> dict[str, float | None]:
+        return {"val_bpb": self.last, "min_val_bpb": self.best}
 
-    def after_step(self, trainer: Trainer, stats: StepStats) -> None:
-        if self.due(trainer, stats.step):
-            self.evaluate(trainer)
+    def recall(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Take the last and the best score from the log of the part of the run before a resume."""
+        scores = [row["val_bpb"] for row in history if row.get("val_bpb") is not None]
+        if scores:
+            self.last = scores[-1]
+            self.best = min(scores)
 
-    def evaluate(self, trainer: Trainer) -> float:
+    def evaluate(self, trainer: Trainer, model: GPT, world: World) -> None:
         from nanochat.eval.bpb import bits_per_byte
 
         batches = (batch for step in self.loader for batch in step)
-        bpb = bits_per_byte(trainer.model, batches, self.token_bytes, trainer.world)
+        bpb = bits_per_byte(model, batches, self.token_bytes, world)
         self.last = bpb if math.isfinite(bpb) else None
         if self.last is not None:
             self.best = min(self.last, self.best if self.best is not None else math.inf)
         trainer.scores.setdefault(trainer.step, {})["val_bpb"] = self.last
         self.log.log(trainer.step, val_bpb=self.last)
-        if trainer.world.is_main:
+        if world.is_main:
             print(f"step {trainer.step}: validation {bpb:.4f} bits per byte", file=sys.stderr)
-        return bpb
 
 
-class PeriodicHook(Hook):
-    """Runs a function of the trainer on all ranks every so many steps: CORE, chat evaluation,
-    samples.
+class SampleHook(PeriodicHook):
+    """A few greedy completions, printed; `samples` holds the newest."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompts: Sequence[str], every: int, *, chat: bool
+    ) -> None:
+        super().__init__(every)
+        self.tokenizer = tokenizer
+        self.prompts = prompts
+        self.chat = chat
+        self.samples: list[dict[str, str]] = []
+
+    def evaluate(self, trainer: Trainer, model: GPT, world: World) -> None:
+        if not world.is_main:
+            return
+        self.samples = sample_texts(model, self.tokenizer, self.prompts, chat=self.chat)
+        for sample in self.samples:
+            print(f"  {sample['prompt']} -> {sample['completion']!r}", flush=True)
+
+
+class CoreHook(PeriodicHook):
+    """The CORE score, with at most `per_task` questions of each task. Left out with a warning where
+    its data is not there.
     """
 
-    def __init__(self, every: int, function: Callable[[Trainer], None]) -> None:
-        self.every, self.function = every, function
+    def __init__(self, tokenizer: Tokenizer, every: int, per_task: int, log: MetricLog) -> None:
+        super().__init__(max(every, 0))
+        self.tokenizer = tokenizer
+        self.per_task = per_task
+        self.log = log
 
-    def due(self, trainer: Trainer, step: int) -> bool:
-        return is_due(step, self.every, trainer.n_steps)
+    def evaluate(self, trainer: Trainer, model: GPT, world: World) -> None:
+        from nanochat.eval.suite import core_metric
 
-    def after_step(self, trainer: Trainer, stats: StepStats) -> None:
-        if self.due(trainer, stats.step):
-            self.function(trainer)
+        value = core_metric(model, self.tokenizer, world, self.per_task)
+        if value is not None:
+            trainer.scores.setdefault(trainer.step, {})["core_metric"] = value
+            self.log.log(trainer.step, core_metric=value)

@@ -133,17 +133,6 @@ class Interrupt:
             self.request("another rank's signal")
         return any_asked
 
-    def attempt(self, work: Callable[[], Any]) -> bool:
-        """Call `work`, given up on a request -> whether it was. For work without collectives: the
-        caller agrees.
-        """
-        try:
-            with self.window():
-                work()
-        except StopRequested:
-            return True
-        return False
-
     def run(self, work: Callable[..., Any], *arguments: Any) -> bool:
         """Call `work(*arguments)`, given up when any rank is asked to stop -> whether it was. Same
         calls on all ranks.

@@ -27,14 +27,14 @@ BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 128 * 2**20}
 
 
 def loss_sum_and_count(
-    model: GPT, batch: Batch, hidden_fn: Callable[[Tensor], Tensor] | None = None
+    model: GPT, batch: Batch, forward: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted NLL of `batch` (B, T) in nats -> (sum, number of targets with a weight), both fp32
     scalars.
 
-    A batch without targets gives (0, 0), never NaN. `hidden_fn` may be a compiled `model.hidden`.
+    A batch without targets gives (0, 0), never NaN. `forward` may be a compiled `model.hidden`.
     """
-    hidden = (hidden_fn or model.hidden)(batch.input_ids)
+    hidden = (forward or model.hidden)(batch.input_ids)
     weights = batch.weights.reshape(-1)
     total = _ChunkedNLL.apply(
         hidden.reshape(-1, hidden.size(-1)),

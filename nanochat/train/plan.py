@@ -4,9 +4,10 @@ hours, dollars.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -15,7 +16,6 @@ from nanochat.cost import (
     Memory,
     checkpoint_bytes,
     count_parameters,
-    fitting_rows,
     flops_per_token,
     memory,
 )
@@ -24,9 +24,23 @@ from nanochat.runtime.chips import CHIPS, Chip, find_chip
 from nanochat.runtime.world import World
 from nanochat.train.compiled import wants_compiling
 from nanochat.train.configs import BaseConfig, at_least
-from nanochat.train.settings import Settings, base_settings
+from nanochat.train.derive import Settings, pretraining
+from nanochat.train.micro_batch import MicroBatch, fitting_micro_batch
 
 USABLE = 0.95  # of a card's memory: the driver and the desktop have the rest
+# Flags of `plan` that mean what they mean to `base_train`.
+SHARED_FLAGS = (
+    "depth",
+    "generation",
+    "max_seq_len",
+    "device_batch_size",
+    "total_batch_size",
+    "num_iterations",
+    "target_param_data_ratio",
+    "activation_checkpointing",
+    "shard_model",
+    "compile",
+)
 PUBLISHED_VOCABULARY = {"modern": 32768, "classic": 65536}
 
 
@@ -105,13 +119,13 @@ def parse_memory(text: str) -> int | None:
     return int(float(match.group(1)) * GIB) if match and float(match.group(1)) > 0 else None
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """What a run needs. `hours` and `usd` are None where the chip's speed or price is not known."""
 
     recipe: str
     model_config: GPTConfig
-    rows: int
+    device_batch_size: int
     accumulation: int
     checkpointing: bool
     total_batch_size: int
@@ -141,7 +155,7 @@ class RunPlan:
         )
         told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
         return [
-            f"plan: {self.hardware}: micro-batches of {self.rows} row(s) ({self.accumulation} a "
+            f"plan: {self.hardware}: micro-batches of {self.device_batch_size} row(s) ({self.accumulation} a "
             f"step){extra}{took}",
             f"plan: peak memory {peak} ({told}); checkpoints take {self.disk_bytes / 1e9:.1f} GB "
             "of disk",
@@ -164,6 +178,8 @@ class RunPlan:
 
 def make_plan(
     settings: Settings,
+    micro: MicroBatch,
+    *,
     world_size: int,
     n_steps: int,
     chip: Chip | None,
@@ -171,46 +187,50 @@ def make_plan(
     element_bytes: int,
     keep: int,
     compiled: bool,
+    budget_bytes: float = math.inf,
 ) -> RunPlan:
-    """The plan of a run whose settings, micro-batch included, are decided."""
-    config, rows = settings.model_config, settings.device_batch_size
+    """The plan of a run whose settings and micro-batch are decided."""
+    config, rows = settings.model_config, micro.device_batch_size
     share = -(-settings.rows_per_step // world_size)
-    how = {
-        "world_size": world_size,
-        "element_bytes": element_bytes,
-        "checkpointing": settings.activation_checkpointing,
-        "shard_model": settings.shard_model,
-        "compiled": compiled,
-        "micro_batches": -(-share // rows),
-    }
-    needs = memory(config, rows, settings.seq_len, device_type=device_type, **how)  # type: ignore[arg-type]
+    needs = memory(
+        config,
+        rows,
+        settings.seq_len,
+        world_size=world_size,
+        element_bytes=element_bytes,
+        checkpointing=micro.activation_checkpointing,
+        device_type=device_type,
+        shard_model=micro.shard_model,
+        compiled=compiled,
+        micro_batches=-(-share // rows),
+    )
     flops = flops_per_token(config, settings.seq_len) * settings.total_batch_size * n_steps
     speed = chip.tflops * 1e12 * chip.mfu * world_size if chip and chip.tflops else None
     hours = None if speed is None else flops / speed / 3600
-    usd = None if hours is None or chip is None else hours * chip.usd * world_size
-    hardware = (
-        f"{world_size} x {chip.name}" if chip else f"{world_size} process(es) on {device_type}"
-    )
     return RunPlan(
-        settings.recipe,
-        config,
-        rows,
-        -(-share // rows),
-        settings.activation_checkpointing,
-        settings.total_batch_size,
-        n_steps,
-        needs,
-        (keep + 2) * checkpoint_bytes(config),
-        hours,
-        usd,
-        hardware,
-        fits=True,
+        recipe=settings.recipe,
+        model_config=config,
+        device_batch_size=rows,
+        accumulation=-(-share // rows),
+        checkpointing=micro.activation_checkpointing,
+        total_batch_size=settings.total_batch_size,
+        n_steps=n_steps,
+        memory=needs,
+        disk_bytes=(keep + 2) * checkpoint_bytes(config),
+        hours=hours,
+        usd=None if hours is None or chip is None else hours * chip.usd * world_size,
+        hardware=f"{world_size} x {chip.name}"
+        if chip
+        else f"{world_size} process(es) on {device_type}",
+        fits=needs.peak <= budget_bytes,
     )
 
 
 def run_plan(
     settings: Settings,
+    micro: MicroBatch,
     world: World,
+    *,
     n_steps: int,
     compute_dtype: torch.dtype | None,
     keep: int,
@@ -220,55 +240,51 @@ def run_plan(
     chip = (
         find_chip(torch.cuda.get_device_name(world.device)) if world.device.type == "cuda" else None
     )
-    element_bytes = (compute_dtype or torch.float32).itemsize
     return make_plan(
-        settings, world.world_size, n_steps, chip, world.device.type, element_bytes, keep, compiled
+        settings,
+        micro,
+        world_size=world.world_size,
+        n_steps=n_steps,
+        chip=chip,
+        device_type=world.device.type,
+        element_bytes=(compute_dtype or torch.float32).itemsize,
+        keep=keep,
+        compiled=compiled,
     )
 
 
 def plan(config: PlanConfig) -> str:
     """What `nanochat plan` prints. Raises ValueError where the settings do not fit each other."""
-    chip, budget = _chip(config)
-    vocab_size = config.vocab_size or PUBLISHED_VOCABULARY[config.generation]
-    names = (
-        "depth",
-        "generation",
-        "max_seq_len",
-        "total_batch_size",
-        "num_iterations",
-        "target_param_data_ratio",
+    chip, budget_bytes = _chip(config)
+    cfg = BaseConfig(**{name: getattr(config, name) for name in SHARED_FLAGS})
+    settings = pretraining(
+        cfg, config.vocab_size or PUBLISHED_VOCABULARY[config.generation], device_type="cuda"
     )
-    given: dict[str, Any] = {name: getattr(config, name) for name in names}
-    base = BaseConfig(
-        device_batch_size=config.device_batch_size or 1, shard_model=config.shard_model, **given
-    )
-    world = World(0, 0, config.gpus, torch.device("cpu"))
-    settings = base_settings(base, vocab_size, world)
     element_bytes = getattr(torch, config.dtype).itemsize
-    share = max(1, -(-settings.rows_per_step // config.gpus))
-    compiled = wants_compiling(
-        "cuda", config.compile, config.shard_model and config.gpus > 1, settings.total_batch_size
-    )
-    how = {
-        "world_size": config.gpus,
-        "element_bytes": element_bytes,
-        "checkpointing": config.activation_checkpointing,
-        "shard_model": config.shard_model,
-        "compiled": compiled,
-    }
-    rows, checkpointing = config.device_batch_size or 0, config.activation_checkpointing
-    if not rows:
-        rows, checkpointing = fitting_rows(
-            settings.model_config, share, settings.seq_len, budget, share, **how
-        )
-    settings = replace(
-        settings, device_batch_size=min(share, max(1, rows)), activation_checkpointing=checkpointing
+    micro = fitting_micro_batch(
+        cfg,
+        settings,
+        world_size=config.gpus,
+        device_type="cuda",
+        step_rows=-(-settings.rows_per_step // config.gpus),
+        budget_bytes=budget_bytes,
+        element_bytes=element_bytes,
     )
     assert settings.n_steps is not None
     made = make_plan(
-        settings, config.gpus, settings.n_steps, chip, "cuda", element_bytes, config.keep, compiled
+        settings,
+        micro,
+        world_size=config.gpus,
+        n_steps=settings.n_steps,
+        chip=chip,
+        device_type="cuda",
+        element_bytes=element_bytes,
+        keep=config.keep,
+        compiled=wants_compiling(
+            "cuda", config.compile, micro.shard_model, settings.total_batch_size
+        ),
+        budget_bytes=budget_bytes,
     )
-    made.fits = made.memory.peak <= budget
     return str(made)
 
 

@@ -1,28 +1,24 @@
-"""Going on where a run stopped: which checkpoint, whether the settings are still the same, what the
-log keeps.
-"""
+"""Going on where a run stopped: which checkpoint, and whether the settings are still the same."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import shutil
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nanochat.checkpoint_manager import complete_steps, find_checkpoint, load_checkpoint
+from nanochat.config import as_dict
 from nanochat.gpt import GPT
-from nanochat.runtime.run_dir import atomic_write, base_dir
 from nanochat.runtime.world import World
+from nanochat.train.configs import TrainConfig
+from nanochat.train.run_facts import RunFacts
+from nanochat.train.run_folder import RunFolder
 from nanochat.train.shard_model import load_full_state
+from nanochat.train.supervise import watched
+from nanochat.train.trainer import Trainer
 
-FREE_SETTINGS = {
-    "device_batch_size",
-    "activation_checkpointing",
-    "shard_model",
-}  # may differ: they change no result
 MUST_AGREE = (  # the user's flags that settings do not hold
     "seed",
     "mixture",
@@ -41,6 +37,52 @@ MUST_AGREE = (  # the user's flags that settings do not hold
     "clip_ratio",
     "kl_coef",
 )
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """`step`: the one gone on from, None for a fresh start; `evaluated`: whether its evaluations
+    had been made.
+    """
+
+    step: int | None = None
+    evaluated: bool = True
+
+
+def resume(trainer: Trainer, folder: RunFolder, facts: RunFacts) -> Resumed:
+    """Load what `--resume` or `--resume-from-step` ask for into a trainer at its beginning.
+
+    Raises ValueError when the settings are not those of the run that stopped. Collective.
+    """
+    if not asked_to_resume(facts.cfg):
+        return Resumed()
+    with watched(trainer.world, trainer.interrupt):
+        return _resume(trainer, folder, facts)
+
+
+def _resume(trainer: Trainer, folder: RunFolder, facts: RunFacts) -> Resumed:
+    step = choose_step(facts.stage, folder.path, facts.cfg.resume_from_step, trainer.world)
+    if step is None:
+        return Resumed()
+    state, optimizer_state, meta = load_checkpoint(folder.path, step, "cpu", load_optimizer=True)
+    check_settings(meta, facts)
+    load_weights(trainer.model, state, folder.path / f"model_{step:06d}.pt")
+    assert optimizer_state is not None
+    trainer.optimizer.load_state_dict(optimizer_state)
+    trainer.load_state_dict(meta["trainer"])
+    if trainer.world.is_main:
+        print(
+            f"resuming {facts.stage} {folder.path.name} after step {step} of {facts.n_steps}",
+            flush=True,
+        )
+    return Resumed(step, evaluated=bool(meta.get("evaluated")))
+
+
+def asked_to_resume(cfg: TrainConfig) -> bool:
+    """`--resume-from-step` counts more than `--resume`; -1 is a fresh start."""
+    if cfg.resume_from_step is None:
+        return cfg.resume
+    return cfg.resume_from_step != -1
 
 
 def choose_step(source: str, directory: Path, step: int | None, world: World) -> int | None:
@@ -82,21 +124,20 @@ def _choose(source: str, directory: Path, step: int | None) -> int | None:
     return None
 
 
-def check_settings(
-    meta: dict[str, Any], settings: dict[str, Any], user: dict[str, Any], tokenizer: str
-) -> None:
+def check_settings(meta: dict[str, Any], facts: RunFacts) -> None:
     """Raise ValueError naming everything that differs from the run that saved `meta` and would
     change its course.
     """
+    user = as_dict(facts.cfg)
     then = {**flat(meta.get("settings", {})), "tokenizer": meta.get("tokenizer")}
-    now = {**flat(settings), "tokenizer": tokenizer}
+    now = flat({**asdict(facts.settings), "n_steps": facts.n_steps, "tokenizer": facts.tokenizer})
     for name in MUST_AGREE:
         if name in meta.get("user_config", {}) and name in user:
             then[name], now[name] = meta["user_config"][name], user[name]
     wrong = [
         f"{name}: {then[name]} then, {now[name]} now"
         for name in now
-        if name in then and name not in FREE_SETTINGS and plain(then[name]) != plain(now[name])
+        if name in then and plain(then[name]) != plain(now[name])
     ]
     if wrong:
         raise ValueError(
@@ -119,42 +160,6 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """As JSON gives it back."""
     return json.loads(json.dumps(value))
-
-
-def set_aside(directory: Path) -> None:
-    """Move the checkpoints of an earlier run out of a fresh one's way, to `previous/` in the base
-    directory: its steps must not be taken for newer ones, and whoever forgot `--resume` loses
-    nothing. One is kept.
-    """
-    if not complete_steps(directory):
-        return
-    target = base_dir() / "previous" / directory.parent.name / directory.name
-    if target.exists():
-        shutil.rmtree(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(directory, target)
-    print(
-        f"a fresh start (no --resume): the earlier checkpoints of {directory} are now in {target}",
-        flush=True,
-    )
-
-
-def rewind_metrics(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop the rows of a metrics.jsonl that lie after `step`, and half lines; returns the rows that
-    stay.
-    """
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # torn by a kill
-            continue
-        if isinstance(row, dict) and row.get("step", math.inf) <= step:
-            rows.append(row)
-    atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return rows
 
 
 def load_weights(model: GPT, state: dict[str, Any], where: Path) -> None:

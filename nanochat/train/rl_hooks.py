@@ -11,9 +11,11 @@ from typing import Any
 from nanochat.eval.generative import Answered, AnswerSampling, evaluate_generative
 from nanochat.eval.results import scored
 from nanochat.eval.suite import choose_problems
+from nanochat.gpt import GPT
 from nanochat.runtime.metric_log import MetricLog
+from nanochat.runtime.world import World
 from nanochat.tasks.base import Task
-from nanochat.train.hooks import is_due
+from nanochat.train.hooks import PeriodicHook
 from nanochat.train.rollouts import RolloutSource
 from nanochat.train.trainer import Hook, StepStats, Trainer
 
@@ -28,7 +30,7 @@ class RolloutLog(Hook):
         self.log.log(stats.step, **self.source.stats)
 
 
-class Examination(Hook):
+class Examination(PeriodicHook):
     """pass@1 to pass@k on held-out questions, the same ones with the same seeds each time."""
 
     def __init__(
@@ -40,22 +42,19 @@ class Examination(Hook):
         every: int,
         log: MetricLog,
     ) -> None:
-        self.source, self.tasks, self.n_questions, self.sampling = (
-            source,
-            tasks,
-            n_questions,
-            sampling,
-        )
-        self.every, self.log = every, log
+        super().__init__(every)
+        self.source = source
+        self.tasks = tasks
+        self.n_questions = n_questions
+        self.sampling = sampling
+        self.log = log
         self.before: dict[str, float] = {}
         self.last: dict[str, float] = {}
 
-    def due(self, trainer: Trainer, step: int) -> bool:
-        return is_due(step, self.every, trainer.n_steps)
-
-    def after_step(self, trainer: Trainer, stats: StepStats) -> None:
-        if self.due(trainer, stats.step):
-            self.examine(trainer)
+    @property
+    def scores(self) -> dict[str, float]:
+        before = {f"{name} before": value for name, value in self.before.items()}
+        return {**self.last, **before}
 
     def recall(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Take the first and last results from the log of the part of the run before a resume."""
@@ -67,14 +66,12 @@ class Examination(Hook):
         if found:
             self.before, self.last = found[0], found[-1]
 
-    def examine(self, trainer: Trainer) -> None:
-        """Ask, judge, log. On all ranks."""
+    def evaluate(self, trainer: Trainer, model: GPT, world: World) -> None:
+        """Ask, judge, log."""
         engine, answers = self.source.engine(), {}
         for name, task in self.tasks.items():
             problems = choose_problems(len(task), self.n_questions)
-            answers[name] = evaluate_generative(
-                engine, task, trainer.world, problems, self.sampling
-            )
+            answers[name] = evaluate_generative(engine, task, world, problems, self.sampling)
         engine.trim()
         self.last = pass_rates([answer for each in answers.values() for answer in each])
         if len(answers) > 1:
@@ -84,7 +81,7 @@ class Examination(Hook):
         self.before = self.before or self.last
         trainer.scores.setdefault(trainer.step, {})["pass@1"] = self.last["pass@1"]
         self.log.log(trainer.step, **self.last)
-        if trainer.world.is_main:
+        if world.is_main:
             k = self.sampling.num_samples
             rate, low, high = (self.last[name] for name in ("pass@1", "pass@1_low", "pass@1_high"))
             more = f", pass@{k} {self.last[f'pass@{k}']:.4f}" if k > 1 else ""

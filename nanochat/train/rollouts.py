@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -28,8 +28,10 @@ from nanochat.runtime.world import World
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.advantages import Baseline, advantages, clipped_weights, kl_estimate, kl_weights
+from nanochat.train.rl_configs import RLConfig
 from nanochat.train.scoring import follow, in_precision, micro_batches, score
 
+ROLLOUT_BATCH = {"cpu": 64, "cuda": 256, "mps": 64}
 SHOWN_ANSWERS = 4  # of each question, kept for the report
 
 
@@ -52,6 +54,16 @@ class RolloutOptions:
     seed: int = 42
     batch_size: int = 32
     budget_tokens: int = 8192
+
+    @classmethod
+    def of(cls, cfg: RLConfig, device_type: str, budget_tokens: int) -> RolloutOptions:
+        """What of a run's settings concerns the rollouts."""
+        own = {item.name for item in fields(cls)} & {item.name for item in fields(cfg)}
+        return cls(
+            **{name: getattr(cfg, name) for name in own},
+            batch_size=cfg.rollout_batch_size or ROLLOUT_BATCH[device_type],
+            budget_tokens=budget_tokens,
+        )
 
     @property
     def needs_scores(self) -> bool:
@@ -93,7 +105,7 @@ class Rollout:
 
 class RolloutSource:
     """Batches of answers by the model as it is at that moment. `reference` is the starting model,
-    for the KL.
+    for the KL; `world` one whose collectives may be broken off (`Interrupt.guarded`).
 
     `stats` holds the numbers of the newest answers, the same on every rank; `samples` some of this
     rank's own.
@@ -110,8 +122,12 @@ class RolloutSource:
     ) -> None:
         if len(task) == 0:
             raise ValueError(f"{task.name}: has no questions to learn from")
-        self.model, self.tokenizer, self.task, self.world = model, tokenizer, task, world
-        self.options, self.reference = options, reference
+        self.model = model
+        self.tokenizer = tokenizer
+        self.task = task
+        self.world = world
+        self.options = options
+        self.reference = reference
         compute = model.compute_dtype or model.lm_head.weight.dtype
         # Decoding reads every weight for every token: a copy in the compute type is up to four
         # times as fast.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,16 +40,15 @@ class SaveHook(Hook):
         every_s: float,
         keep: int,
         with_optimizer: bool = True,
+        saved_step: int | None = None,
     ) -> None:
-        self.directory, self.meta, self.every, self.every_s, self.keep = (
-            directory,
-            meta,
-            every,
-            every_s,
-            keep,
-        )
+        self.directory = directory
+        self.meta = meta
+        self.every = every
+        self.every_s = every_s
+        self.keep = keep
         self.with_optimizer = with_optimizer
-        self.saved_step: int | None = None
+        self.saved_step = saved_step
         self.stall_s = 0.0  # time that training has waited for saving
         self._last = time.monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="save")
@@ -63,8 +61,7 @@ class SaveHook(Hook):
     def after_step(self, trainer: Trainer, stats: StepStats) -> None:
         step = stats.step
         by_step = step == trainer.n_steps or (self.every > 0 and step % self.every == 0)
-        evaluation = any(hook.due(trainer, step) for hook in trainer.hooks)
-        if by_step or evaluation or trainer.done or self in trainer.asked:
+        if by_step or trainer.evaluates() or trainer.done or self in trainer.asked:
             self.save(trainer)
         elif self._pending is not None and self._pending.done():
             self._finish(trainer)
@@ -176,20 +173,3 @@ class Snapshot:
         if isinstance(value, (list, tuple)):
             return [self._copy(item, (*key, number)) for number, item in enumerate(value)]
         return value
-
-
-def check_disk(directory: Path, one_bytes: int, keep: int) -> None:
-    """Raise ValueError when the checkpoints of a run (`keep`, the best, one being written) will not
-    fit on the disk.
-    """
-    place = directory
-    while not place.exists():
-        place = place.parent
-    wanted = max(1, keep + 2 - len(complete_steps(directory))) * one_bytes
-    free = shutil.disk_usage(place).free
-    if wanted > free:
-        raise ValueError(
-            f"{directory}: checkpoints need {wanted / 1e9:.1f} GB ({one_bytes / 1e9:.2f} GB "
-            f"each) and {free / 1e9:.1f} "
-            "GB are free; free disk space, lower --keep, or set NANOCHAT_BASE_DIR to a larger disk"
-        )

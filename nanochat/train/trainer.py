@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from nanochat.optim.schedule import Schedule
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.rng import rng_state, set_rng_state
 from nanochat.runtime.world import World
+from nanochat.train.compiled import ForwardPass
 from nanochat.train.gradients import Gradients, split_rows
 from nanochat.train.interrupt import Interrupt
 from nanochat.train.loss_scale import LossScale
@@ -32,9 +33,9 @@ from nanochat.train.shard_model import evened, is_sharded, whole_model
 class Source(Protocol):
     """Where batches come from: shards, conversations or rollouts.
 
-    `state_dict` returns a value that later steps do not change. A stop request may raise out of
-    `next_step`; the run then saves the state from before that call. A source with collectives keeps
-    its World in an attribute `world`.
+    A stop request may raise out of `next_step`; the run then saves the state from before that call,
+    so `state_dict` returns a value that later steps do not change. A source with collectives of its
+    own makes them through the World of `Interrupt.guarded()`, which it is built with.
     """
 
     def next_step(self) -> list[Batch]: ...
@@ -42,9 +43,10 @@ class Source(Protocol):
     def load_state_dict(self, states: dict[str, Any] | Sequence[dict[str, Any]]) -> None: ...
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class StepStats:
-    """What one optimizer step did, the same on every rank."""
+    """What one optimizer step did, the same on every rank. `lr`: share of the full learning
+    rates."""
 
     step: int
     loss: float
@@ -57,12 +59,14 @@ class StepStats:
 
 
 class Hook:
-    """Something done around the steps; it may not change the model."""
+    """Something done around the steps, on every rank; it may not change the model.
 
-    def due(self, trainer: Trainer, step: int) -> bool:
-        """True for an evaluation that `after_step` will make now: it is preceded by a save and
-        given up on a signal.
-        """
+    After a step the hooks are called in the order in which they are listed: `evaluate` of those
+    that are due, `after_step` of the others.
+    """
+
+    def due(self, step: int, n_steps: int) -> bool:
+        """True where `evaluate` is wanted after this step."""
         return False
 
     def asks(self, trainer: Trainer) -> bool:
@@ -72,7 +76,14 @@ class Hook:
         return False
 
     def after_step(self, trainer: Trainer, stats: StepStats) -> None:
-        """Called on every rank after each step, in the order of the hooks."""
+        """Quick work, never broken off."""
+
+    def evaluate(self, trainer: Trainer, model: GPT, world: World) -> None:
+        """Work of seconds to minutes, given up on a signal and made up for after a resume.
+
+        `model`: the trained weights, whole on every rank. `world`: for all collectives of this
+        work.
+        """
 
     def at_end(self, trainer: Trainer) -> None:
         """Called once when training is over."""
@@ -91,29 +102,33 @@ class Trainer:
         hooks: Sequence[Hook] = (),
         *,
         grad_clip: float = 0.0,
-        hidden_fn: Callable[[Tensor], Tensor] | None = None,
+        forward: ForwardPass | None = None,
         max_bad_steps: int = 5,
         description: str = "train",
         interrupt: Interrupt | None = None,
     ) -> None:
-        self.model, self.source, self.optimizer, self.schedule, self.world = (
-            model,
-            source,
-            optimizer,
-            schedule,
-            world,
-        )
-        self.hooks, self.grad_clip, self.max_bad_steps = list(hooks), grad_clip, max_bad_steps
+        self.model = model
+        self.source = source
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.world = world
+        self.hooks = list(hooks)
+        self.grad_clip = grad_clip
+        self.max_bad_steps = max_bad_steps
         self.description = description
         self.interrupt = interrupt or Interrupt(world)
         self.loss_scale = LossScale() if model.compute_dtype == torch.float16 else None
         self.gradients = Gradients(
-            model, hidden_fn or model.hidden, self.loss_scale, optimizer.overlap, world.rank
+            model,
+            forward or ForwardPass(model),
+            loss_scale=self.loss_scale,
+            overlap=optimizer.overlap,
+            rank=world.rank,
         )
         self.step = 0  # steps done
         self.train_s = 0.0  # time in steps, without hooks
         self.tokens_seen = 0
-        self.n_bad_steps = 0
+        self.n_bad_steps = 0  # not finite, in a row, up to now
         self.interrupted = False  # by a signal
         self.stop_reason: str | None = None
         self.asked: list[Hook] = []
@@ -144,34 +159,36 @@ class Trainer:
         for hook in self.hooks:
             hook.at_end(self)
 
+    def evaluates(self) -> bool:
+        """Whether any hook wants to evaluate after the current step."""
+        return any(hook.due(self.step, self.n_steps) for hook in self.hooks)
+
     def call_hooks(self, stats: StepStats) -> None:
-        due = [hook for hook in self.hooks if hook.due(self, stats.step)]
+        """All hooks after a step, in order."""
         for hook in self.hooks:
-            if hook not in due:
+            if not hook.due(stats.step, self.n_steps):
                 hook.after_step(self, stats)
             elif not self.interrupted:
-                self._evaluate(hook, stats)
-        if due and not self.interrupted:
+                self._evaluate(hook)
+        if self.evaluates() and not self.interrupted:
             self.evaluated.add(stats.step)
 
     def catch_up(self) -> None:
         """Make the evaluations that are due at the current step: a resumed run's were broken
         off."""
-        stats = StepStats(self.step, math.nan, math.nan, 0.0, 0, 0, 0.0)
         for hook in self.hooks:
-            if hook.due(self, self.step) and not self.interrupted:
-                self._evaluate(hook, stats)
+            if hook.due(self.step, self.n_steps) and not self.interrupted:
+                self._evaluate(hook)
         if not self.interrupted:
             self.evaluated.add(self.step)
 
-    def _evaluate(self, hook: Hook, stats: StepStats) -> None:
-        world, model, was_training = self.world, self.model, self.model.training
-        self.world, self.model = self.interrupt.guarded(), whole_model(model)
+    def _evaluate(self, hook: Hook) -> None:
+        was_training = self.model.training
+        model, world = whole_model(self.model), self.interrupt.guarded()
         try:
-            if self.interrupt.run(hook.after_step, self, stats):
+            if self.interrupt.run(hook.evaluate, self, model, world):
                 self._stop()
         finally:
-            self.world, self.model = world, model
             self.model.train(was_training)
 
     def _stop(self) -> None:
@@ -183,10 +200,10 @@ class Trainer:
         """
         started = time.perf_counter()
         batches = self._next_batches()
-        n_targets, n_tokens, given_up, n_batches = self._count(batches)
-        if given_up or batches is None:
+        if batches is None:
             self._stop()
             return None
+        n_targets, n_tokens, n_batches = self._count(batches)
         if is_sharded(self.model):
             batches = evened(batches, n_batches, self.world.device)
         self._position = None
@@ -205,44 +222,43 @@ class Trainer:
         seconds = time.perf_counter() - started
         self.train_s += seconds
         return StepStats(
-            self.step, loss, grad_norm, lr, n_targets, n_tokens, seconds, skipped=not finite
+            step=self.step,
+            loss=loss,
+            grad_norm=grad_norm,
+            lr=lr,
+            n_targets=n_targets,
+            n_tokens=n_tokens,
+            seconds=seconds,
+            skipped=not finite,
         )
 
-    def _count(self, batches: list[Batch] | None) -> tuple[int, int, int, int]:
-        """Over all ranks: targets, tokens, ranks that gave up, and the most micro-batches that one
-        has.
-        """
-        counts = torch.zeros(3 + self.world.world_size, dtype=torch.float64)
-        if batches is None:
-            counts[2] = 1
-        else:
-            counts[0] = sum(int((batch.weights != 0).sum()) for batch in batches)
-            counts[1] = sum(batch.targets.numel() for batch in batches)
-            counts[3 + self.world.rank] = len(batches)
+    def _count(self, batches: list[Batch]) -> tuple[int, int, int]:
+        """Over all ranks: targets, tokens, and the most micro-batches that one has."""
+        counts = torch.zeros(2 + self.world.world_size, dtype=torch.float64)
+        counts[0] = sum(int((batch.weights != 0).sum()) for batch in batches)
+        counts[1] = sum(batch.targets.numel() for batch in batches)
+        counts[2 + self.world.rank] = len(batches)
         wire = self.world.device if self.world.backend == "nccl" else torch.device("cpu")
-        n_targets, n_tokens, given_up, *n_batches = map(
+        n_targets, n_tokens, *n_batches = map(
             int, self.world.all_reduce_sum(counts.to(wire)).tolist()
         )
-        return n_targets, n_tokens, given_up, max(n_batches)
+        return n_targets, n_tokens, max(n_batches)
 
     def _next_batches(self) -> list[Batch] | None:
-        """This rank's batches on its device, or None when a stop request broke into their
-        making."""
+        """This rank's batches on its device, or None, on all ranks, when a stop request broke into
+        their making.
+        """
         self._position = self.source.state_dict()
         batches: list[Batch] = []
 
         def fill() -> None:
             batches.extend(self.source.next_step())
 
-        if hasattr(self.source, "world"):  # it has collectives of its own
-            self.source.world = self.interrupt.guarded()
-            given_up = self.interrupt.run(fill)
-        else:
-            given_up = self.interrupt.attempt(fill)
-        if given_up:
+        if self.interrupt.run(fill):
             return None
         return [
-            batch.to(self.world.device) for batch in split_rows(batches, self.gradients.micro_rows)
+            batch.to(self.world.device)
+            for batch in split_rows(batches, self.gradients.device_batch_size)
         ]
 
     def _agree(self, loss_sum: Tensor) -> float:
@@ -295,7 +311,7 @@ class Trainer:
         own = {
             "source": self.source.state_dict() if self._position is None else self._position,
             "rng": rng_state(self.world.device),
-            "micro_rows": self.gradients.micro_rows,
+            "device_batch_size": self.gradients.device_batch_size,
         }
         ranks = self.world.gather_objects(own)
         return {
@@ -303,8 +319,9 @@ class Trainer:
             "train_s": self.train_s,
             "tokens_seen": self.tokens_seen,
             "n_bad_steps": self.n_bad_steps,
-            "micro_rows": min(
-                (rank["micro_rows"] for rank in ranks if rank["micro_rows"]), default=None
+            "device_batch_size": min(
+                (rank["device_batch_size"] for rank in ranks if rank["device_batch_size"]),
+                default=None,
             ),
             "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "source": [rank["source"] for rank in ranks],
@@ -313,15 +330,12 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, on any number of ranks."""
-        self.step, self.train_s, self.tokens_seen = (
-            state["step"],
-            state["train_s"],
-            state["tokens_seen"],
-        )
-        self.n_bad_steps, self.gradients.micro_rows = (
-            state.get("n_bad_steps", 0),
-            state.get("micro_rows"),
-        )
+        self.step = state["step"]
+        self.train_s = state["train_s"]
+        self.tokens_seen = state["tokens_seen"]
+        self.n_bad_steps = state.get("n_bad_steps", 0)
+        # Checkpoints of older versions call it micro_rows.
+        self.gradients.device_batch_size = state.get("device_batch_size", state.get("micro_rows"))
         if self.loss_scale is not None and state.get("loss_scale"):
             self.loss_scale.load_state_dict(state["loss_scale"])
         self.source.load_state_dict(state["source"])

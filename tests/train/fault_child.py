@@ -15,7 +15,7 @@ from tiny_runs import base_config
 
 from nanochat.runtime import tensor_files
 from nanochat.runtime.world import init_world
-from nanochat.train import hooks, stages
+from nanochat.train import saving, stages
 from nanochat.train.gradients import Gradients
 from nanochat.train.trainer import Trainer
 
@@ -136,7 +136,7 @@ def interrupt_twice(last: bool) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(60)
 
-        hooks.SaveHook.save = hang
+        saving.SaveHook.save = hang
 
 
 def out_of_memory(last: bool) -> None:
@@ -144,7 +144,7 @@ def out_of_memory(last: bool) -> None:
 
     def wrapper(self, batches, n_targets):
         calls.append(1)
-        rows = min(self.micro_rows or 99, max(len(batch.input_ids) for batch in batches))
+        rows = min(self.device_batch_size or 99, max(len(batch.input_ids) for batch in batches))
         if last and len(calls) >= 2 and rows > 1:
             backward(self, batches[:1], n_targets)  # half-made gradients that must not count
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -105,7 +105,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_step(train, ranks):
         [row["train_loss"] for row in result.rows()],
         {row["n_targets"] for row in result.rows()},
     )
-    assert load_checkpoint(result.directory, 6, "cpu")[2]["trainer"]["micro_rows"] == 1
+    assert load_checkpoint(result.directory, 6, "cpu")[2]["trainer"]["device_batch_size"] == 1
     shutil.rmtree(result.directory)
     whole = train(ranks)
     assert losses == pytest.approx(
@@ -135,10 +135,10 @@ def test_a_disk_that_stays_full_is_said_at_the_end_and_the_old_step_is_there(tra
 def test_too_little_disk_is_said_before_the_start(train, base_dir, single, monkeypatch):
     from tiny_runs import base_config
 
-    from nanochat.train import saving, stages
+    from nanochat.train import run_folder, stages
 
     monkeypatch.setattr(
-        saving.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 10**6)
+        run_folder.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 10**6)
     )
     with pytest.raises(
         ValueError, match=r"checkpoints need 0.\d GB .* lower --keep, or set NANOCHAT_BASE_DIR"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_runs import base_config
 
 from nanochat.cost import GIB, memory
 from nanochat.gpt import GPTConfig
 from nanochat.runtime.world import World
-from nanochat.train import settings as module
+from nanochat.train import stages
 from nanochat.train.configs import BaseConfig
+from nanochat.train.derive import pretraining
+from nanochat.train.micro_batch import MicroBatch, choose_micro_batch
 from nanochat.train.plan import PlanConfig, parse_memory, plan, run_plan
-from nanochat.train.settings import base_settings
 
 
 def test_d20_on_one_24_gb_card():
@@ -84,36 +86,64 @@ def test_problems_name_the_flag():
     assert PlanConfig().problems() == []
 
 
+def settings(**flags):
+    return pretraining(BaseConfig(depth=12, **flags), 32768, "cuda")
+
+
 def test_micro_batch_follows_free_memory_at_a_constant_total(monkeypatch):
-    config = GPTConfig.preset(
-        "modern",
-        sequence_len=2048,
-        vocab_size=32768,
-        n_layer=12,
-        n_head=6,
-        n_kv_head=6,
-        n_embd=768,
-        window_pattern="L",
-    )
     world, chosen = World(0, 0, 1, torch.device("cuda")), []
-    monkeypatch.setattr(module, "pick_dtype", lambda device: torch.float16)
+    monkeypatch.setenv("NANOCHAT_DTYPE", "float16")
     for gib in (6, 8, 16, 24, 80):
         monkeypatch.setattr(
             torch.cuda, "mem_get_info", lambda device, gib=gib: (gib * GIB, gib * GIB)
         )
-        chosen.append(module.micro_batch(BaseConfig(), config, 2048, 2**19, world))
-    rows = [rows for rows, _ in chosen]
+        chosen.append(choose_micro_batch(BaseConfig(), settings(), world))
+    rows = [micro.device_batch_size for micro in chosen]
     assert (
         rows == sorted(rows) and rows[0] >= 1 and rows[-1] == 32
     )  # 65,536 tokens are enough for any GPU
-    assert chosen[0][1] and not chosen[-1][1], "only the small card recomputes activations"
-    assert module.micro_batch(BaseConfig(device_batch_size=3), config, 2048, 2**19, world) == (
-        3,
-        False,
+    checkpointing = [micro.activation_checkpointing for micro in chosen]
+    assert checkpointing[0] and not checkpointing[-1], "only the small card recomputes activations"
+    asked = choose_micro_batch(BaseConfig(device_batch_size=3), settings(), world)
+    assert asked == MicroBatch(device_batch_size=3)
+    share = choose_micro_batch(BaseConfig(), settings(total_batch_size=4096), world)
+    assert share.device_batch_size == 2
+
+
+def test_the_card_with_least_free_memory_decides(monkeypatch):
+    class Ranks(World):
+        """One of two ranks; the other has less memory."""
+
+        def gather_objects(self, obj):
+            return [obj, 8 * GIB]
+
+    monkeypatch.setenv("NANOCHAT_DTYPE", "float16")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GIB, 80 * GIB))
+    alone, beside = (
+        choose_micro_batch(BaseConfig(), settings(), kind(0, 0, n, torch.device("cuda")))
+        for kind, n in ((World, 1), (Ranks, 2))
     )
-    assert (
-        module.micro_batch(BaseConfig(), config, 2048, 4096, world)[0] == 2
-    )  # a rank's whole share
+    assert beside.device_batch_size < alone.device_batch_size
+
+
+def test_rollouts_have_no_share_of_a_step(single):
+    cfg = BaseConfig(depth=12, max_seq_len=256, total_batch_size=512)
+    fixed, free = (
+        choose_micro_batch(cfg, pretraining(cfg, 300, "cpu"), single, fixed_step=fixed)
+        for fixed in (True, False)
+    )
+    assert (fixed.device_batch_size, free.device_batch_size) == (2, 32)
+
+
+def test_the_plan_is_that_of_the_run(monkeypatch):
+    """`nanochat plan` and the run on that card choose the same micro-batch and windows."""
+    monkeypatch.setenv("NANOCHAT_DTYPE", "bfloat16")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GIB, 80 * GIB))
+    cfg, world = BaseConfig(depth=20), World(0, 0, 1, torch.device("cuda"))
+    micro = choose_micro_batch(cfg, pretraining(cfg, 32768, "cuda"), world)
+    assert f"micro-batches of {micro.device_batch_size} row(s)" in plan(
+        PlanConfig(depth=20, chip="H100")
+    )
 
 
 def test_a_run_says_its_plan_in_two_lines():
@@ -121,9 +151,19 @@ def test_a_run_says_its_plan_in_two_lines():
     cfg = BaseConfig(
         depth=2, max_seq_len=128, total_batch_size=1536, num_iterations=5, device_batch_size=2
     )
-    lines = run_plan(
-        base_settings(cfg, 1000, world), world, 5, torch.float32, keep=2, compiled=False
-    ).lines()
+    made = run_plan(
+        pretraining(cfg, 1000, "cpu"),
+        MicroBatch(device_batch_size=2),
+        world,
+        n_steps=5,
+        compute_dtype=torch.float32,
+        keep=2,
+        compiled=False,
+    )
+    lines = made.lines()
     assert len(lines) == 2 and "2 row(s) (3 a step)" in lines[0] and "GiB a device" in lines[1]
+
+
+def test_fp8_where_there_is_none_is_refused(data, single):
     with pytest.raises(ValueError, match="--fp8"):
-        base_settings(BaseConfig(fp8=True), 1000, world)
+        stages.base(base_config(fp8=True), single)

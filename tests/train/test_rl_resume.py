@@ -14,7 +14,7 @@ from tiny_rl import TINY, FirstLetter, save_sft, world
 
 from nanochat.checkpoint_manager import checkpoint_dir, complete_steps, load_checkpoint, read_meta
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import rl, rl_tasks
+from nanochat.train import rl_tasks, stages
 from nanochat.train.gradients import Gradients
 from nanochat.train.interrupt import EXIT_STOPPED, Stopped
 
@@ -40,7 +40,7 @@ def asked(base_dir, monkeypatch):
     monkeypatch.setenv("NANOCHAT_DTYPE", "float32")
     save_sft(Tokenizer.byte_level())
     questions = rl_tasks.Questions(FirstLetter(40), {"letters": FirstLetter(10)})
-    monkeypatch.setattr(rl, "questions", lambda *args: questions)
+    monkeypatch.setattr(stages, "questions", lambda *args: questions)
 
 
 def end(tag: str) -> tuple[dict, list[float]]:
@@ -60,9 +60,9 @@ def end(tag: str) -> tuple[dict, list[float]]:
 
 
 def same_end(**more) -> bool:
-    record = rl.rl(replace(CFG, tag_out="cut", resume=True, **more), world())
+    record = stages.rl(replace(CFG, tag_out="cut", resume=True, **more), world())
     assert "pass@1 before" in record["metrics"]
-    rl.rl(replace(CFG, tag_out="whole", **more), world())
+    stages.rl(replace(CFG, tag_out="whole", **more), world())
     (ours, our_losses), (theirs, their_losses) = end("cut"), end("whole")
     assert ours.keys() == theirs.keys() and len(our_losses) == CFG.num_iterations
     return (
@@ -79,7 +79,7 @@ def test_stopped_by_a_signal_between_two_steps(asked, monkeypatch, more, step):
         accumulate, stop = Gradients.accumulate, Stop(step)
         patch.setattr(Gradients, "accumulate", lambda *args: (stop(), accumulate(*args))[1])
         with pytest.raises(Stopped) as stopped:
-            rl.rl(replace(CFG, tag_out="cut", **more), world())
+            stages.rl(replace(CFG, tag_out="cut", **more), world())
     assert stopped.value.code == EXIT_STOPPED and complete_steps(checkpoint_dir("rl", "cut")) == [
         step
     ]
@@ -99,6 +99,6 @@ def test_stopped_while_answers_are_paid(asked, monkeypatch, more, step):
         )
         patch.setattr(FirstLetter, "reward", lambda *args: (stop(), reward(*args))[1])
         with pytest.raises(Stopped):
-            rl.rl(replace(CFG, tag_out="cut", **more), world())
+            stages.rl(replace(CFG, tag_out="cut", **more), world())
     assert complete_steps(checkpoint_dir("rl", "cut")) == [step]
     assert same_end(**more)

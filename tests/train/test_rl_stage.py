@@ -12,7 +12,7 @@ from tiny_rl import TINY, FirstLetter, save_sft, world
 
 from nanochat.checkpoint_manager import checkpoint_dir, load_model, read_meta
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import rl, rl_tasks
+from nanochat.train import rl_tasks, stages
 from nanochat.train.rl_configs import RLConfig
 
 
@@ -22,12 +22,12 @@ def sft(base_dir, monkeypatch):
     monkeypatch.setenv("NANOCHAT_DTYPE", "float32")
     save_sft(Tokenizer.byte_level())
     asked = rl_tasks.Questions(FirstLetter(40), {"letters": FirstLetter(10)})
-    monkeypatch.setattr(rl, "questions", lambda *args: asked)
+    monkeypatch.setattr(stages, "questions", lambda *args: asked)
 
 
 def test_it_learns_and_leaves_what_every_stage_leaves(sft, base_dir):
     cfg = replace(TINY, num_iterations=25, init_lr_frac=0.1, max_new_tokens=2, num_samples=16)
-    record = rl.rl(cfg, world())
+    record = stages.rl(cfg, world())
     rows = [
         json.loads(line)
         for line in (base_dir / "chatrl_checkpoints/d2/metrics.jsonl").read_text().splitlines()

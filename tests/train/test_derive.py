@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.train.scaling import (
+from nanochat.train.derive import (
     batch_tokens,
     lr_scales,
     scaling_params,
