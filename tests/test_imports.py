@@ -29,6 +29,7 @@ ORDER = [
     ("dataloader",),
     ("checkpoint_manager", "importers", "export"),
     ("optim",),
+    ("logprobs",),
     ("gpt", "gpt_config", "attention", "cost", "fp8"),
     ("tokenizer",),
     ("config",),

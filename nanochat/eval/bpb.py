@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nanochat.dataloader.loader import Batch
-from nanochat.eval.loglikelihood import score_targets
 from nanochat.gpt import GPT
+from nanochat.logprobs import target_logprobs
 from nanochat.runtime.world import World
 
 
@@ -36,8 +36,8 @@ def nll_and_bytes(model: GPT, batch: Batch, token_bytes: Tensor) -> tuple[Tensor
     if not counted.any():
         return torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
     # The head runs on counted positions only, in pieces: (B, T, V) logits never exist.
-    nll, _ = score_targets(model, model.hidden(ids)[counted], safe[counted])
-    return nll.double().sum().cpu(), sizes[counted].sum().cpu()
+    logprobs = target_logprobs(model, model.hidden(ids)[counted], safe[counted]).logprobs
+    return -logprobs.double().sum().cpu(), sizes[counted].sum().cpu()
 
 
 def bits_per_byte(model: GPT, batches: Iterable[Batch], token_bytes: Tensor, world: World) -> float:

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from nanochat.attention import attend
 from nanochat.gpt import GPT
+from nanochat.logprobs import target_logprobs
 
-# Logits held at once, in elements: 64M fp32 values are 256 MB.
-LOGIT_ELEMENTS = 64 * 2**20
 # A tree pays a masked attention kernel for the nodes it saves; below this share of saved nodes rows
 # go separately.
 MIN_SAVED_SHARE = 0.2
@@ -249,19 +248,7 @@ def _score_batch(
     hidden = model.hidden(input_ids, cache)
     where = [(b, node, token) for b, tree in enumerate(trees) for _, node, token in tree.targets]
     rows, nodes, tokens = torch.tensor(where, dtype=torch.long, device=device).T
-    nll, greedy = score_targets(model, hidden[rows, nodes], tokens)
+    scores = target_logprobs(model, hidden[rows, nodes], tokens)
     numbers = [number for tree in trees for number, _, _ in tree.targets]
-    return list(zip(numbers, nll.tolist(), greedy.tolist(), strict=True))
-
-
-def score_targets(model: GPT, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Activations (N, D), token ids (N,) -> nll in nats (N,) fp32, is-argmax (N,) bool; logits in
-    bounded pieces.
-    """
-    piece = max(1, LOGIT_ELEMENTS // model.config.vocab_size)
-    nlls, firsts = [], []
-    for part, target in zip(hidden.split(piece), targets.split(piece), strict=True):
-        logits = model.head(part)
-        nlls.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, target[:, None])[:, 0])
-        firsts.append(logits.argmax(dim=-1) == target)
-    return torch.cat(nlls), torch.cat(firsts)
+    nlls = (-scores.logprobs).tolist()
+    return list(zip(numbers, nlls, scores.greedy.tolist(), strict=True))

@@ -155,8 +155,8 @@ class RunPlan:
         )
         told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
         return [
-            f"plan: {self.hardware}: micro-batches of {self.device_batch_size} row(s) ({self.accumulation} a "
-            f"step){extra}{took}",
+            f"plan: {self.hardware}: micro-batches of {self.device_batch_size} row(s) "
+            f"({self.accumulation} a step){extra}{took}",
             f"plan: peak memory {peak} ({told}); checkpoints take {self.disk_bytes / 1e9:.1f} GB "
             "of disk",
         ]

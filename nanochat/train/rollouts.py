@@ -28,8 +28,9 @@ from nanochat.runtime.world import World
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.advantages import Baseline, advantages, clipped_weights, kl_estimate, kl_weights
+from nanochat.train.frozen_copy import follow, in_precision
 from nanochat.train.rl_configs import RLConfig
-from nanochat.train.scoring import follow, in_precision, micro_batches, score
+from nanochat.train.scoring import micro_batches, score
 
 ROLLOUT_BATCH = {"cpu": 64, "cuda": 256, "mps": 64}
 SHOWN_ANSWERS = 4  # of each question, kept for the report
@@ -275,9 +276,10 @@ class RolloutSource:
         n = self.options.num_samples
         entropy = kl = n_scored = 0.0
         for batch, own in self._rows(distinct if self.options.needs_scores else rollouts[::n]):
-            logprobs, entropies = score(self.model, batch, with_entropy=True)
-            reference, _ = score(self.reference, batch)
+            scored = score(self.model, batch)
+            logprobs, entropies = scored.logprobs, scored.entropies
             assert entropies is not None
+            reference = score(self.reference, batch).logprobs
             counts = [sum(rollout.chosen) for rollout in own]
             copies = _per_token(
                 [[float(r.copies)] * n_tokens for r, n_tokens in zip(own, counts, strict=True)],
@@ -346,7 +348,7 @@ class RolloutSource:
         batches = []
         for batch, own in self._rows(useful):
             old = _per_token([r.logprobs for r in own], batch)
-            logprobs = old if fresh else score(self.model, batch)[0]
+            logprobs = old if fresh else score(self.model, batch).logprobs
             advantage, copies = (
                 _per_token(
                     [[value] * sum(r.chosen) for r, value in zip(own, values, strict=True)], batch

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT
 from nanochat.runtime.world import World
-from nanochat.train.scoring import in_precision
+from nanochat.train.frozen_copy import in_precision
 
 
 def shard_model(model: GPT, world: World) -> None:

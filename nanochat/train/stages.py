@@ -23,6 +23,7 @@ from nanochat.train.announce import announce, announce_rollouts
 from nanochat.train.compiled import forward_pass
 from nanochat.train.configs import BaseConfig, ChatTrainConfig, MidConfig, SFTConfig
 from nanochat.train.derive import later_stage, pretraining, reinforcement
+from nanochat.train.frozen_copy import in_precision
 from nanochat.train.hooks import CoreHook, LogHook, SampleHook, ValidationHook
 from nanochat.train.interrupt import Interrupt
 from nanochat.train.loaders import training_loader, validation_loader
@@ -37,7 +38,6 @@ from nanochat.train.run_facts import RunFacts, run_facts
 from nanochat.train.run_folder import RunFolder
 from nanochat.train.run_record import record_run
 from nanochat.train.saving import SaveHook
-from nanochat.train.scoring import in_precision
 from nanochat.train.shard_model import shard_model
 from nanochat.train.supervise import fit
 from nanochat.train.trainer import Source, Trainer

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from nanochat import logprobs
 from nanochat.eval import loglikelihood
 from nanochat.eval.loglikelihood import ScoredRow, common_prefix, crop_left, score_groups
 
@@ -100,7 +101,7 @@ def test_sharing_forwards_fewer_nodes(monkeypatch, model):
 def test_logits_are_computed_in_pieces(monkeypatch, model):
     group = [[ScoredRow(list(range(100)), 1, 100)]]
     whole = score_groups(model, group)[0][0]
-    monkeypatch.setattr(loglikelihood, "LOGIT_ELEMENTS", 7 * model.config.vocab_size)
+    monkeypatch.setitem(logprobs.CHUNK_BYTES, "cpu", 7 * 4 * model.config.vocab_size)
     assert score_groups(model, group)[0][0].nll == pytest.approx(whole.nll, rel=1e-6)
 
 

@@ -15,9 +15,10 @@ from nanochat.tasks.base import Task
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import rl_tasks, rollouts
 from nanochat.train.advantages import kl_weights
+from nanochat.train.frozen_copy import in_precision
 from nanochat.train.objective import loss_sum_and_count
 from nanochat.train.rollouts import RolloutOptions, RolloutSource
-from nanochat.train.scoring import in_precision, micro_batches, score
+from nanochat.train.scoring import micro_batches, score
 
 SMALL = RolloutOptions(
     examples_per_step=4, num_samples=4, max_new_tokens=6, batch_size=8, budget_tokens=200
@@ -48,10 +49,10 @@ def test_scores_are_those_of_the_whole_forward_pass(model):
     for batch, _ in micro_batches(rows, 1000, 0):
         everything = model(batch.input_ids).log_softmax(-1)
         wanted = everything.gather(2, batch.targets[..., None])[..., 0][batch.weights != 0]
-        logprobs, entropy = score(model, batch, with_entropy=True)
-        assert torch.allclose(logprobs, wanted, atol=1e-5)
+        scored = score(model, batch)
+        assert torch.allclose(scored.logprobs, wanted, atol=1e-5)
         all_entropies = torch.distributions.Categorical(logits=everything).entropy()
-        assert torch.allclose(entropy, all_entropies[batch.weights != 0], atol=1e-5)
+        assert torch.allclose(scored.entropies, all_entropies[batch.weights != 0], atol=1e-5)
 
 
 def test_micro_batches_hold_every_row_once_and_keep_to_the_budget():
@@ -175,7 +176,7 @@ def test_second_use_weighs_by_the_clipped_ratio(model, tokenizer):
     for batch, before in zip(second, first, strict=True):
         chosen = before != 0
         new, old, reference = (
-            score(each, replace(batch, weights=before))[0]
+            score(each, replace(batch, weights=before)).logprobs
             for each in (model, own.reference, own.reference)
         )
         ratio, advantage = (
