@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nanochat import config
 from nanochat.config import Positional, Short
+from nanochat.train.configs import MidConfig, SFTConfig
 
 
 @dataclasses.dataclass
@@ -312,3 +313,14 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
 def test_dump_then_parse_is_the_same(tmp_path, sample):
     config.dump(sample, tmp_path / "c.yaml")
     assert parsed("--config", str(tmp_path / "c.yaml")) == sample
+
+
+@pytest.mark.parametrize("stage", [MidConfig, SFTConfig])
+def test_a_flag_of_older_versions_is_named_in_the_error(tmp_path, stage):
+    """Alone, with its value as a word of its own, and in the config.yaml of an older run."""
+    path = tmp_path / "config.yaml"
+    path.write_text("mixture: world\nchat_eval_every: -1\n")
+    for words in (["--chat_eval_every=5"], ["--chat-eval-every", "5"], [f"--config={path}"]):
+        _, problems = config.collect(stage, words)
+        assert len(problems) == 1 and "chat" in problems[0]
+        assert "is gone; leave it out, and examine the checkpoint with" in problems[0]

@@ -6,7 +6,7 @@ Flags are accepted with dashes or underscores, as `--flag value` or `--flag=valu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nanochat.config.fields import Field
 from nanochat.config.kinds import FALSE, TRUE
@@ -16,9 +16,13 @@ PRINTED_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # what web pages make o
 
 
 class CommandLine:
-    """`words`: field name -> its words; `config_file`: what --config names; `problems`: lines."""
+    """`words`: field name -> its words; `config_file`: what --config names; `problems`: lines.
 
-    def __init__(self, fields: Sequence[Field], argv: Sequence[str]):
+    `gone`: name of a field that older versions had -> what to say of it.
+    """
+
+    def __init__(self, fields: Sequence[Field], argv: Sequence[str], gone: Mapping[str, str] = {}):
+        self.gone = {dashed("--" + name): said for name, said in gone.items()}
         self.flags = {flag: f for f in fields for flag in f.spellings}
         self.negated = {
             "--no-" + f.flag[2:]: f for f in fields if f.spellings and f.kind.scalar is bool
@@ -84,6 +88,9 @@ class CommandLine:
     def _unknown_flag(self, word: str, name: str, given: str | None) -> None:
         if given is None and not self.places:
             self._values(many=False)  # its value, so that this is not reported a second time
+        if name in self.gone:
+            self.problems.append(f"{word}: {self.gone[name]}")
+            return
         if name[:2] in self.flags:
             fix = f"; write {name[:2]} {word[2:]}"
         else:

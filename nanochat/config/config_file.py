@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ from nanochat.config.fields import Field
 from nanochat.runtime.suggest import suggestion
 
 
-def read_file(path: str, fields: Sequence[Field]) -> tuple[dict[str, Any], list[str]]:
-    """-> (values by field name, everything wrong with the file)."""
+def read_file(
+    path: str, fields: Sequence[Field], gone: Mapping[str, str] = {}
+) -> tuple[dict[str, Any], list[str]]:
+    """-> (values by field name, everything wrong with the file). `gone`: name of a field that older
+    versions had -> what to say of it.
+    """
     where = f"--config={path}"
     try:
         root = yaml.compose(Path(path).read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
@@ -34,6 +38,9 @@ def read_file(path: str, fields: Sequence[Field]) -> tuple[dict[str, Any], list[
         key = written(key_node)
         name = key.replace("-", "_")
         said = f"{path}: {key}={written(node)}"
+        if name in gone:
+            problems.append(f"{said}: {gone[name]}")
+            continue
         if name not in by_name:
             problems.append(f"{said}: unknown setting{suggestion(name, by_name, 'see --help')}")
             continue

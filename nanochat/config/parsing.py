@@ -26,11 +26,12 @@ def collect(cls: type[T], argv: Sequence[str]) -> tuple[T | None, list[str]]:
     exits.
     """
     fields = fields_of(cls)
-    line = CommandLine(fields, argv)
+    gone: dict[str, str] = getattr(cls, "GONE", {})
+    line = CommandLine(fields, argv, gone)
     values: dict[str, Any] = {}
     problems: list[str] = []
     if line.config_file is not None:
-        values, problems = read_file(line.config_file, fields)
+        values, problems = read_file(line.config_file, fields, gone)
     problems += line.problems
     unread = set()
     for field in fields:

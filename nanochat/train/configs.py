@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from nanochat.runtime.metric_log import run_name
 
@@ -233,8 +233,11 @@ class ChatTrainConfig(TrainConfig):
     """Passes over the mixture."""
     init_lr_frac: float = 1.0
     """Learning rate at the first step, as a share of the base recipe's."""
-    chat_eval_every: int = -1
-    """Steps between chat evaluations; -1: never."""
+
+    GONE: ClassVar[dict[str, str]] = {
+        "chat_eval_every": "was never read and is gone; leave it out, and examine the checkpoint "
+        "with `python -m scripts.chat_eval`"
+    }
 
     def problems(self) -> list[str]:
         found = super().problems() + at_least(self, step=0, init_lr_frac=0)
