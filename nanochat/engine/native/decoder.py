@@ -24,6 +24,7 @@ from nanochat.gpt_config import SMEAR_CHANNELS
 # tokens 127 and 164) and to the same bits however a prompt is cut.
 MAX_TOKENS, MAX_SCORES = 256, 2_048
 LANES = 16
+CACHE_KINDS = (torch.float32, torch.bfloat16)
 BLOCK_QUERIES, MAX_QUERIES = 8, 64  # that attention handles together: usually, and at most
 PANEL_ROWS = 128  # of a weight matrix that a thread packs at a time (panels.h)
 
@@ -35,12 +36,16 @@ def unsupported(model: GPT) -> str | None:
         return "the model is not on a CPU"
     if type(model) is not GPT:
         return f"it is a {type(model).__name__}, and the C code knows GPT alone"
-    if (
-        config.n_embd % 64
-        or config.head_dim % LANES
-        or config.n_head > MAX_QUERIES * config.n_kv_head
-    ):
-        return "its width is no multiple of 64 or its head dimension none of 16"
+    if config.n_embd % 64:
+        return f"its width is {config.n_embd}, no multiple of 64"
+    if config.head_dim % LANES:
+        return f"its head dimension is {config.head_dim}, no multiple of {LANES}"
+    sharing = config.n_head // config.n_kv_head
+    if sharing > MAX_QUERIES:
+        return f"{sharing} query heads share a key head, more than {MAX_QUERIES}"
+    dtype = model.compute_dtype or model.wte.weight.dtype
+    if dtype not in CACHE_KINDS:
+        return f"it computes in {dtype}, and the cache is fp32 or bf16 here"
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name} has hooks"
