@@ -26,8 +26,8 @@ LOGIT_BUFFER = {
 }  # objective.py: of a chunk of logits, and of an fp32 block
 RUNTIME_BYTES = {"cpu": int(0.35 * GIB), "cuda": int(0.6 * GIB)}  # libraries, context, workspaces
 # Gradients of one block's activations while it is passed backwards. On a CPU in blocks, measured
-# (d12, 8 x 2048, bf16). On a GPU in widths, from a step simulated on shapes (docs/reliability.md): fullest
-# inside of the MLP, whose squared ReLU has three tensors of four widths, beside two of one.
+# (d12, 8 x 2048, bf16). On a GPU in widths, from a step simulated on shapes
+# (docs/reliability.md): fullest inside of the MLP, whose squared ReLU has three tensors of four widths, beside two of one.
 CPU_BACKWARD_BLOCKS = 1.5
 CUDA_BACKWARD_WIDTHS = 14
 FRAGMENTATION = {"cpu": 0.0, "cuda": 0.04}  # what the allocator cannot hand out again

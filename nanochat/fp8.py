@@ -101,13 +101,13 @@ def use_fp8(model: GPT) -> int:
     for block in model.blocks:
         for part in (block.attn, block.mlp):
             for name, linear in list(part.named_children()):
-                if isinstance(linear, Linear) and not (
-                    linear.in_features % MULTIPLE or linear.out_features % MULTIPLE
-                ):
-                    fast = Float8Linear.__new__(Float8Linear)
-                    fast.__dict__ = (
-                        linear.__dict__
-                    )  # the same parameter object: optimizer groups stay true
-                    setattr(part, name, fast)
-                    switched += 1
+                if not isinstance(linear, Linear) or name == "ve_gate":
+                    continue
+                if linear.in_features % MULTIPLE or linear.out_features % MULTIPLE:
+                    continue
+                fast = Float8Linear.__new__(Float8Linear)
+                # The same parameter object: optimizer groups stay true.
+                fast.__dict__ = linear.__dict__
+                setattr(part, name, fast)
+                switched += 1
     return switched

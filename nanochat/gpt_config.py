@@ -1,4 +1,4 @@
-"""The shape of a model and the extras it has: everything one needs to rebuild it around its tensors.
+"""The shape of a model and the extras it has: all one needs to rebuild it around its tensors.
 
 Shape legend: D model width, V vocabulary, S short attention window.
 """

@@ -94,3 +94,9 @@ def test_a_model_keeps_its_parameters_and_learns(generation):
 def test_where_there_are_no_units_the_error_says_so():
     with pytest.raises(ValueError, match="--fp8: not available on cpu"):
         check_fp8(torch.device("cpu"))
+
+
+def test_gates_stay_out_of_fp8():
+    sizes = {"n_layer": 2, "vocab_size": 64, "n_embd": 256, "n_head": 16, "n_kv_head": 16}
+    model = GPT(GPTConfig(**sizes, value_embeddings=True, value_gate_channels=32))
+    assert use_fp8(model) == 2 * 6 and type(model.blocks[1].attn.ve_gate) is Linear

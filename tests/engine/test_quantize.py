@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from nanochat.engine.quantize import Int8Linear, quantize_int8, quantize_rows, weight_bytes_read
-from nanochat.gpt import Linear
+from nanochat.gpt import GPT, Linear
+from nanochat.gpt_config import GPTConfig
 
 
 def test_rows_are_rounded_to_their_own_scale():
@@ -21,9 +22,23 @@ def test_quantisation_covers_every_matrix_and_the_head(build, tokenizer):
     before = weight_bytes_read(model)
     quantize_int8(model)
     assert isinstance(model.lm_head, Int8Linear)
-    left = [m for m in model.modules() if isinstance(m, Linear)]
-    assert all(m.in_features < 32 for m in left) and len(left) == 3
+    left = [name for name, module in model.named_modules() if isinstance(module, Linear)]
+    assert left == ["transformer.h.0.attn.ve_gate", "transformer.h.2.attn.ve_gate", "smear_gate"]
     assert weight_bytes_read(model) < before / 3.5
     ids = torch.randint(0, 256, (1, 64))
     exact = build("modern", tokenizer.get_vocab_size())(ids)
     assert (model(ids) - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+def test_gates_that_read_many_channels_keep_their_precision_too():
+    config = GPTConfig(
+        n_layer=2,
+        vocab_size=64,
+        n_embd=64,
+        n_head=2,
+        n_kv_head=2,
+        value_embeddings=True,
+        value_gate_channels=32,
+    )
+    model = quantize_int8(GPT(config))
+    assert type(model.blocks[1].attn.ve_gate) is Linear
