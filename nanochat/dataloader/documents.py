@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nanochat.dataloader.parquet_text import read_group, row_counts
+
 
 class Documents(Protocol):
     """What `PackedLoader` reads. splittable: whether a document may be cut to fill a row (text yes,
@@ -89,7 +91,7 @@ class ShardDocuments(TextDocuments):
 
     def _row_groups(self, path: Path) -> list[int]:
         try:
-            return _row_groups(path)
+            return row_counts(path)
         except ValueError as error:
             self._skip(path, error)
             return []
@@ -105,7 +107,7 @@ class ShardDocuments(TextDocuments):
     def _read_group(self, group: int) -> Any:
         number, inner = self._groups[group]
         try:
-            return _read_group(self.paths[number], inner)
+            return read_group(self.paths[number], inner)
         except ValueError as error:
             self._skip(self.paths[number], error)
         import pyarrow as pa
@@ -172,43 +174,3 @@ class ConversationDocuments:
                 seeds = np.array([self.seed % 2**32, epoch % 2**32], dtype=np.uint32)
                 self._orders[epoch] = np.random.RandomState(seeds).permutation(len(self.task))
             return self._orders[epoch]
-
-
-def _row_groups(path: Path) -> list[int]:
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            metadata = file.metadata
-            columns = {field.name: str(field.type) for field in file.schema_arrow}
-            rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-        raise damaged_shard(path, error) from error
-    if columns.get("text") not in ("string", "large_string", "string_view"):
-        has = ", ".join(f"{name}: {kind}" for name, kind in columns.items())
-        raise ValueError(
-            f"{path}: no column 'text' of strings (it has {has}); a text shard needs one"
-        )
-    return rows
-
-
-def _read_group(path: Path, group: int) -> Any:
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(
-            path, page_checksum_verification=True
-        ) as file:  # checked where the writer made checksums
-            return file.read_row_group(group, columns=["text"]).column("text").combine_chunks()
-    except (OSError, ValueError) as error:
-        raise damaged_shard(path, error) from error
-
-
-def damaged_shard(path: Path, error: Exception) -> ValueError:
-    """The one message for a shard that cannot be read."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    fix = (
-        "delete it, then make or download it again with the `python -m nanochat.dataset` "
-        "command that made it"
-    )
-    return ValueError(f"{path}: damaged or unreadable text shard ({reason}); {fix}")

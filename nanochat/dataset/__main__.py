@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from nanochat.config import Short, parse
+from nanochat.dataset.fetcher import mirror_problem
+from nanochat.dataset.text_encoding import encoding_problem
 from nanochat.runtime.entry import run_as_command
 from nanochat.runtime.run_dir import base_dir
 
@@ -30,6 +32,10 @@ class DatasetConfig:
     """Folder or address that has the same shard files (HF_ENDPOINT works too)."""
     data: Path | None = None
     """Your own text: a .txt, .md, .jsonl or .parquet file, or a folder of them."""
+    encoding: str | None = None
+    """Encoding of your text files that are not UTF-8 (default: found out and told); utf-8 reads
+    damaged ones, with U+FFFD for what is damaged.
+    """
     licence: str = "not stated"
     """Licence of your own text, for the manifest."""
     embedded: bool = False
@@ -51,13 +57,10 @@ class DatasetConfig:
             found.append(f"-n {self.num_files}: must be at least 1, or -1 for all shards")
         if not 1 <= self.workers <= 64:
             found.append(f"--workers {self.workers}: must be between 1 and 64")
-        is_address = self.mirror is not None and self.mirror.startswith(("http://", "https://"))
-        if (
-            self.mirror is not None
-            and not is_address
-            and not Path(self.mirror).expanduser().is_dir()
-        ):
-            found.append(f"--mirror {self.mirror}: no such folder, and not an http(s) address")
+        if self.mirror is not None and (problem := mirror_problem(self.mirror)):
+            found.append(f"--mirror {problem}")
+        if self.encoding and (problem := encoding_problem(self.encoding)):
+            found.append(f"--encoding={problem}")
         if self.embedded and self.characters < 100_000:
             found.append(f"--characters {self.characters}: must be at least 100000")
         return found
@@ -67,7 +70,7 @@ def run(config: DatasetConfig) -> str:
     """Do what the config asks for; returns the line to print. Raises ValueError for what people can
     put right.
     """
-    from nanochat.dataset.shard_text import describe
+    from nanochat.dataset.text_source import describe
 
     out = config.out or base_dir() / "base_data"
     if config.verify:
@@ -75,7 +78,9 @@ def run(config: DatasetConfig) -> str:
     if config.data is not None:
         from nanochat.dataset.own_text import import_text
 
-        return import_text(config.data, out, licence=config.licence).summary()
+        return import_text(
+            config.data, out, licence=config.licence, encoding=config.encoding
+        ).summary()
     if config.embedded:
         from nanochat.dataset.embedded import write_shards
 
@@ -91,8 +96,8 @@ def run(config: DatasetConfig) -> str:
 
 
 def _verified(folder: Path) -> str:
-    from nanochat.dataset.shard_text import describe
     from nanochat.dataset.shards import shard_paths, verify_shards
+    from nanochat.dataset.text_source import describe
 
     problems = verify_shards(folder)
     if problems:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.dataset.hub import authorization, offline
-from nanochat.runtime.run_dir import sha256_file
+from nanochat.runtime.run_dir import expanded, sha256_file
 
 # When a connection breaks, the block being read is lost: with 1 MiB slow lines never got on.
 BLOCK_BYTES = 16 * 1024
@@ -174,13 +174,20 @@ def is_address(source: str | Path) -> bool:
     return str(source).startswith(("http://", "https://"))
 
 
+def mirror_problem(mirror: str) -> str:
+    """What is wrong with a --mirror, or ""."""
+    try:
+        usable = is_address(mirror) or expanded(mirror).is_dir()
+    except ValueError as error:
+        return f"{mirror}: {error}"
+    return "" if usable else f"{mirror}: no such folder, and not an http(s) address"
+
+
 def source_of(name: str, url: str, mirror: str | None) -> str | Path:
     """Where `name` comes from: its own url, or the folder or address that has the same files."""
     if mirror is None:
         return url
-    return (
-        f"{mirror.rstrip('/')}/{name}" if is_address(mirror) else Path(mirror).expanduser() / name
-    )
+    return f"{mirror.rstrip('/')}/{name}" if is_address(mirror) else expanded(mirror) / name
 
 
 def _refuse_offline(name: str, fix: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from nanochat.runtime.run_dir import expanded
+
 
 def hub_endpoint() -> str:
     """The hub, or the mirror that HF_ENDPOINT names, without a slash at the end."""
@@ -66,6 +68,6 @@ def cached_file(repo: str, name: str) -> Path | None:
 
 def _expanded(place: str) -> Path:
     try:
-        return Path(place).expanduser()
-    except RuntimeError:  # a user without a home directory has no cache of that name either
+        return expanded(place)
+    except ValueError:  # without a home directory there is no cache of that name either
         return Path(place)

@@ -20,10 +20,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nanochat.dataloader.documents import damaged_shard
+from nanochat.dataloader.parquet_text import damaged_shard, read_groups
 from nanochat.runtime.run_dir import atomic_write, sha256_file
 
 MANIFEST = "manifest.json"
+FORMAT = 1  # of the manifest; one without it was written by another program
 TRAIN_ROW_GROUP = 1000
 VALIDATION_ROW_GROUP = 64
 SHARD_NAME = re.compile(r"shard_(\d{5,})\.parquet")
@@ -91,26 +92,31 @@ def shard_paths(folder: str | Path, skip_bad: bool = False) -> tuple[list[Path],
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The folder's manifest, or {} when it has none. Raises ValueError when it cannot be read."""
+    """The folder's manifest, or {} when it has none of ours. Raises ValueError when it cannot be
+    read.
+    """
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path}: unreadable ({error}); delete it, then make the data again"
+            f"{path}: unreadable ({error}); move it away, then make the data again"
         ) from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards", []), list):
-        raise ValueError(f"{path}: not a shard manifest; delete it, then make the data again")
-    return manifest
+    ours = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    return manifest if ours and isinstance(manifest.get("shards"), list) else {}
 
 
 def write_manifest(
     folder: str | Path, shards: list[dict[str, Any]], **about: Any
 ) -> dict[str, Any]:
     """Write manifest.json: `about` (source, licence, fingerprint ...) and one entry per shard."""
-    manifest = {"format": 1, **about, "shards": sorted(shards, key=lambda entry: entry["name"])}
+    manifest = {
+        "format": FORMAT,
+        **about,
+        "shards": sorted(shards, key=lambda entry: entry["name"]),
+    }
     atomic_write(Path(folder) / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
@@ -151,22 +157,11 @@ def shard_entry(path: Path, rows: int, characters: int, **about: Any) -> dict[st
 def measure_shard(path: Path) -> tuple[int, int]:
     """(rows, characters) of a shard. Reads all of it, so a damaged one raises ValueError."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     rows = characters = 0
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for group in range(file.num_row_groups):
-                column = file.read_row_group(group, columns=["text"]).column("text")
-                rows += len(column)
-                characters += pc.sum(pc.utf8_length(column)).as_py() or 0
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        NotImplementedError,
-    ) as error:  # Arrow's errors are of these kinds
-        raise damaged_shard(path, error) from error
+    for column in read_groups(path):
+        rows += len(column)
+        characters += pc.sum(pc.utf8_length(column)).as_py() or 0
     return rows, characters
 
 
@@ -291,8 +286,7 @@ def check_replaceable(folder: Path) -> None:
     if paths and read_manifest(folder).get("kind") not in ("own text", "embedded"):
         raise ValueError(
             f"{folder} holds {len(paths)} shards that were not made on this machine and would be "
-            "lost: move or delete "
-            "them, or set NANOCHAT_BASE_DIR to another folder"
+            "lost: move them away, name another folder with --out, or set NANOCHAT_BASE_DIR"
         )
 
 

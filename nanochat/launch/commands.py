@@ -32,13 +32,13 @@ COMMANDS = {
     "data": Command("check FILE | fetch: conversations files; data for offline machines", ""),
     "tok-train": Command(
         "train the tokenizer",
-        "nanochat.tokenizer.train:tok_train",
-        "nanochat.tokenizer.train:TokTrainConfig",
+        "nanochat.train.tok_train:tok_train",
+        "nanochat.train.tok_train:TokTrainConfig",
     ),
     "tok-eval": Command(
         "compare the tokenizer with GPT-2 and GPT-4",
-        "nanochat.tokenizer.evaluate:tok_eval",
-        "nanochat.tokenizer.evaluate:TokEvalConfig",
+        "nanochat.eval.tok_eval:tok_eval",
+        "nanochat.eval.tok_eval:TokEvalConfig",
     ),
     "plan": Command(
         "memory, hours and cost of a run",

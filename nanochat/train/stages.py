@@ -53,7 +53,7 @@ CHAT_PROMPTS = (
 
 def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     """Pretrain on text shards. Returns the run's record (metrics, checkpoint, samples)."""
-    from nanochat.dataset.shard_text import find_shards
+    from nanochat.dataset.text_source import find_shards
 
     started = time.time()
     # Load

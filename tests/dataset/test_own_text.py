@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from nanochat.dataset import own_text
 from nanochat.dataset.own_text import import_text
-from nanochat.dataset.shard_text import iter_documents
 from nanochat.dataset.shards import read_manifest, shard_paths, write_shards
-from nanochat.dataset.text_files import find_files, split_text
+from nanochat.dataset.text_files import find_files
+from nanochat.dataset.text_reader import split_text
+from nanochat.dataset.text_source import shard_texts
 
 WORDS = "the quick brown fox jumps over a lazy dog while it rains in Spain".split()
 
@@ -29,7 +30,7 @@ def document(i: int) -> str:
 
 def sides(folder) -> tuple[list[str], list[str]]:
     train, validation = shard_paths(folder)
-    return list(iter_documents(train)), list(iter_documents([validation]))
+    return list(shard_texts(train)), list(shard_texts([validation]))
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_one_small_file_is_enough(tmp_path, paragraphs):
 
 
 def test_one_long_file_becomes_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr("nanochat.dataset.text_files.PIECE_CHARACTERS", 1000)
+    monkeypatch.setattr("nanochat.dataset.text_reader.PIECE_CHARACTERS", 1000)
     (tmp_path / "book.md").write_text("\r\n\r\n".join(document(i) for i in range(400)))
     import_text(tmp_path / "book.md", tmp_path / "out")
     train, validation = sides(tmp_path / "out")
@@ -177,7 +178,7 @@ BAD = {
     "zero.txt": (b"ab\0cd" * 100, "zero.txt: holds zero bytes"),
     "bad.jsonl": (
         b'{"text": "x"}\n{oops\n[1]\n',
-        r"bad.jsonl:2: not valid JSON.*and 1 more bad line",
+        r"bad.jsonl:2: not JSON.*and 1 more bad line",
     ),
     "field.jsonl": (b'{"body": "x"}', r'field.jsonl:1: no string field "text"'),
     "chat.jsonl": (b'{"messages": []}', r"chat.jsonl:1: a conversation.*chat_sft"),
@@ -207,7 +208,7 @@ def test_missing_and_empty_sources_are_named(tmp_path):
 def test_the_output_folder_inside_the_source_is_not_read(tmp_path):
     (tmp_path / "a.txt").write_text(document(1) * 5)
     import_text(tmp_path, tmp_path / "out")
-    assert find_files(tmp_path, exclude=tmp_path / "out") == [tmp_path / "a.txt"]
+    assert find_files(tmp_path, exclude=tmp_path / "out").files == [tmp_path / "a.txt"]
     assert import_text(tmp_path, tmp_path / "out").unchanged
 
 
@@ -224,3 +225,109 @@ def test_ranks_that_import_at_the_same_time_agree(source, tmp_path):
     assert [result.unchanged for result in results].count(False) == 1
     assert sum(len(side) for side in sides(tmp_path / "out")) == 300
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my text", "out"]  # and no lock
+
+
+def parquet_shards(folder, last=None, **columns):
+    folder.mkdir()
+    for i in range(2):
+        table = pa.table(columns if i == 0 or last is None else last)
+        pq.write_table(table, folder / f"shard_{i:05d}.parquet")
+    return folder
+
+
+TEXTS = [document(i) for i in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda path: parquet_shards(path, content=TEXTS),
+            r"shard_00000.parquet: no column 'text'.*it has content: string.*rename 'content'",
+        ),
+        (
+            lambda path: parquet_shards(path, id=[1, 2], body=["a", "b"]),
+            "it has id: int64, body: string.*rename 'body'",
+        ),
+        (
+            lambda path: parquet_shards(path, text=[1, 2]),
+            r"no column 'text' of strings \(it has text: int64\); text shards need one",
+        ),
+        (
+            lambda path: parquet_shards(path, last={"text": pa.array([], pa.string())}, text=TEXTS),
+            "shard_00001.parquet: the last shard is validation, and it holds no text",
+        ),
+        (
+            lambda path: parquet_shards(path, last={"text": ["", None]}, text=TEXTS),
+            "shard_00001.parquet: the last shard is validation, and it holds no text",
+        ),
+        (lambda path: parquet_shards(path, last={"body": ["x"]}, text=TEXTS), "shard_00001.*body"),
+    ],
+)
+def test_own_parquet_files_of_another_shape_are_named_and_never_to_be_deleted(
+    tmp_path, make, message
+):
+    with pytest.raises(ValueError, match=message) as caught:
+        import_text(make(tmp_path / "src"), tmp_path / "out")
+    assert "delete" not in str(caught.value) and "damaged" not in str(caught.value)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_shards_of_dictionary_columns_are_taken_over_and_read(tmp_path):
+    folder = parquet_shards(tmp_path / "src", text=pa.array(TEXTS).dictionary_encode())
+    made = import_text(folder, tmp_path / "out")
+    assert (made.train_documents, made.validation_documents) == (30, 30)
+    assert sides(tmp_path / "out") == (TEXTS, TEXTS)
+    assert made.characters == 2 * sum(map(len, TEXTS))
+
+
+def test_a_damaged_file_of_ones_own_is_never_to_be_deleted(tmp_path):
+    folder = parquet_shards(tmp_path / "src", text=TEXTS)
+    (folder / "shard_00000.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match="damaged.*export or copy it again") as caught:
+        import_text(folder, tmp_path / "out")
+    assert "delete" not in str(caught.value)
+
+
+def test_a_manifest_of_another_program_beside_own_shards_means_nothing(tmp_path):
+    for content in ("[1, 2]", '{"shards": {"a": 1}}', '{"shards": [7]}', '{"version": 2}'):
+        folder = parquet_shards(tmp_path / f"src{len(content)}", text=TEXTS)
+        (folder / "manifest.json").write_text(content)
+        assert import_text(folder, tmp_path / "out").train_documents == 30
+
+
+def test_what_stands_beside_own_shards_is_said(tmp_path):
+    folder = parquet_shards(tmp_path / "src", text=TEXTS)
+    (folder / "more.txt").write_text("not read")
+    for _ in range(2):
+        notes = import_text(folder, tmp_path / "out").notes
+        assert notes == ["not read: 1 files and folders beside the shards (more.txt)"]
+
+
+@pytest.mark.parametrize("depth", [1_000, 10_000, 200_000])
+def test_json_that_is_nested_too_deeply_is_a_bad_line(tmp_path, depth):
+    (tmp_path / "f.jsonl").write_text('{"text": "fine"}\n{"text": ' + "[" * depth + "\n")
+    with pytest.raises(ValueError, match=r"f.jsonl:2: not usable JSON \(nested too deeply"):
+        import_text(tmp_path / "f.jsonl", tmp_path / "out")
+
+
+def test_a_key_that_is_there_twice_is_a_bad_line(tmp_path):
+    (tmp_path / "f.jsonl").write_text('{"text": "one", "text": "two"}\n')
+    with pytest.raises(ValueError, match=r"f.jsonl:1: .*the key 'text' is there 2 times"):
+        import_text(tmp_path / "f.jsonl", tmp_path / "out")
+
+
+def test_separators_inside_strings_end_no_line(tmp_path):
+    odd = "a\u2028b\u2029c\x85d\x0ce"
+    rows = [json.dumps({"text": f"{odd} {i}"}, ensure_ascii=False) for i in range(40)]
+    (tmp_path / "f.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    import_text(tmp_path / "f.jsonl", tmp_path / "out")
+    assert f"{odd} 7" in sum(sides(tmp_path / "out"), [])
+
+
+def test_a_tilde_is_expanded_or_the_error_says_why_not(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("\n\n".join(TEXTS))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert import_text("~/a.txt", tmp_path / "out").train_documents
+    with pytest.raises(ValueError, match="no home directory for ~nobody-of-that-name"):
+        import_text("~nobody-of-that-name/a.txt", tmp_path / "out")

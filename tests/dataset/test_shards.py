@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.dataloader import ShardDocuments
-from nanochat.dataset.shard_text import describe, iter_documents
 from nanochat.dataset.shards import (
     ShardWriter,
     list_shards,
@@ -21,6 +20,7 @@ from nanochat.dataset.shards import (
     verify_shards,
     write_shards,
 )
+from nanochat.dataset.text_source import describe, shard_texts
 
 TRAIN = [f"training document {i} " * 5 for i in range(2500)]
 VALIDATION = [f"validation document {i}" for i in range(130)]
@@ -38,7 +38,7 @@ def test_written_shards_read_back_with_a_true_manifest(tmp_path):
     assert [p.name for p in train] == [
         "shard_00000.parquet"
     ] and validation.name == "shard_00001.parquet"
-    assert list(iter_documents(train)) == TRAIN and list(iter_documents([validation])) == VALIDATION
+    assert list(shard_texts(train)) == TRAIN and list(shard_texts([validation])) == VALIDATION
     assert manifest == read_manifest(tmp_path) and manifest["fingerprint"] == "abc"
     entry = manifest["shards"][0]
     assert (
@@ -157,10 +157,3 @@ def test_an_unreadable_manifest_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("{half")
     with pytest.raises(ValueError, match="manifest.json: unreadable"):
         shard_paths(tmp_path)
-
-
-def test_iter_documents_caps_documents_and_total(tmp_path):
-    make(tmp_path)
-    train, _ = shard_paths(tmp_path)
-    some = list(iter_documents(train, max_chars=100, doc_cap=30))
-    assert [len(text) for text in some] == [30] * 4

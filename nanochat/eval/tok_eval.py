@@ -7,12 +7,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from nanochat.dataset.text_source import plain_text, shard_texts
 from nanochat.runtime.records import report_dir, write_record
 from nanochat.tokenizer.bpe import Tokenizer, open_tokenizer
-from nanochat.tokenizer.corpus import corpus_files, documents
 
 OTHERS = {"gpt2": "GPT-2", "cl100k_base": "GPT-4"}
 SAMPLES = {
@@ -129,21 +130,31 @@ def measure(tokenizer: Tokenizer, texts: dict[str, str]) -> dict[str, Any]:
 
 def _own_text(cfg: TokEvalConfig) -> dict[str, str]:
     try:
-        train, validation = corpus_files(cfg.data)
+        source = plain_text(cfg.data)
     except ValueError:
         if cfg.data is not None:
             raise
         return {}
     found = {}
-    for name, files in (("training text", train), ("validation text", validation)):
-        text = (
-            "".join(documents(files, cfg.max_chars, cfg.max_chars))
-            .encode("utf-8", "replace")
-            .decode()
-        )
+    for name, texts in (
+        ("training text", source.texts),
+        ("validation text", shard_texts(source.validation)),
+    ):
+        text = _start(texts, cfg.max_chars).encode("utf-8", "replace").decode()
         if text:
             found[name] = text
     return found
+
+
+def _start(texts: Iterable[str], characters: int) -> str:
+    """The first characters of texts put together."""
+    taken: list[str] = []
+    for text in texts:
+        taken.append(text[:characters])
+        characters -= len(text)
+        if characters <= 0:
+            break
+    return "".join(taken)
 
 
 def _show(result: dict[str, Any]) -> None:

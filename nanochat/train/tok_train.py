@@ -6,15 +6,16 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nanochat.dataset.text_encoding import encoding_problem
+from nanochat.dataset.text_source import PlainText, plain_text
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.records import write_record
 from nanochat.runtime.run_dir import base_dir
 from nanochat.tokenizer.bpe import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer
-from nanochat.tokenizer.corpus import corpus_files, documents, size_estimate
 
 
 @dataclass
@@ -29,6 +30,10 @@ class TokTrainConfig:
     """Entries, special tokens included."""
     data: str | None = None
     """A text file or a folder; default: the base directory's training shards."""
+    encoding: str | None = None
+    """Encoding of text files that are not UTF-8 (default: found out and told); utf-8 reads damaged
+    ones, with U+FFFD for what is damaged.
+    """
 
     def problems(self) -> list[str]:
         found = [
@@ -42,6 +47,8 @@ class TokTrainConfig:
                 "special tokens) "
                 f"and {MAX_VOCAB_SIZE}"
             )
+        if self.encoding and (problem := encoding_problem(self.encoding)):
+            found.append(f"--encoding={problem}")
         return found
 
 
@@ -51,11 +58,9 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
     """
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
-    train, _ = corpus_files(cfg.data)
+    text = plain_text(cfg.data, cfg.encoding)
     started = time.perf_counter()
-    counted = _Counted(
-        documents(train, cfg.max_chars, cfg.doc_cap), min(cfg.max_chars, size_estimate(train))
-    )
+    counted = _Counted(text, cfg)
     with _merge_progress():
         tokenizer = Tokenizer.train(counted, cfg.vocab_size)
     folder = base_dir() / "tokenizer"
@@ -66,6 +71,7 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
         "vocab_size": tokenizer.get_vocab_size(),
         "documents": counted.documents,
         "characters": counted.characters,
+        "characters_cut": counted.cut_characters,
         "wall_s": round(time.perf_counter() - started, 2),
         "token_bytes_min": int(sizes.min()),
         "token_bytes_max": int(sizes.max()),
@@ -85,30 +91,64 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
         "characters "
         f"in {record['wall_s']} s -> {folder}"
     )
+    for note in counted.notes():
+        print(note)
     return record
 
 
 class _Counted:
-    """Counts the documents as they are read and shows how far along the reading is.
+    """Passes texts on, each cut to doc_cap, until max_chars have been given; counts what it leaves
+    out and shows how far along the reading is.
 
     The bar ends with the iteration: the merging that follows has its own, and a terminal shows one
     at a time.
     """
 
-    def __init__(self, texts: Iterable[str], expected: int) -> None:
-        self.texts, self.expected = texts, expected
-        self.documents = self.characters = 0
+    def __init__(self, source: PlainText, cfg: TokTrainConfig) -> None:
+        self.source = source
+        self.cfg = cfg
+        self.documents = 0
+        self.characters = 0
+        self.cut_documents = 0
+        self.cut_characters = 0
+        self.ended_early = False
 
     def __iter__(self) -> Iterator[str]:
-        with Progress(self.expected, "reading text") as progress:
-            for text in self.texts:
+        expected = min(self.cfg.max_chars, self.source.estimated_characters)
+        with Progress(expected, "reading text") as progress:
+            for text in self.source.texts:
+                left = self.cfg.max_chars - self.characters
+                if left <= 0:
+                    self.ended_early = True
+                    break
+                if len(text) > self.cfg.doc_cap:
+                    self.cut_documents += 1
+                    self.cut_characters += len(text) - self.cfg.doc_cap
+                    text = text[: self.cfg.doc_cap]
+                self.ended_early = len(text) > left
+                text = text[:left]
                 self.documents += 1
                 self.characters += len(text)
-                progress.advance(max(0, min(len(text), self.expected - progress.done)))
+                progress.advance(max(0, min(len(text), expected - progress.done)))
                 yield text
-            progress.advance(
-                self.expected - progress.done
-            )  # doc_cap leaves text out: the estimate was too high
+            # what doc_cap leaves out makes the estimate too high
+            progress.advance(expected - progress.done)
+
+    def notes(self) -> list[str]:
+        """What of the text was not used."""
+        told = []
+        if self.cut_documents:
+            told.append(
+                f"not used: {self.cut_characters:,} characters of {self.cut_documents:,} documents "
+                f"longer than --doc-cap={self.cfg.doc_cap:,}"
+            )
+        if self.ended_early:
+            rest = self.source.estimated_characters - self.characters - self.cut_characters
+            told.append(
+                f"not used: what comes after --max-chars={self.cfg.max_chars:,}, about "
+                f"{max(0, rest):,} characters"
+            )
+        return told + self.source.notes()
 
 
 @contextlib.contextmanager
