@@ -14,6 +14,7 @@ from typing import Any
 from nanochat import __version__
 from nanochat.launch.commands import COMMANDS, call, find
 from nanochat.runtime.entry import run_as_command
+from nanochat.runtime.output import output_is_the_result
 
 
 def usage() -> str:
@@ -36,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(words: Sequence[str]) -> Any:
     """Run one command -> its result. Raises what `runtime.entry` turns into lines for people."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(usage(), end="")
-        return None
+        output_is_the_result()
+        return usage().rstrip()
     if words[0] in ("-V", "--version", "version"):
-        print(f"nanochat {__version__}")
-        return None
-    return call(*find(words))
+        output_is_the_result()
+        return f"nanochat {__version__}"
+    name, command, rest = find(words)
+    if command.prints:
+        output_is_the_result()
+    return call(name, command, rest)
 
 
 if __name__ == "__main__":

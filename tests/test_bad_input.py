@@ -4,6 +4,9 @@ half-written.
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 import torch
 
@@ -102,6 +105,33 @@ def test_mistyped_commands(argv, words, world, capsys):
     said = complaint(argv, capsys)
     assert all(word in said for word in words), said
     assert files(world) == before
+
+
+@pytest.mark.parametrize("target", ["ascii", "/dev/full", "reader gone", "closed"])
+def test_a_training_goes_on_whatever_becomes_of_its_output(target, world, tmp_path, monkeypatch):
+    texts = [f"{n} Ä漢字Ä漢字Ä漢字Ä漢字Ä漢字Ä漢字" for n in range(60)]
+    data = tmp_path / "data"
+    write_shards(data, texts[:50], texts[50:], kind="test", source="test", licence="none")
+    argv = [
+        "base-train",
+        *TINY,
+        f"--data={data}",
+        "--num-iterations=2",
+        "--sample-every=1",
+        "--eval-every=-1",
+    ]
+    argv += ["--core-metric-every=-1", "--model-tag=new", "--eval-tokens=64"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    where = {"ascii": tmp_path / "log", "reader gone": writer}.get(target, target)
+    shown = None if target == "closed" else open(where, "w", encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    cli.main(argv)
+    assert sys.stdout is shown
+    assert (world / "base_checkpoints" / "new" / "model_000002.pt").exists()
+    if target == "ascii":
+        shown.close()
+        assert b"-> '\\u" in (tmp_path / "log").read_bytes()
 
 
 def test_missing_tokenizer(world, capsys):

@@ -16,6 +16,7 @@ from nanochat.config.config_file import read_file
 from nanochat.config.fields import REQUIRED, fields_of
 from nanochat.config.help_page import help_page
 from nanochat.runtime.errors import lines, rank
+from nanochat.runtime.output import output_is_the_result
 from nanochat.runtime.run_dir import atomic_write
 
 T = TypeVar("T")
@@ -79,7 +80,9 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, prog: str | None = No
     if argv[:1] == ["--"]:  # torchrun -m scripts.base_train -- --depth=20
         argv = argv[1:]
     if "-h" in argv or "--help" in argv:
-        print(help_page(cls, fields_of(cls), prog or Path(sys.argv[0]).name), end="")
+        output_is_the_result()
+        page = help_page(cls, fields_of(cls), prog or Path(sys.argv[0]).name)
+        print(page, end="", flush=True)
         raise SystemExit(0)
     config, problems = collect(cls, argv)
     if problems or config is None:

@@ -16,11 +16,15 @@ from nanochat.runtime.suggest import suggestion
 class Command:
     """What a command runs: `function(config)`, `function(config, world)`, or with no config class
     `function(words)`.
+
+    prints: what it prints is all it gives, so it ends when that cannot be printed. The others
+    leave files behind, or serve, and go on.
     """
 
     about: str
     function: str
     config: str | None = None
+    prints: bool = False
 
 
 COMMANDS = {
@@ -44,6 +48,7 @@ COMMANDS = {
         "memory, hours and cost of a run",
         "nanochat.train.plan:plan",
         "nanochat.train.plan:PlanConfig",
+        prints=True,
     ),
     "base-train": Command(
         "pretrain", "nanochat.train.stages:base", "nanochat.train.configs:BaseConfig"
@@ -76,6 +81,7 @@ COMMANDS = {
         "chat in the terminal",
         "nanochat.serve.terminal:chat_cli",
         "nanochat.serve.terminal:ChatCLIConfig",
+        prints=True,
     ),
     "chat-web": Command(
         "chat in the browser", "nanochat.serve.app:chat_web", "nanochat.serve.app:ChatWebConfig"
@@ -90,6 +96,7 @@ COMMANDS = {
         "which differences between two runs exceed noise",
         "nanochat.eval.compare:compare",
         "nanochat.eval.compare:CompareConfig",
+        prints=True,
     ),
     "report": Command(
         "generate | reset: the report of a run",
@@ -108,6 +115,7 @@ GROUPS = {
             "check and preview a conversations file",
             "nanochat.dataset.check:data_check",
             "nanochat.dataset.check:DataCheckConfig",
+            prints=True,
         ),
         "fetch": Command(
             "download eval bundle, word list, task data",
@@ -120,11 +128,13 @@ GROUPS = {
             "latency and throughput of a server over the number of clients",
             "nanochat.serve.bench:bench_serve",
             "nanochat.serve.bench:ServeBenchConfig",
+            prints=True,
         ),
         "decode": Command(
             "tokens/s of the engine against the memory's bandwidth",
             "nanochat.engine.measure:bench_decode",
             "nanochat.engine.measure:DecodeBenchConfig",
+            prints=True,
         ),
     },
 }

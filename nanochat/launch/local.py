@@ -17,6 +17,7 @@ from nanochat.launch.commands import call, find, load
 from nanochat.launch.ledger import Ledger
 from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, RecipeStep, build
 from nanochat.runtime.entry import exit_code
+from nanochat.runtime.output import output_is_the_result
 from nanochat.runtime.progress import clock
 from nanochat.runtime.run_dir import base_dir
 
@@ -25,6 +26,8 @@ STOPPED = 75
 
 def recipe(cfg: RecipeConfig) -> int:
     """`nanochat recipe list|show|run`. Returns an exit code."""
+    if cfg.action != "run":
+        output_is_the_result()
     if cfg.action == "list":
         for name in RECIPES:
             print(f"{name:6} {build(name).about}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from nanochat.runtime.errors import is_out_of_memory, lines, rank
 from nanochat.runtime.openmp import let_waiting_threads_sleep
+from nanochat.runtime.output import steady_output
 from nanochat.runtime.variables import check_variables
 
 WRONG_INPUT = 2  # something a person can put right
@@ -24,14 +25,14 @@ def run_as_command(call: Callable[[], object]) -> None:
     Call it before torch is loaded.
     """
     let_waiting_threads_sleep()
-    try:
-        code = exit_code(check_variables) or exit_code(call)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = READER_GONE
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        code = INTERRUPTED
+    with steady_output():
+        try:
+            code = exit_code(check_variables) or exit_code(call) or exit_code(sys.stdout.flush)
+        except BrokenPipeError:
+            code = READER_GONE
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            code = INTERRUPTED
     if code:
         raise SystemExit(code)
 
@@ -44,6 +45,8 @@ def exit_code(call: Callable[[], object]) -> int:
     """
     try:
         result = call()
+        if isinstance(result, str):
+            print(result)
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
@@ -51,8 +54,6 @@ def exit_code(call: Callable[[], object]) -> int:
             raise
         say_error(error)
         return WRONG_INPUT
-    if isinstance(result, str):
-        print(result)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
 
 
