@@ -104,7 +104,8 @@ def _start_wandb(run: str, config: dict[str, Any] | None) -> Any:
     except ImportError:
         print(
             f"warning: --run={run}: wandb is not installed, metrics go to metrics.jsonl only; "
-            "`pip install wandb`, or --run=dummy to silence this",
+            "NANOCHAT_EXTRAS=wandb bash scripts/setup_environment.sh installs it, --run=dummy "
+            "silences this",
             file=sys.stderr,
         )
         return None
