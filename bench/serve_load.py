@@ -25,8 +25,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.timed_client import ask, chat_body, percentiles
 from nanochat.runtime.run_dir import atomic_write
-from nanochat.serve.load import ask, chat_body, percentiles
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = "sea house bird moon river stone song garden winter lamp".split()
@@ -40,7 +40,7 @@ def build(source: str | None):
 
     if source:
         from nanochat.checkpoint_manager import load_model
-        from nanochat.serve.settings import parse_spec
+        from nanochat.serve.work.loading import parse_spec
 
         spec = parse_spec(source)
         return load_model(spec.source, "cpu", model_tag=spec.tag, step=spec.step)[:2]
@@ -74,18 +74,24 @@ def build(source: str | None):
 def serve(source: str | None, max_queue: int) -> None:
     """The server's process: prints its address, ends on SIGTERM."""
     from nanochat.engine import Engine
-    from nanochat.serve.lane import Lane, ModelInfo
-    from nanochat.serve.metrics import Metrics
-    from nanochat.serve.server import Server, listen
-    from nanochat.serve.service import Defaults, Service
-    from nanochat.serve.web import build_app
-    from nanochat.serve.worker import ThreadWorker
+    from nanochat.serve.http.app import build_app
+    from nanochat.serve.http.server import Server, listen
+    from nanochat.serve.work.served_model import ModelCard, ServedModel
+    from nanochat.serve.work.service import Service
+    from nanochat.serve.work.serving_metrics import ServingMetrics
+    from nanochat.serve.work.worker import ThreadWorker
 
     model, tokenizer = build(source)
-    metrics = Metrics()
-    info = ModelInfo("bench", tokenizer, model.config.sequence_len, model.config.vocab_size)
-    lane = Lane(info, [ThreadWorker(Engine(model, tokenizer))], metrics, max_queue=max_queue)
-    service = Service({"bench": lane}, metrics, Defaults())
+    metrics = ServingMetrics()
+    card = ModelCard(
+        name="bench",
+        tokenizer=tokenizer,
+        context=model.config.sequence_len,
+        vocab_size=model.config.vocab_size,
+    )
+    worker = ThreadWorker(Engine(model, tokenizer))
+    served = ServedModel(card, [worker], metrics, max_queue=max_queue)
+    service = Service(models={"bench": served}, metrics=metrics)
     with listen("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
         Server(build_app(service), service, lambda: print(port, flush=True)).run(sockets=[bound])

@@ -84,7 +84,9 @@ COMMANDS = {
         prints=True,
     ),
     "chat-web": Command(
-        "chat in the browser", "nanochat.serve.app:chat_web", "nanochat.serve.app:ChatWebConfig"
+        "chat in the browser",
+        "nanochat.serve.chat_web:chat_web",
+        "nanochat.serve.web_config:ChatWebConfig",
     ),
     "lm-eval": Command(
         "tasks of lm-evaluation-harness",
@@ -126,8 +128,8 @@ GROUPS = {
     "bench": {
         "serve": Command(
             "latency and throughput of a server over the number of clients",
-            "nanochat.serve.bench:bench_serve",
-            "nanochat.serve.bench:ServeBenchConfig",
+            "bench.serve:bench_serve",
+            "bench.serve:ServeBenchConfig",
             prints=True,
         ),
         "decode": Command(

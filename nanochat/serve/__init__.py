@@ -1,1 +1,3 @@
-"""What people and programs talk to: the terminal chat, the web page and the API."""
+"""People and programs talk to a model: the page, the API (`http`), the queue and the workers behind
+them (`work`), and the terminal.
+"""

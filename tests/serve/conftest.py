@@ -16,12 +16,12 @@ import torch
 from nanochat.checkpoint_manager import checkpoint_dir, save_checkpoint
 from nanochat.engine import Engine
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.serve.lane import Lane, ModelInfo
-from nanochat.serve.metrics import Metrics
-from nanochat.serve.server import Server, listen
-from nanochat.serve.service import Defaults, Service
-from nanochat.serve.web import build_app
-from nanochat.serve.worker import ThreadWorker
+from nanochat.serve.http.app import build_app
+from nanochat.serve.http.server import Server, listen
+from nanochat.serve.work.served_model import ModelCard, ServedModel
+from nanochat.serve.work.service import Defaults, Service
+from nanochat.serve.work.serving_metrics import ServingMetrics
+from nanochat.serve.work.worker import ThreadWorker
 from nanochat.tokenizer import Tokenizer
 
 CONTEXT = 256
@@ -82,8 +82,8 @@ class Running:
     http: httpx.Client = field(default_factory=lambda: httpx.Client(verify=False, timeout=30))
 
     @property
-    def lane(self) -> Lane:
-        return self.service.lane(None)
+    def model(self) -> ServedModel:
+        return self.service.model(None)
 
     def stats(self) -> dict[str, Any]:
         return self.http.get(f"{self.url}/stats", headers=self.headers).json()
@@ -114,16 +114,35 @@ class Running:
         assert not self.thread.is_alive(), "the server did not stop"
 
 
-def start_server(tokenizer: Tokenizer, keys: tuple[str, ...] = (), **settings: Any) -> Running:
-    slots, drain_s = settings.pop("slots", 8), settings.pop("drain_s", 2.0)
-    metrics, lanes, engines = Metrics(), {}, []
+def start_server(
+    tokenizer: Tokenizer,
+    keys: tuple[str, ...] = (),
+    allowed_origins: tuple[str, ...] = (),
+    native: bool = True,
+    **settings: Any,
+) -> Running:
+    slots = settings.pop("slots", 8)
+    service = Service(
+        models={},
+        metrics=ServingMetrics(),
+        defaults=Defaults(temperature=0.0, top_k=50, max_tokens=32),
+        drain_s=settings.pop("drain_s", 2.0),
+        aliases={"sft": "sft:d2"},
+    )
+    engines = []
     for number, name in enumerate(("sft:d2", "base:d2")):
-        engines.append(SlowEngine(tiny_model(tokenizer, number), tokenizer, max_running=slots))
-        info = ModelInfo(name, tokenizer, CONTEXT, tokenizer.get_vocab_size())
-        lanes[name] = Lane(info, [ThreadWorker(engines[-1])], metrics, slots=slots, **settings)
-    service = Service(lanes, metrics, Defaults(0.0, 50, 32), drain_s, {"sft": "sft:d2"})
+        model = tiny_model(tokenizer, number)
+        engines.append(SlowEngine(model, tokenizer, max_running=slots, native=native))
+        card = ModelCard(
+            name=name,
+            tokenizer=tokenizer,
+            context=CONTEXT,
+            vocab_size=tokenizer.get_vocab_size(),
+        )
+        workers = [ThreadWorker(engines[-1], name)]
+        service.models[name] = ServedModel(card, workers, service.metrics, slots=slots, **settings)
     bound = listen("127.0.0.1", 0)
-    server = Server(build_app(service, keys), service)
+    server = Server(build_app(service, keys, allowed_origins), service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     while not server.started:
@@ -172,3 +191,14 @@ def checkpoint(base_dir: Path, tokenizer: Tokenizer) -> Path:
     save_checkpoint(directory, 10, model.state_dict(), None, meta)
     tokenizer.save(directory / "tokenizer")
     return directory
+
+
+def scripted(engine: Engine, script: list[int]) -> None:
+    """Make the engine write these tokens, whatever it is asked (greedily, one request at a time)."""
+    n_vocab = engine.tokenizer.get_vocab_size()
+
+    def head(hidden: torch.Tensor) -> torch.Tensor:
+        token = script[engine.scheduler.running[0].n_generated]
+        return 10 * torch.nn.functional.one_hot(torch.tensor([token]), n_vocab).float()
+
+    engine.model.head = head

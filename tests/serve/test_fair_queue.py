@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.serve.fair_queue import FairQueue, Full
+from nanochat.serve.work.fair_queue import FairQueue, Full
 
 
 def test_clients_take_turns():

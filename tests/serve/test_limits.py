@@ -60,7 +60,7 @@ def test_the_time_limit_ends_an_answer_in_order(own_server):
     running = own_server(time_limit_s=0.4)
     running.engine.step_s = 0.02
     reply = post(running, max_tokens=200).json()
-    assert reply["choices"][0]["finish_reason"] == "cancelled"
+    assert reply["choices"][0]["finish_reason"] == "length"
     assert reply["nanochat"]["finish_detail"] == "the time limit of 0.4 s is reached"
     assert 0 < reply["usage"]["completion_tokens"] < 100
 
@@ -79,9 +79,9 @@ def test_vanished_clients_free_their_slots(own_server):
 
 
 def test_a_client_that_does_not_read_holds_no_slot(own_server, monkeypatch):
-    monkeypatch.setattr("nanochat.serve.wire.SEND_TIME_S", 0.2)
+    monkeypatch.setattr("nanochat.serve.http.event_stream.SEND_TIME_S", 0.2)
     monkeypatch.setattr(
-        "nanochat.serve.openai_api.event", lambda value: "data: " + "x" * 2_000_000 + "\n\n"
+        "nanochat.serve.http.openai_form.sse", lambda value: "data: " + "x" * 2_000_000 + "\n\n"
     )
     running = own_server()
     running.engine.step_s = 0.1  # 20 s for the whole answer
@@ -118,10 +118,38 @@ def test_shutdown_has_a_bound(own_server):
         running.wait(lambda stats: stats["running"] == 1)
         start = time.monotonic()
         running.server.should_exit = True
-        reply = answer.result().json()
+        reply = answer.result()
     assert time.monotonic() - start < 3
-    assert reply["choices"][0]["finish_reason"] == "cancelled"
-    assert reply["nanochat"]["finish_detail"] == "the server is shutting down"
+    assert reply.status_code == 503 and reply.json()["error"]["code"] == "shutting_down"
+    assert int(reply.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/chat/completions"])
+@pytest.mark.parametrize("why", ["shutdown", "time limit"])
+def test_a_stream_that_is_cut_says_why(own_server, path, why):
+    """Shutdown is an error, in its own event; at the time limit an answer is as long as it may be."""
+    running = own_server(drain_s=0.3, time_limit_s=0.5 if why == "time limit" else 60.0)
+    running.engine.step_s = 0.05
+    body = {"max_tokens": 200, "temperature": 0}
+    body |= {"prompt": "x"} if path == "/v1/completions" else {"messages": ASK}
+    body |= {"stream": True} if path.startswith("/v1") else {}
+    with running.http.stream("POST", running.url + path, json=body) as reply:
+        assert reply.status_code == 200
+        said = []
+        for line in filter(None, reply.iter_lines()):
+            said.append(line)
+            if len(said) == 3 and why == "shutdown":
+                running.server.should_exit = True
+    event = json.loads([line for line in said if line != "data: [DONE]"][-1][6:])
+    reasons = {event.get("finish_reason"), *(c["finish_reason"] for c in event.get("choices", []))}
+    if why == "time limit":
+        assert "length" in reasons
+        detail = event.get("nanochat", event)["finish_detail"]
+        assert detail == "the time limit of 0.5 s is reached"
+    elif path.startswith("/v1"):
+        assert event["error"]["code"] == "shutting_down" and reasons == {None}
+    else:
+        assert event["done"] is True and "shutting down" in event["error"]
 
 
 COMMAND = [sys.executable, "-m", "scripts.chat_web", "-p", "0", "--device-type", "cpu"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanochat.serve.wire import MAX_BODY_BYTES
+from nanochat.serve.http.body import MAX_BODY_BYTES
 
 CHAT = "/v1/chat/completions"
 ASK = [{"role": "user", "content": "hi"}]
@@ -28,7 +28,7 @@ def messages(*roles: str) -> bytes:
 BAD = {
     "malformed JSON": (CHAT, b'{"messages": [', 400, "not JSON"),
     "no object": (CHAT, b"[1]", 400, "must be a JSON object"),
-    "empty": (CHAT, b"", 400, "not JSON"),
+    "empty": (CHAT, b"", 400, "must be a JSON object"),
     "invalid UTF-8": (CHAT, b'{"messages":[{"role":"user","content":"\xff"}]}', 400, "not UTF-8"),
     "half a surrogate pair": (
         CHAT,
@@ -36,7 +36,7 @@ BAD = {
         400,
         "surrogate",
     ),
-    "NaN": (CHAT, b'{"messages":[{"role":"user","content":"x"}],"temperature":NaN}', 400, "NaN"),
+    "NaN": (CHAT, b'{"messages":[{"role":"user","content":"x"}],"temperature":NaN}', 400, "finite"),
     "infinite": (
         CHAT,
         b'{"messages":[{"role":"user","content":"x"}],"temperature":1e999}',
@@ -60,6 +60,7 @@ BAD = {
     "no messages": (CHAT, b"{}", 400, "messages: must be given"),
     "empty messages": (CHAT, chat(messages=[]), 400, "messages"),
     "unknown role": (CHAT, messages("robot"), 400, "messages.0.role='robot'"),
+    "a tool's message": (CHAT, messages("user", "tool"), 400, "'tool' are not supported"),
     "content of a wrong type": (
         CHAT,
         chat(messages=[{"role": "user", "content": 5}]),
@@ -70,7 +71,7 @@ BAD = {
     "negative temperature": (CHAT, chat(temperature=-1), 400, "temperature=-1"),
     "text for a number": (CHAT, chat(max_tokens="5"), 400, "max_tokens='5'"),
     "no tokens": (CHAT, chat(max_tokens=0), 400, "max_tokens=0"),
-    "top_p": (CHAT, chat(top_p=0), 400, "top_p=0"),
+    "top_p": (CHAT, chat(top_p=1.5), 400, "top_p=1.5: must be less than or equal to 1"),
     "too many samples": (CHAT, chat(n=9), 400, "at most 8"),
     "empty stop": (CHAT, chat(stop=[""]), 400, "stop"),
     "too many stops": (CHAT, chat(stop=["x"] * 17), 400, "stop"),
@@ -81,9 +82,14 @@ BAD = {
         "stream=true",
     ),
     "top_logprobs alone": (CHAT, chat(top_logprobs=2), 400, "needs logprobs"),
-    "tools": (CHAT, chat(tools=[{"type": "function"}]), 400, "tools"),
-    "JSON mode": (CHAT, chat(response_format={"type": "json_object"}), 400, "response_format"),
-    "penalty": (CHAT, chat(frequency_penalty=1), 400, "frequency_penalty=1"),
+    "tools": (CHAT, chat(tools=[{"type": "function"}]), 400, "tools: not supported"),
+    "JSON mode": (
+        CHAT,
+        chat(response_format={"type": "json_object"}),
+        400,
+        "response_format: not supported",
+    ),
+    "penalty": (CHAT, chat(frequency_penalty=1), 400, "frequency_penalty: not supported"),
     "unknown model": (CHAT, chat(model="gpt-4"), 404, "there is sft:d2, base:d2"),
     "huge seed": (
         CHAT,
@@ -117,22 +123,6 @@ BAD = {
     "no such path": ("/v1/chat", b"{}", 404, "nothing at this path"),
     "no such page": ("/pages/..%2fapp.py", b"", 404, ""),
 }
-
-
-@pytest.mark.parametrize(
-    "roles",
-    [
-        ["user", "assistant"],
-        ["assistant", "user"],
-        ["user", "system", "user"],
-        ["user", "developer"],
-        ["user", "assistant", "assistant", "user"],
-        ["system"],
-    ],
-)
-def test_roles_in_any_order_are_answered(server, roles):
-    reply = server.http.post(server.url + CHAT, content=messages(*roles), timeout=30)
-    assert reply.status_code == 200, reply.text
 
 
 @pytest.mark.parametrize("name", BAD)

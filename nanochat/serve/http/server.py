@@ -7,32 +7,31 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from nanochat.serve.service import Service
+from nanochat.serve.work.service import Service
 
+BACKLOG = 2048
 KEEP_ALIVE_S = 15
 LAST_WORDS_S = 5  # after the running answers were cut: for their last events to be sent
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. ValueError when the address cannot be had."""
+    """A socket that listens, so that nobody else can have the address any more. ValueError when it
+    cannot be had.
+    """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         fix = "choose another one with -p" if "in use" in str(error) else "check --host and -p"
         raise ValueError(
             f"--host={host} --port={port}: cannot listen there ({error.strerror}); {fix}"
         ) from None
-    return bound
 
 
 class Server(uvicorn.Server):
@@ -53,10 +52,16 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=limit_s,
+                # named, so that what else is installed changes nothing
+                loop="asyncio",
+                http="h11",
                 ws="none",
+                lifespan="on",
+                backlog=BACKLOG,
             )
         )
-        self.service, self.announce = service, announce
+        self.service = service
+        self.announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -74,7 +79,7 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         try:
             old = {
-                number: signal.signal(number, self.stop)
+                number: signal.signal(number, self.handle_exit)
                 for number in (signal.SIGTERM, signal.SIGINT)
             }
         except ValueError:  # not the main thread: whoever runs us sets `should_exit`
@@ -84,9 +89,3 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """First signal: finish what is running. A second Ctrl+C: do not."""
-        if self.should_exit and number == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True

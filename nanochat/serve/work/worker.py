@@ -8,23 +8,28 @@ from collections.abc import Callable
 from typing import Protocol
 
 from nanochat.engine import Engine, EngineStats, Event, SamplingParams
+from nanochat.engine.sequence import FinishReason
 
 log = logging.getLogger(__name__)
-
+STOP_TIME_S = 10.0
 
 Deliver = Callable[[list[Event]], None]
+Lost = Callable[[str], None]
 
 
 class Worker(Protocol):
-    """Something that answers prompts. `deliver` is called from a thread of the worker's own."""
+    """Something that answers prompts. `deliver` is called from a thread of the worker's own; its
+    events carry the number the prompt was submitted with. `lost`: nothing more will come of what
+    was submitted so far, and why.
+    """
 
     index: int
 
-    def start(self, deliver: Deliver) -> None: ...
+    def start(self, deliver: Deliver, lost: Lost) -> None: ...
 
-    def submit(self, key: int, prompt: list[int], params: SamplingParams, n: int) -> None: ...
+    def submit(self, request: int, prompt: list[int], params: SamplingParams, n: int) -> None: ...
 
-    def cancel(self, key: int) -> None: ...
+    def cancel(self, request: int, reason: FinishReason, detail: str) -> None: ...
 
     def stats(self) -> EngineStats | None: ...
 
@@ -35,15 +40,19 @@ class Worker(Protocol):
 
 
 class ThreadWorker:
-    """A worker in this process. `submit`, `cancel` and `stats` may be called from any thread."""
+    """A worker in this process. `submit`, `cancel` and `stats` may be called from any thread.
+    `name` is the checkpoint's, for messages.
+    """
 
-    def __init__(self, engine: Engine, index: int = 0) -> None:
-        self.engine, self.index = engine, index
+    def __init__(self, engine: Engine, name: str = "the model", index: int = 0) -> None:
+        self.engine = engine
+        self.name = name
+        self.index = index
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
-    def start(self, deliver: Deliver) -> None:
+    def start(self, deliver: Deliver, lost: Lost) -> None:
         self._thread = threading.Thread(
             target=self.run, args=(deliver,), name=f"engine-{self.index}", daemon=True
         )
@@ -53,12 +62,12 @@ class ThreadWorker:
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def submit(self, key: int, prompt: list[int], params: SamplingParams, n: int) -> None:
-        self.engine.submit(prompt, params, n, request_id=key)
+    def submit(self, request: int, prompt: list[int], params: SamplingParams, n: int) -> None:
+        self.engine.submit(prompt, params, n, request_id=request)
         self._wake.set()
 
-    def cancel(self, key: int) -> None:
-        self.engine.cancel(key)
+    def cancel(self, request: int, reason: FinishReason, detail: str) -> None:
+        self.engine.cancel(request, reason, detail)
         self._wake.set()
 
     def stats(self) -> EngineStats | None:
@@ -69,7 +78,7 @@ class ThreadWorker:
         self._stopping = True
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=STOP_TIME_S)
 
     def run(self, deliver: Deliver) -> None:
         """Step while there is work, sleep while there is none. A step that raises answers its
@@ -83,7 +92,14 @@ class ThreadWorker:
             try:
                 events = self.engine.step()
             except Exception as error:
-                log.exception("the engine failed; its running requests end with an error")
-                events = self.engine.fail_all(f"the engine failed: {type(error).__name__}")
+                log.exception("%s: the engine failed; its running requests end", self.name)
+                events = self.engine.fail_all(f"{self.name}: {reason_of(error)}")
             if events:
                 deliver(events)
+
+
+def reason_of(error: Exception) -> str:
+    """An engine's own complaint as it is; of anything else only the kind (it may quote anything)."""
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"the engine failed: {type(error).__name__}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from nanochat.checkpoint_manager import FOLDERS
 from nanochat.config import Short
 from nanochat.engine import SamplingParams
+from nanochat.serve.work.loading import ModelSpec, parse_spec
 
 MIN_KEY_LENGTH = 16
 MAKE_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(24))" > keys.txt'
@@ -43,6 +43,10 @@ class ChatWebConfig:
     """Address to listen on. Any but this machine's own needs --api-key-file."""
     api_key_file: Path | None = None
     """File of API keys, one a line; requests must then carry one."""
+    allow_origin: list[str] = field(default_factory=list)
+    """Web pages that may use the API from a browser, as https://chat.example.org; those of this
+    machine always may.
+    """
     device_type: str | None = None
     """cuda, cpu or mps (default: the best there is)."""
     int8: bool = False
@@ -76,7 +80,9 @@ class ChatWebConfig:
             SamplingParams(temperature=self.temperature, top_k=self.top_k)
         except ValueError as error:
             problems += [f"--{reason.replace('_', '-', 1)}" for reason in str(error).split("; ")]
-        return problems + self._model_problems() + self._address_problems()
+        return (
+            problems + self._model_problems() + self._address_problems() + self._origin_problems()
+        )
 
     def _model_problems(self) -> list[str]:
         problems = []
@@ -107,32 +113,27 @@ class ChatWebConfig:
             ]
         return []
 
+    def _origin_problems(self) -> list[str]:
+        problems = []
+        for origin in self.allow_origin:
+            anyone = origin in ("*", "null")  # null: a file, or a frame of any page that wants it
+            if anyone and self.api_key_file is None:
+                problems.append(
+                    f"--allow-origin={origin}: any page in the browser could use the models, so it "
+                    "needs --api-key-file"
+                )
+            elif not anyone and not re.fullmatch(r"https?://[^/?#\s@*]+", origin):
+                problems.append(
+                    f"--allow-origin={origin}: write scheme and host as the browser sends them, "
+                    "e.g. https://chat.example.org, without a path"
+                )
+        return problems
+
     def specs(self) -> list[ModelSpec]:
         """The checkpoints to serve; the first answers requests that name no model."""
         return [parse_spec(text) for text in self.model] or [
             ModelSpec(self.source, self.model_tag, self.step)
         ]
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A checkpoint as asked for; tag and step None: the largest depth, the newest step."""
-
-    source: str
-    tag: str | None = None
-    step: int | None = None
-
-
-def parse_spec(text: str) -> ModelSpec:
-    """`stage`, `stage:tag` or `stage:tag:step`. ValueError with what is wrong."""
-    match = re.fullmatch(r"(\w+)(?::([\w.-]+))?(?::(\d+))?", text)
-    if match is None or match.group(1) not in FOLDERS:
-        raise ValueError(
-            f"write stage:tag or stage:tag:step with a stage of {', '.join(FOLDERS)}, e.g. sft:d20"
-        )
-    return ModelSpec(
-        match.group(1), match.group(2), None if match.group(3) is None else int(match.group(3))
-    )
 
 
 def is_loopback(host: str) -> bool:

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from bench.timed_client import TimedReply, ask, chat_body, percentiles
 from nanochat.checkpoint_manager import FOLDERS, save_checkpoint
 from nanochat.config import Short, as_dict
 from nanochat.runtime.run_dir import atomic_write, environment
-from nanochat.serve.load import TimedReply, ask, chat_body, percentiles
-from nanochat.serve.settings import is_loopback, read_keys
+from nanochat.serve.web_config import is_loopback, read_keys
 
 WORDS = (
     "sea house bird moon river stone song garden winter lamp bread paper window morning "

@@ -1,0 +1,142 @@
+"""From a request's body to a job: what was left out is filled in, what does not fit the model is
+refused. The one place where this is decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from nanochat.engine import SamplingParams
+from nanochat.serve.api_error import ApiError, too_long
+from nanochat.serve.http.schema import (
+    ChatRequest,
+    CompletionRequest,
+    OpenAIRequest,
+    PageRequest,
+    SamplingFields,
+)
+from nanochat.serve.work.job import Job
+from nanochat.serve.work.served_model import ServedModel
+from nanochat.serve.work.service import Defaults
+from nanochat.tokenizer.chat_prompt import PromptTooLong, answer_room, fit_messages
+
+DEFAULT_COMPLETION_TOKENS = 16
+
+
+async def chat_job(
+    model: ServedModel, body: PageRequest | ChatRequest, defaults: Defaults, client: str
+) -> tuple[Job, int]:
+    """(job, how many of the oldest turns were left out) for a conversation's next answer."""
+    n = 1
+    max_tokens = body.max_tokens
+    more: dict[str, Any] = {}
+    if isinstance(body, ChatRequest):
+        check_stream_options(body)
+        if body.top_logprobs and not body.logprobs:
+            raise ApiError(400, "top_logprobs: needs logprobs=true", "top_logprobs")
+        n = body.n or 1
+        max_tokens = body.max_completion_tokens or max_tokens
+        more = {
+            "stop": body.stops(),
+            "logprobs": (body.top_logprobs or 0) if body.logprobs else None,
+            "tools": body.tools_use or "run",
+        }
+    params = sampling(body, defaults, max_tokens or defaults.max_tokens, **more)
+    ids, dropped_turns = await fitted(model, body, params.max_tokens)
+    return Job(client=client, prompts=[ids], params=params, n=n), dropped_turns
+
+
+async def completion_job(
+    model: ServedModel, body: CompletionRequest, defaults: Defaults, client: str
+) -> Job:
+    """The job of continuing text or token ids."""
+    check_stream_options(body)
+    if body.best_of is not None and body.best_of != (body.n or 1):
+        raise ApiError(400, f"best_of={body.best_of}: not supported; leave it out", "best_of")
+    if body.echo and body.logprobs is not None:
+        raise ApiError(400, "echo: not supported together with logprobs; leave one out", "echo")
+    params = sampling(
+        body,
+        defaults,
+        DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
+        stop=body.stops(),
+        logprobs=body.logprobs,
+        tools=body.tools_use or "run",
+    )
+    prompts = await asyncio.to_thread(token_prompts, model, body.prompt)
+    return Job(client=client, prompts=prompts, params=params, n=body.n or 1)
+
+
+def sampling(
+    body: SamplingFields, defaults: Defaults, max_tokens: int, **more: Any
+) -> SamplingParams:
+    """Sampling parameters of a request. The body has been checked: they fit."""
+    temperature = defaults.temperature if body.temperature is None else body.temperature
+    return SamplingParams(
+        temperature=0.0 if body.top_p == 0 else temperature,
+        top_k=defaults.top_k if body.top_k is None else body.top_k,
+        top_p=body.top_p or None,
+        min_p=body.min_p,
+        seed=None if body.seed is None else body.seed % 2**63,
+        max_tokens=max_tokens,
+        **more,
+    )
+
+
+def check_stream_options(body: OpenAIRequest) -> None:
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options: only together with stream=true", "stream_options")
+
+
+async def fitted(
+    model: ServedModel, body: PageRequest | ChatRequest, max_tokens: int | None
+) -> tuple[list[int], int]:
+    """(ids, how many of the oldest turns had to go). ApiError 400 when the last message alone is
+    too long.
+    """
+    card = model.card
+    messages = [message.plain() for message in body.messages]
+    last = messages[-1]["content"]
+    texts = [last] if isinstance(last, str) else [part["text"] for part in last]
+    check_size(model, "".join(texts), "messages")
+    room = card.context - answer_room(card.context, max_tokens)
+    try:  # in a thread: a long text takes a while
+        prompt = await asyncio.to_thread(fit_messages, card.tokenizer, messages, room)
+    except PromptTooLong as error:
+        raise too_long(str(error), "messages") from None
+    return prompt.ids, prompt.dropped_turns
+
+
+def token_prompts(model: ServedModel, prompt: Any) -> list[list[int]]:
+    """One or several prompts, as text or ids, as ids. ApiError 400 for one that the model cannot
+    continue.
+    """
+    many = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
+    return [prompt_ids(model, one) for one in many]
+
+
+def prompt_ids(model: ServedModel, prompt: str | list[int]) -> list[int]:
+    card = model.card
+    if isinstance(prompt, str):
+        check_size(model, prompt, "prompt")
+        ids = card.tokenizer.encode(prompt, prepend=card.tokenizer.get_bos_token_id())
+    else:
+        ids = list(prompt)
+    if not ids:
+        raise ApiError(400, "prompt: a list of token ids must not be empty", "prompt")
+    wrong = next((token for token in ids if not 0 <= token < card.vocab_size), None)
+    if wrong is not None:
+        known = f"which has 0 to {card.vocab_size - 1}"
+        raise ApiError(400, f"prompt: {wrong} is no token id of this model, {known}", "prompt")
+    if len(ids) > card.context:
+        found = f"{len(ids)} tokens, the context holds {card.context}"
+        raise too_long(f"prompt: {found}; shorten it", "prompt")
+    return ids
+
+
+def check_size(model: ServedModel, text: str, param: str) -> None:
+    """ApiError 400 for a text that is too long however it is encoded."""
+    if len(text) > model.card.most_bytes:
+        found = f"a text of {len(text)} characters, the context holds {model.card.context} tokens"
+        raise too_long(f"{param}: {found}; shorten it", param)

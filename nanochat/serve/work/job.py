@@ -1,0 +1,54 @@
+"""A request on its way through the server's queue and workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from nanochat.engine import Event, SamplingParams
+from nanochat.serve.api_error import ApiError
+from nanochat.serve.work.worker import Worker
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """A request for `n` samples of each prompt. Answers are numbered through: those of the first
+    prompt first.
+
+    `turn` is done when its turn has come, `worker` set from then on. `running` counts the answers
+    being written. `abandoned`: nobody reads them; `stopped`: the server ended them.
+    """
+
+    client: str
+    prompts: list[list[int]]
+    params: SamplingParams
+    n: int = 1
+    created_s: float = field(default_factory=time.monotonic)
+    turn: asyncio.Future[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    worker: Worker | None = None
+    handed_s: float = 0.0
+    first_answer: dict[int, int] = field(default_factory=dict)  # of each of the worker's requests
+    running: int = 0
+    abandoned: bool = False
+    stopped: bool = False
+    token_times_s: dict[int, float] = field(default_factory=dict)
+    arrived: asyncio.Queue[tuple[int, Event] | ApiError] = field(default_factory=asyncio.Queue)
+
+    @property
+    def n_answers(self) -> int:
+        return len(self.prompts) * self.n
+
+    async def events(self) -> AsyncIterator[tuple[int, Event]]:
+        """(number of the answer, event) as they come, until every answer is finished. ApiError
+        when one fails.
+        """
+        left = self.n_answers
+        while left:
+            arrived = await self.arrived.get()
+            if isinstance(arrived, ApiError):
+                raise arrived
+            left -= arrived[1].finish_reason is not None
+            yield arrived
