@@ -5,6 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
 "$PYTHON" -m nanochat data fetch extras
 "$PYTHON" -m nanochat.dataset -n "${NANOCHAT_SHARDS:-240}"
-if ! [ -f "${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}/tokenizer/tokenizer.json" ]; then
+tokenizer="${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}/tokenizer/tokenizer"
+if ! [ -f "$tokenizer.json" ] && ! [ -f "$tokenizer.pkl" ]; then
     "$PYTHON" -m scripts.tok_train --max_chars=2000000000
 fi

@@ -25,9 +25,14 @@ slurm_mail() {
         echo "warning: could not ask for mails to $address; use sbatch --mail-type=END,FAIL --mail-user=$address" >&2
 }
 
-# need PATH COMMAND: stop now, not after hours, when something was not brought to the cluster.
+# need PATH[|PATH] COMMAND: stop now, not after hours, when something was not brought to the cluster.
 need() {
-    [ -e "$NANOCHAT_BASE_DIR/$1" ] || { echo "error: no $NANOCHAT_BASE_DIR/$1; on the login node run: $2" >&2; exit 2; }
+    local path
+    for path in ${1//|/ }; do
+        [ ! -e "$NANOCHAT_BASE_DIR/$path" ] || return 0
+    done
+    echo "error: no $NANOCHAT_BASE_DIR/${1%%|*}; on the login node run: $2" >&2
+    exit 2
 }
 
 # stage NAME train|eval|once MODULE [FLAGS]: under srun, one process for each task; `once` in a single one.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import tiktoken
 
-from nanochat.runtime.run_dir import atomic_write, base_dir
+from nanochat.runtime.run_dir import atomic_write, base_dir, expanded
 from nanochat.tokenizer import chat_format
 from nanochat.tokenizer.public_pickle import read_encoding_pickle
 from nanochat.tokenizer.special_tokens import BOS, SPECIAL_TOKENS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = "nanochat-bpe-1"
+FILES = ("tokenizer.json", "tokenizer.pkl")  # either is a tokenizer; ours comes first
 # GPT-4's pattern with at most two digits a group instead of three: in a small vocabulary a thousand
 # tokens for three-digit numbers cost more than they save. Public checkpoints were trained with
 # exactly this string.
@@ -32,11 +33,11 @@ SPLIT_PATTERN = (
 )
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 MAX_VOCAB_SIZE = 2**21
-# The regex engines under tiktoken and rustbpe panic on whitespace runs of several hundred thousand
-# characters (300,000 pass, 1,000,000 do not): longer runs are cut here, which changes no other
-# text.
-_LONGEST_BLANK = 100_000
-_BLANK_RUN = re.compile(rf"\s{{{_LONGEST_BLANK}}}")
+# The regex engines under tiktoken and rustbpe give up on a run of a million blanks. Longer runs than
+# this are cut, so that ids are those of an engine without that limit wherever there is one.
+LONGEST_BLANK = 900_000
+# What the engines take for blank; Python counts four separators more.
+_BLANKS = re.compile(r"[^\S\x1c-\x1f]+")
 
 
 class Tokenizer:
@@ -129,20 +130,24 @@ class Tokenizer:
         return cls(ranks, _specials_after(len(ranks), extra), known._pat_str)
 
     @classmethod
-    def load(cls, directory: Path | str | None = None) -> Tokenizer:
+    def load(cls, place: Path | str | None = None) -> Tokenizer:
         """From a `tokenizer/` directory (default: the one under the base directory), ours or a
-        public one.
+        public one, or from the one file in it that counts: tokenizer.json or tokenizer.pkl.
         """
-        folder = base_dir() / "tokenizer" if directory is None else Path(directory)
+        place = base_dir() / "tokenizer" if place is None else expanded(place)
+        paths = [place] if place.is_file() else [place / name for name in FILES]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            raise ValueError(
+                f"no tokenizer in {place}; train one with `python -m scripts.tok_train`"
+            )
         try:
-            if (folder / "tokenizer.json").is_file():
-                return _from_json((folder / "tokenizer.json").read_bytes())
-            if (folder / "tokenizer.pkl").is_file():
-                state = read_encoding_pickle((folder / "tokenizer.pkl").read_bytes())
-                return cls(state.ranks, state.special_tokens, state.pattern)
+            if path.suffix == ".json":
+                return _from_json(path.read_bytes())
+            state = read_encoding_pickle(path.read_bytes())
+            return cls(state.ranks, state.special_tokens, state.pattern)
         except (OSError, ValueError) as error:
-            raise ValueError(f"tokenizer in {folder}: {error}") from None
-        raise ValueError(f"no tokenizer in {folder}; train one with `python -m scripts.tok_train`")
+            raise ValueError(f"tokenizer in {place}: {error}") from None
 
     def save(self, directory: Path | str) -> None:
         """Write `tokenizer.json` and `token_bytes.pt`, each atomically."""
@@ -183,20 +188,17 @@ class Tokenizer:
         after = [] if append is None else [self._special_id(append)]
         if isinstance(text, str):
             return before + self._encode_one(text) + after
-        if any(len(item) > _LONGEST_BLANK for item in text):
+        if any(len(item) > LONGEST_BLANK for item in text):
             rows = [self._encode_one(item) for item in text]
         else:
             rows = self._encoding.encode_ordinary_batch(list(text), num_threads=num_threads)
         return [before + row + after for row in rows] if before or after else rows
 
     def _encode_one(self, text: str) -> list[int]:
-        if len(text) <= _LONGEST_BLANK:
+        pieces = cut_blank_runs(text)
+        if len(pieces) == 1:
             return self._encoding.encode_ordinary(text)
-        return [
-            token
-            for piece in cut_blank_runs(text)
-            for token in self._encoding.encode_ordinary(piece)
-        ]
+        return [token for piece in pieces for token in self._encoding.encode_ordinary(piece)]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.encode(*args, **kwargs)
@@ -282,22 +284,24 @@ class Tokenizer:
 
 
 def open_tokenizer(name: str | None = None) -> Tokenizer:
-    """What `--tokenizer` means: nothing = the trained one, a directory, or one of tiktoken's names
-    ("gpt2").
+    """What `--tokenizer` means: nothing = the trained one, a directory, one of its files, or one of
+    tiktoken's names ("gpt2").
     """
-    if not name:
-        return Tokenizer.load()
-    return Tokenizer.load(name) if Path(name).is_dir() else Tokenizer.from_pretrained(name)
+    if not name or expanded(name).exists():
+        return Tokenizer.load(name or None)
+    return Tokenizer.from_pretrained(name)
 
 
 def cut_blank_runs(text: str) -> list[str]:
     """The text in pieces none of which has an endless run of whitespace; almost always the text
-    itself.
+    itself. One pass over it, whatever it is made of.
     """
-    if len(text) <= _LONGEST_BLANK:
+    if len(text) <= LONGEST_BLANK:
         return [text]
-    cuts = [0, *(match.end() for match in _BLANK_RUN.finditer(text)), len(text)]
-    return [text[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False) if stop > start]
+    cuts = [0]
+    for run in _BLANKS.finditer(text):
+        cuts += range(run.start() + LONGEST_BLANK, run.end(), LONGEST_BLANK)
+    return [text[start:stop] for start, stop in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
 
 class _Pieces:

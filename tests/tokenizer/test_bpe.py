@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+import tiktoken
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer, open_tokenizer
-from nanochat.tokenizer.bpe import cut_blank_runs
+from nanochat.tokenizer.bpe import LONGEST_BLANK, cut_blank_runs
 
 TEXTS = [
     "the cat sat on the mat",
@@ -93,6 +95,83 @@ def test_endless_blanks_and_lone_surrogates_do_not_break_anything():
     assert tokenizer.encode([blank, "x"])[0] == tokenizer.encode(blank)
     assert "".join(cut_blank_runs(blank)) == blank and len(cut_blank_runs(blank)) > 1
     assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+
+
+# Every class of character the split pattern tells apart, and mixtures of them.
+UNITS = (
+    [" ", "\t", "\n", "\r", "\r\n", "\x0b", "\x1c", "\x85", "\xa0", "\u2028", "\u3000"]
+    + ["a", "Z", "é", "ß", "Я", "漢", "あ", "한", "ا", "\u0301", "e\u0301", "1", "٣", "½", "²"]
+    + [
+        ".",
+        "-",
+        "'",
+        "’",
+        "'s",
+        "'LL",
+        '"',
+        "_",
+        "$",
+        "€",
+        "😀",
+        "👩‍👩‍👧",
+        "\ufeff",
+        "\u200d",
+        "\0",
+    ]
+    + [" a", "a ", " \n", "\n ", "1 ", "12a", ". ", ".\n", "a'b", "the cat ", "  x", "x\t\t"]
+)
+
+
+def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """What tiktoken says, without anything of ours before it."""
+    ranks = {tokenizer.decode_bytes([i]): i for i in range(tokenizer.get_vocab_size() - 9)}
+    plain = tiktoken.Encoding(
+        "plain", pat_str=tokenizer.pattern, mergeable_ranks=ranks, special_tokens={}
+    )
+    return plain.encode_ordinary(text)
+
+
+@pytest.fixture(scope="module")
+def rich() -> Tokenizer:
+    """A vocabulary with merges of every kind of character."""
+    return Tokenizer.train([unit * 40 for unit in UNITS] * 2, 900)
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=ascii)
+def test_runs_of_every_kind_of_character_are_encoded_as_tiktoken_does(rich, unit):
+    text = f"x{unit * (150_000 // len(unit))}y"
+    assert rich.encode(text) == plain_ids(rich, text)
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u3000"])
+def test_long_runs_of_blanks_take_one_pass(rich, blank):
+    # One pass is a moment. Trying every place of a run as its start is a minute for each of these.
+    twenty = [blank * 100_000 + "x"] * 20
+    assert rich.encode(twenty) == [plain_ids(rich, twenty[0])] * 20
+    text = blank * (LONGEST_BLANK - 1) + "y" + blank * 300_000
+    assert cut_blank_runs(text) == [text]
+    assert rich.encode(text) == plain_ids(rich, text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(UNITS) | st.text(max_size=6), max_size=40), st.integers(1, 30))
+def test_random_texts_are_encoded_as_tiktoken_does(rich, units, times):
+    text = "".join(units) * times
+    if not any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        assert rich.encode(text) == plain_ids(rich, text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(UNITS), max_size=40), st.integers(1, 9))
+def test_cuts_lie_in_runs_of_blanks_longer_than_the_limit(units, limit):
+    text = "".join(units)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nanochat.tokenizer.bpe.LONGEST_BLANK", limit)
+        pieces = cut_blank_runs(text)
+    assert "".join(pieces) == text and (all(pieces) or pieces == [""])
+    assert not any(re.search(rf"[ \t\n\r\x0b\xa0]{{{limit + 1}}}", piece) for piece in pieces)
+    for before, after in zip(pieces, pieces[1:], strict=False):
+        assert before[-limit:].isspace() and after[0].isspace() and len(before) >= limit
 
 
 def test_save_and_load_without_pickle(trained, tmp_path):

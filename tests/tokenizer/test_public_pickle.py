@@ -12,7 +12,7 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer, open_tokenizer
 from nanochat.tokenizer.public_pickle import read_encoding_pickle
 
 RANKS = {bytes([byte]): byte for byte in range(256)}
@@ -33,6 +33,23 @@ def test_a_real_encoding_is_read(protocol, tmp_path):
     (tmp_path / "tokenizer.pkl").write_bytes(pickle.dumps(encoding(), protocol=protocol))
     tokenizer = Tokenizer.load(tmp_path)
     assert tokenizer.special_tokens == SPECIAL and tokenizer.encode("hi") == [104, 105]
+
+
+def test_a_public_pickle_serves_wherever_a_tokenizer_is_looked_for(tmp_path, base_dir):
+    path = base_dir / "tokenizer" / "tokenizer.pkl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(pickle.dumps(encoding()))
+    ids = [104, 105]
+    for tokenizer in (
+        Tokenizer.load(),
+        open_tokenizer(),
+        open_tokenizer(str(path.parent)),
+        open_tokenizer(str(path)),
+    ):
+        assert tokenizer.encode("hi") == ids
+    trained = Tokenizer.train(["hi hi hi"], 266)
+    trained.save(path.parent)  # ours comes first
+    assert Tokenizer.load().identity() == trained.identity() != Tokenizer.load(path).identity()
 
 
 class Runs:
