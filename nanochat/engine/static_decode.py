@@ -195,7 +195,7 @@ class StaticDecoder:
         shape = self._shape(rows, due)
         if shape not in self.places:
             try:
-                self.places[shape] = self._prepare(shape)
+                self.places[shape] = self.prepare(shape)
             except RuntimeError as error:
                 log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
                 self.failed = True
@@ -237,7 +237,7 @@ class StaticDecoder:
             logits, place.shape.draw, place.header[4], place.floats[0], place.floats[1]
         )
 
-    def _prepare(self, shape: DecodeShape) -> Place:
+    def prepare(self, shape: DecodeShape) -> Place:
         """Buffers of a new shape and, with `capture`, the graph over them, recorded on padding
         rows.
         """

@@ -77,7 +77,7 @@ def test_logits_are_close_and_so_is_what_is_stored(model, tokenizer):
     assert decoder is not None and decoder.takes(rows)
     shape = decoder._shape(rows, made)
     assert shape.n_rows == 4 and shape.n_pages == 16
-    place = decoder._prepare(shape)
+    place = decoder.prepare(shape)
     place.fill(rows, 16)
     torch.manual_seed(0)
     table = place.table[3]
@@ -247,7 +247,7 @@ def test_what_cannot_be_captured_goes_the_ordinary_way(classic, tokenizer, monke
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
     expected = answers(both(classic, tokenizer)[1], [[1, 2, 3]], 20, temperature=1.0, seed=4)
-    monkeypatch.setattr(StaticDecoder, "_prepare", refuse)
+    monkeypatch.setattr(StaticDecoder, "prepare", refuse)
     static, _ = both(classic, tokenizer)
     assert answers(static, [[1, 2, 3]], 20, temperature=1.0, seed=4) == expected
     assert static.runner.static.failed and len(caplog.records) == 1
@@ -269,7 +269,7 @@ def test_a_step_is_one_graph_without_looking_at_values(model, tokenizer):
     answers(static, prompts_of(3), 3)
     decoder = static.runner.static
     for draw in ("greedy", "candidates", "all"):
-        place = decoder._prepare(type(next(iter(decoder.places)))(4, 16, draw))
+        place = decoder.prepare(type(next(iter(decoder.places)))(4, 16, draw))
         traced = torch.compile(decoder._step, backend="eager", fullgraph=True)
         assert torch.equal(traced(place), decoder._step(place))
 
