@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nanochat.dataloader.parquet_text import read_group, row_counts
+from nanochat.tokenizer.chat_format import is_trained
 
 
 class Documents(Protocol):
@@ -158,11 +159,22 @@ class ConversationDocuments:
         return self.task[int(self._order(epoch)[row]) if self.shuffle else row]
 
     def encode(self, raw: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """ids (n,) and weights (n,): the weight belongs to the token as a target."""
+        """ids (n,) and weights (n,): the weight belongs to the token as a target. Answers marked as
+        not to be learnt weigh 0 in either case.
+        """
         ids, mask = tokenizer.render_conversation(raw)
-        return np.asarray(ids, dtype=np.int32), np.asarray(
-            mask, dtype=np.float32
-        ) if self.masked else None
+        weights: np.ndarray | None = np.asarray(mask, dtype=np.float32)
+        if not self.masked:
+            weights = self._all_but_marked(raw, mask, tokenizer)
+        return np.asarray(ids, dtype=np.int32), weights
+
+    def _all_but_marked(self, raw: Any, mask: list[int], tokenizer: Any) -> np.ndarray | None:
+        """Weight 1 everywhere but on answers that are marked; None when there are none of those."""
+        if all(map(is_trained, raw["messages"])):
+            return None
+        plain = [{"role": m["role"], "content": m["content"]} for m in raw["messages"]]
+        _, unmarked = tokenizer.render_conversation({"messages": plain})
+        return 1 - (np.asarray(unmarked, dtype=np.float32) - np.asarray(mask, dtype=np.float32))
 
     def _order(self, epoch: int) -> np.ndarray:
         with self._lock:

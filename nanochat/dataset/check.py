@@ -10,8 +10,9 @@ from typing import Any
 
 from nanochat.config import Positional
 from nanochat.dataset.conversations import FileContents, scan_conversations, write_conversations
+from nanochat.runtime.printable import printable
 from nanochat.tokenizer import Tokenizer, open_tokenizer
-from nanochat.tokenizer.chat_format import visualize
+from nanochat.tokenizer.chat_format import is_trained, visualize
 
 PREVIEW_TOKENS = 400
 
@@ -53,12 +54,14 @@ def data_check(cfg: DataCheckConfig) -> int:
     contents = scan_conversations(cfg.file)
     tokenizer, note = _tokenizer(cfg.tokenizer)
     for problem in contents.problems[: cfg.max_problems]:
-        print(problem)
+        print(printable(problem))
     if len(contents.problems) > cfg.max_problems:
         print(
             f"... and {len(contents.problems) - cfg.max_problems:,} more bad lines "
             "(--max-problems shows more)"
         )
+    for what in contents.notes():
+        print(printable(what))
     if contents.conversations:
         _show_counts(
             count(contents, tokenizer, cfg.sequence_len),
@@ -93,6 +96,11 @@ def count(contents: FileContents, tokenizer: Tokenizer, sequence_len: int) -> di
         "forms": dict(contents.forms),
         "messages": sum(len(conversation["messages"]) for conversation in contents.conversations),
         "duplicates": len(rendered) - len(unique),
+        "unlearnt": sum(
+            not is_trained(message)
+            for conversation in contents.conversations
+            for message in conversation["messages"]
+        ),
         "tokens": sum(lengths),
         "trained_tokens": sum(sum(mask) for _, mask in rendered),
         "longest": max(lengths, default=0),
@@ -108,6 +116,8 @@ def _show_counts(numbers: dict[str, Any], sequence_len: int, unit: str) -> None:
     )
     if numbers["duplicates"]:
         print(f"duplicates     {numbers['duplicates']:,} exact repetitions (kept)")
+    if numbers["unlearnt"]:
+        print(f"not learnt     {numbers['unlearnt']:,} answers marked so (train: false, weight: 0)")
     print(f"{unit:14} {numbers['tokens']:,}, longest conversation {numbers['longest']:,}")
     print(f"trained {unit:6} {numbers['trained_tokens']:,} ({share:.1f}%: what the assistant says)")
     if numbers["too_long"]:
@@ -131,11 +141,12 @@ def _preview(contents: FileContents, tokenizer: Tokenizer, number: int) -> None:
         return
     from rich.console import Console
 
-    console = Console(soft_wrap=True, highlight=False)
+    # No emoji codes, and what would steer the terminal as escapes: the text is somebody else's.
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     console.print("preview: [green]green is trained on[/green], [red]red is only read[/red]")
     for conversation in contents.conversations[:number]:
         ids, mask = tokenizer.render_conversation(conversation, PREVIEW_TOKENS)
         console.print(
-            visualize(tokenizer, ids, mask)
+            printable(visualize(tokenizer, ids, mask), keep="\n")
             + ("[dim] ...[/dim]" if len(ids) == PREVIEW_TOKENS else "")
         )

@@ -1,9 +1,10 @@
 """Reading files of conversations: what is right is returned, what is wrong is reported as
-`file:line: reason`.
+`file:line: reason`, and what is not used is counted.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -14,51 +15,74 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.dataset.convert import Conversation, looks_like_messages, to_conversation
-from nanochat.runtime.run_dir import atomic_write
+from nanochat.dataset.file_kinds import special_kind, what_it_is
+from nanochat.dataset.strict_json import parse_json
+from nanochat.dataset.text_encoding import WIDE_MARKS
+from nanochat.runtime.run_dir import atomic_write, expanded
+
+NOTHING_TRAINED = "rows of which no answer is to be trained on"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FileContents:
-    """What a file holds. `forms` counts the shapes found (list, messages, sharegpt, alpaca)."""
+    """What a file holds. forms: the shapes found (list, messages, sharegpt, alpaca). unused: what
+    is not used -> the lines where it is.
+    """
 
     path: Path
     conversations: list[Conversation] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     forms: Counter[str] = field(default_factory=Counter)
+    unused: dict[str, list[int]] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """One line for each thing in the file that is not used."""
+        return [
+            f"{self.path}:{lines[0]}: not used: {what} ({len(lines):,} in the file)"
+            for what, lines in sorted(self.unused.items())
+        ]
 
 
 def read_conversations(path: Path | str) -> tuple[list[Conversation], list[str]]:
-    """(conversations, problems) of a JSONL file, or of a JSON file that is one list of records.
-
-    Each line is judged by itself, so forms may be mixed. Blank lines are skipped. Problems are
-    `file:line: reason`. ValueError when the file cannot be read at all.
-    """
+    """(conversations, problems) of a file; see `scan_conversations`."""
     contents = scan_conversations(path)
     return contents.conversations, contents.problems
 
 
 def scan_conversations(path: Path | str) -> FileContents:
-    """Like `read_conversations`, with the counts that `nanochat data check` shows."""
-    path = Path(path)
+    """What a JSONL file holds, or a JSON file: one record, a list of records, or records one after
+    the other, indented or not.
+
+    Each line is judged by itself, so forms may be mixed. Blank lines are skipped. Problems are
+    `file:line: reason`. ValueError when the file cannot be read at all.
+    """
+    path = expanded(path)
+    found = FileContents(path=path)
     try:
-        data = path.read_bytes()
+        data, problem = _read(path)
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}); give an existing JSONL file"
         ) from None
-    found = FileContents(path)
-    for line, record in _records(data.removeprefix(b"\xef\xbb\xbf")):
+    if problem:
+        found.problems.append(f"{path}:1: {problem}")
+        return found
+    for line, record in _records(data):
         try:
             if isinstance(record, ValueError):
                 raise record
-            conversation, form = to_conversation(record)
+            made = to_conversation(record)
         except ValueError as error:
             found.problems.append(f"{path}:{line}: {error}")
             continue
-        found.conversations.append(conversation)
-        found.forms[form] += 1
+        for what in made.unused + ([] if made.is_trained else [NOTHING_TRAINED]):
+            found.unused.setdefault(what, []).append(line)
+        if made.is_trained:
+            found.conversations.append(made.conversation)
+            found.forms[made.form] += 1
     if not found.conversations and not found.problems:
-        found.problems.append(f"{path}:1: the file is empty")
+        reason = NOTHING_TRAINED if found.unused else "the file is empty"
+        found.problems.append(f"{path}:1: {reason}")
     return found
 
 
@@ -83,66 +107,96 @@ def parse_mix(spec: str) -> tuple[Path, float]:
     if (
         not colon
         or not head
-        or Path(spec).exists()
+        or expanded(spec).exists()
         or not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", tail)
     ):
-        return Path(spec), 1.0
+        return expanded(spec), 1.0
     epochs = float(tail)
     if not (0 < epochs and math.isfinite(epochs)):
         raise ValueError(
             f"--data={spec}: {tail} epochs; write a number above 0 after the colon, such as "
             f"{head}:2"
         )
-    return Path(head), epochs
+    return expanded(head), epochs
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    """(the file as UTF-8, "") or (nothing, why it is no text file). ValueError for a pipe."""
+    if special := special_kind(path):
+        raise ValueError(f"{path}: {special}, not a file; write what comes out of it into one")
+    if kind := what_it_is(path):
+        return b"", f"not JSONL but {kind}"
+    data = path.read_bytes()
+    for mark, codec in WIDE_MARKS:
+        if data.startswith(mark):
+            try:
+                return data.decode(codec).encode(), ""
+            except UnicodeError as error:
+                return b"", f"damaged {codec} text ({error}); save the file as UTF-8"
+    return data.removeprefix(codecs.BOM_UTF8), ""
 
 
 def _records(data: bytes) -> Iterator[tuple[int, Any]]:
     """(line, parsed record or ValueError) for everything in the file."""
-    lines = data.split(b"\n")
-    first = next((number for number, line in enumerate(lines) if line.strip()), None)
-    if first is None:
+    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    if not lines:
         return
-    if (
-        lines[first].lstrip()[:1] == b"["
-    ):  # JSONL of lists, or one list of records over the whole file?
-        items = _whole_list(data)
-        if items is not None:
-            yield from items
-            return
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield number, _parse(line)
+    first = _parsed(lines[0][1])
+    if len(lines) == 1 and isinstance(first, list) and not looks_like_messages(first) and first:
+        yield from ((lines[0][0], record) for record in first)
+    elif isinstance(first, ValueError) and lines[0][1].lstrip()[:1] in (b"[", b"{"):
+        yield from _document(data, lines)
+    else:
+        yield from ((number, _parsed(line)) for number, line in lines)
 
 
-def _parse(line: bytes) -> Any:
+def _parsed(line: bytes | str) -> Any:
     try:
-        return json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return ValueError(f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
-    except json.JSONDecodeError as error:
-        return ValueError(f"not JSON ({error.msg} at character {error.pos + 1})")
-    except (
-        RecursionError,
-        ValueError,
-    ) as error:  # nested too deeply; a number with thousands of digits
-        return ValueError(f"not usable JSON ({type(error).__name__})")
+        return parse_json(line)
+    except ValueError as error:
+        return error
 
 
-def _whole_list(data: bytes) -> list[tuple[int, Any]] | None:
-    """(line, record) of a file that is one JSON list of records; None when it is something else."""
+def _document(data: bytes, lines: list[tuple[int, bytes]]) -> list[tuple[int, Any]]:
+    """The records of a file whose first line is no record: JSON values over several lines, or bad
+    lines of JSONL.
+    """
     try:
         text = data.decode("utf-8")
-        whole = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(whole, list) or looks_like_messages(whole):
-        return None
-    decoder, place, result = json.JSONDecoder(), text.index("[") + 1, []
-    line, counted = 1, 0
-    for _ in whole:  # walk over it once more, only to know the line on which each record starts
-        while text[place] in " \t\r\n,":
+        values = _values(text, 0, len(text))
+        if len(values) == 1 and text[values[0][0]] == "[" and not _is_one_conversation(text):
+            values = _values(text, values[0][0] + 1, text.rindex("]"))
+    except (ValueError, RecursionError) as error:
+        by_line = [(number, _parsed(line)) for number, line in lines]
+        whole = sum(isinstance(record, (dict, list)) and bool(record) for _, record in by_line)
+        if not isinstance(error, json.JSONDecodeError) or 4 * whole > len(by_line):
+            return by_line  # JSONL, for all that its first line is bad
+        problem = ValueError(
+            f"not JSON ({error.msg} at column {error.colno}), neither this line nor the file as a "
+            "whole; write one record a line"
+        )
+        return [(error.lineno, problem)]
+    found, line, counted = [], 1, 0
+    for start, stop in values:
+        line, counted = line + text.count("\n", counted, start), start
+        found.append((line, _parsed(text[start:stop])))
+    return found
+
+
+def _is_one_conversation(text: str) -> bool:
+    whole = json.loads(text)
+    return looks_like_messages(whole) or not whole
+
+
+def _values(text: str, place: int, end: int) -> list[tuple[int, int]]:
+    """(start, end) of the JSON values between two places; commas between them are passed over."""
+    decoder = json.JSONDecoder()
+    found: list[tuple[int, int]] = []
+    while True:
+        while place < end and text[place] in " \t\r\n,":
             place += 1
-        line, counted = line + text.count("\n", counted, place), place
-        record, place = decoder.raw_decode(text, place)
-        result.append((line, record))
-    return result
+        if place >= end:
+            return found
+        _, stop = decoder.raw_decode(text, place)
+        found.append((place, stop))
+        place = stop

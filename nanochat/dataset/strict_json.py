@@ -19,7 +19,7 @@ def parse_json(text: str | bytes) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
     except RecursionError:
-        raise ValueError("not usable JSON (nested too deeply: RecursionError)") from None
+        raise ValueError("not usable JSON (RecursionError): it is nested too deeply") from None
     except ValueError as error:  # a key twice; a number of thousands of digits
         raise ValueError(f"not usable JSON ({error})") from None
 

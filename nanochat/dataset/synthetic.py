@@ -255,10 +255,9 @@ def parse_answer(text: str) -> Conversation:
     starts = [place for place in (text.find("["), text.find("{")) if place >= 0]
     try:
         record, _ = json.JSONDecoder().raw_decode(text, min(starts))
-        conversation, _ = to_conversation(record)
+        return to_conversation(record).conversation
     except (ValueError, RecursionError) as error:
         raise Unusable(str(error)) from None
-    return conversation
 
 
 class _Busy(OSError):

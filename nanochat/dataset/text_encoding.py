@@ -19,8 +19,7 @@ SAMPLE_BYTES = 1 << 15  # of lines that are not ASCII: enough to tell encodings 
 JUDGED_BYTES = 64 << 20  # of a file that is not UTF-8
 # Bytes beyond ASCII, and different ones, to tell Cyrillic, Thai, Chinese ... from one another.
 ENOUGH_BYTES, ENOUGH_KINDS = 16, 5
-MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
+WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -72,7 +71,7 @@ def text_encoding(path: Path, asked: str | None = None) -> TextEncoding:
     """
     with open(path, "rb") as file:
         head = file.read(4)
-    for mark, codec in MARKS:
+    for mark, codec in ((codecs.BOM_UTF8, "utf-8-sig"), *WIDE_MARKS):
         if head.startswith(mark):
             return _checked(path, codec)
     if asked and codecs.lookup(asked).name == "utf-8":

@@ -27,7 +27,7 @@ class SmolTalk(RowTask):
         here can correct, only that they can be rendered.
         """
         if self.rows.own_file:
-            return to_conversation(row)[0]
+            return to_conversation(row).conversation
         messages = row.get("messages")
         if problem := message_problem(messages):
             raise ValueError(problem)

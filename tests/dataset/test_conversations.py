@@ -3,12 +3,20 @@ mixing."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import lzma
+import os
+import re
+import zipfile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanochat.dataloader import ConversationDocuments
 from nanochat.dataset.check import DataCheckConfig, data_check
 from nanochat.dataset.conversations import (
     parse_mix,
@@ -48,6 +56,10 @@ def write(path, *lines):
         ),
         ([{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, GOOD[1]], GOOD),
         ([{**GOOD[0], "name": "Ann"}, GOOD[1]], GOOD),
+        ([GOOD[0], {**GOOD[1], "weight": 1, "train": True, "loss": 1.0}], GOOD),
+        ([GOOD[0], {**GOOD[1], "tool_calls": [], "function_call": None, "images": []}], GOOD),
+        ({"system": "Be brief.", "messages": GOOD}, SYSTEM),
+        ({"system": "Be brief.", "messages": SYSTEM}, SYSTEM),
         ({"conversations": SHAREGPT}, GOOD),
         ({"system": "Be brief.", "conversations": SHAREGPT}, SYSTEM),
         ({"conversations": GOOD}, GOOD),
@@ -72,6 +84,12 @@ def test_every_form_becomes_messages(tmp_path, record, messages):
         (b'{"a": NaN', "not JSON"),
         (b"[" * 100_000, "not usable JSON (RecursionError)"),
         (b"1" * 10_000, "not usable JSON"),
+        (b'{"messages": ' + b"[" * 10_000, "nested too deeply"),
+        (b'{"messages": [], "messages": []}', "the key 'messages' is there 2 times"),
+        (
+            b'[{"role": "user", "content": "a", "content": "b"}, {"role": "assistant"}]',
+            "the key 'content' is there 2 times",
+        ),
         (b'["caf\xe9"]', "not UTF-8 (byte 6 of the line)"),
         (b"42", "a JSON number; expected"),
         (b"null", "a JSON null; expected"),
@@ -83,6 +101,28 @@ def test_every_form_becomes_messages(tmp_path, record, messages):
         ({"messages": []}, "no messages"),
         (["Hi", "Hello"], "message 1 must be an object"),
         (GOOD[:1], "the last message is the user's"),
+        ([GOOD[0], {**GOOD[1], "weight": 0.5}], 'message 2: "weight" is 0.5; use true'),
+        ([GOOD[0], {**GOOD[1], "train": "false"}], 'message 2: "train" is "false"; use'),
+        ([GOOD[0], {**GOOD[1], "loss": [1]}], 'message 2: "loss" is [1]; use true'),
+        ([GOOD[0], {**GOOD[1], "trainable": False}], 'message 2: "trainable" is not understood'),
+        ([GOOD[0], {**GOOD[1], "mask": 0}], 'message 2: "mask" is not understood'),
+        ({"messages": GOOD, "weight": 0.3}, '"weight" is 0.3; use true'),
+        (
+            [GOOD[0], {**GOOD[1], "tool_calls": [{"id": "c"}]}],
+            'message 2: "tool_calls" cannot be trained on',
+        ),
+        (
+            [GOOD[0], {"role": "assistant", "content": None, "function_call": {"name": "f"}}],
+            'message 2: "function_call" cannot be trained on',
+        ),
+        ([{**GOOD[0], "images": ["a.png"]}, GOOD[1]], 'message 1: "images" cannot be trained on'),
+        ({"messages": GOOD, "images": ["a.png"]}, '"images" cannot be trained on'),
+        ({"conversations": SHAREGPT, "videos": ["a.mp4"]}, '"videos" cannot be trained on'),
+        (
+            {"conversations": [SHAREGPT[0], {**SHAREGPT[1], "tool_calls": [1]}]},
+            'message 2: "tool_calls" cannot be trained on',
+        ),
+        ({"instruction": "Hi", "output": "Hello", "audio": "x"}, '"audio" cannot be trained on'),
         (GOOD[::-1], "message 1 has role 'assistant', expected 'user'"),
         (GOOD[:1] + SYSTEM, "message 2 has role 'system', expected 'assistant'"),
         (GOOD + GOOD[1:], "message 3 has role 'assistant'"),
@@ -146,10 +186,195 @@ def test_a_json_list_of_records_keeps_its_line_numbers(tmp_path):
     found = scan_conversations(path)
     assert [c["messages"] for c in found.conversations] == [GOOD, GOOD]
     assert [p.split(": ")[0] for p in found.problems] == [f"{path}:7", f"{path}:22"]
-    (tmp_path / "one.json").write_text(
-        json.dumps(GOOD, indent=2)
-    )  # one conversation over several lines is no JSONL
-    assert read_conversations(tmp_path / "one.json")[1]
+
+
+@pytest.mark.parametrize("indent", [2, "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_indented_json_is_read(tmp_path, indent, end):
+    def written(name, *values):
+        text = "\n".join(json.dumps(value, indent=indent) for value in values) + "\n"
+        (tmp_path / name).write_bytes(text.replace("\n", end).encode())
+        return tmp_path / name
+
+    one, two = {"messages": GOOD}, {"messages": SYSTEM}
+    for values, wanted in (
+        ([one], [one]),
+        ([GOOD], [one]),
+        ([one, two], [one, two]),
+        ([GOOD, SYSTEM], [one, two]),
+        ([[one, {"conversations": SHAREGPT}]], [one, one]),
+    ):
+        assert read_conversations(written("f.json", *values)) == (wanted, [])
+    lines = scan_conversations(written("bad.json", one, {"messages": 3}, GOOD[:1])).problems
+    height = len(json.dumps(one, indent=indent).split("\n"))
+    assert lines[0].startswith(f"{tmp_path / 'bad.json'}:{height + 1}: messages must be a list")
+    assert lines[1].startswith(f"{tmp_path / 'bad.json'}:{height + 4}: the last message is")
+
+
+def test_broken_indented_json_is_one_error_with_its_place(tmp_path):
+    text = json.dumps({"messages": GOOD * 20}, indent=2)
+    by_row = text.replace("{\n      ", "{").replace(',\n      "c', ', "c').replace("\n    }", "}")
+    for damaged, line in (
+        (text[:-30], 161),
+        (text.replace('"Hello"', "Hello", 1), 9),
+        (by_row.replace("Hello", '"', 1), 4),
+    ):
+        (tmp_path / "f.json").write_text(damaged)
+        (problem,) = read_conversations(tmp_path / "f.json")[1]
+        assert problem.startswith(f"{tmp_path / 'f.json'}:{line}: not JSON (")
+
+
+def test_bad_first_lines_of_jsonl_are_still_lines(tmp_path):
+    for first in (b'{"messages": [', b"[", b"{", b'{"a": "\xff"}', b"[" * 50_000):
+        conversations, problems = read_conversations(write(tmp_path / "f", first, GOOD, b"{", GOOD))
+        assert len(conversations) == 2
+        assert [problem.split(": ")[0] for problem in problems] == [
+            f"{tmp_path / 'f'}:1",
+            f"{tmp_path / 'f'}:3",
+        ]
+
+
+def zipped(member):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr(member, "x")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"PAR1" + b"\0" * 20, "a parquet file; .*write its rows as JSONL"),
+        (gzip.compress(b'{"messages": []}'), "gzip-compressed; unpack it"),
+        (lzma.compress(b"x"), "xz-compressed; unpack it"),
+        (bz2.compress(b"x"), "bzip2-compressed; unpack it"),
+        (b"\x28\xb5\x2f\xfd\0", "zstd-compressed; unpack it"),
+        (zipped("f.jsonl"), "a zip archive; unpack it"),
+        (zipped("word/document.xml"), "a Word document .docx.; save it as plain text"),
+        (zipped("xl/workbook.xml"), "an Excel sheet"),
+        (b"%PDF-1.7", "a PDF document; extract its text"),
+        (b"\0" * 257 + b"ustar", "a tar archive; unpack it"),
+    ],
+)
+def test_files_of_another_kind_say_what_they_are_and_what_to_do(tmp_path, data, kind):
+    (tmp_path / "f.jsonl").write_bytes(data)
+    conversations, (problem,) = read_conversations(tmp_path / "f.jsonl")
+    assert conversations == [] and re.search(f"f.jsonl:1: not JSONL but {kind}", problem)
+    with pytest.raises(ValueError, match=f"f.jsonl:1: not JSONL but {kind}"):
+        ConversationFile(tmp_path / "f.jsonl")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "f.jsonl")
+    with pytest.raises(ValueError, match=r"f.jsonl: a pipe \(FIFO\), not a file"):
+        read_conversations(tmp_path / "f.jsonl")
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-32", "utf-8-sig"])
+def test_files_with_a_byte_order_mark_are_read(tmp_path, codec):
+    row = [{"role": "user", "content": "Grüße 你好"}, GOOD[1]]
+    lines = f"{json.dumps(row, ensure_ascii=False)}\n" * 2
+    (tmp_path / "f.jsonl").write_bytes(lines.encode(codec))
+    assert read_conversations(tmp_path / "f.jsonl") == ([{"messages": row}] * 2, [])
+
+
+def test_separators_inside_strings_end_no_line(tmp_path):
+    row = [{"role": "user", "content": "a\u2028b\u2029c\x85d\x0be"}, GOOD[1]]
+    lines = [json.dumps(row, ensure_ascii=False).encode()] * 2
+    assert read_conversations(write(tmp_path / "f.jsonl", *lines)) == ([{"messages": row}] * 2, [])
+
+
+# --- what to train on
+
+TWO = [*GOOD, *GOOD]
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": 0}])
+@pytest.mark.parametrize("form", ["list", "messages", "sharegpt"])
+def test_answers_marked_as_not_to_be_learnt_are_not(tmp_path, mark, form):
+    if form == "sharegpt":
+        turns = [SHAREGPT[0], {**SHAREGPT[1], **mark}, *SHAREGPT]
+        record = {"conversations": turns}
+    else:
+        record = [GOOD[0], {**GOOD[1], **mark}, *GOOD]
+        record = record if form == "list" else {"messages": record}
+    contents = scan_conversations(write(tmp_path / "f.jsonl", record))
+    assert contents.problems == [] and contents.notes() == []
+    (conversation,) = contents.conversations
+    assert conversation["messages"] == [GOOD[0], {**GOOD[1], "train": False}, *GOOD]
+    tokenizer = Tokenizer.byte_level()
+    ids, mask = tokenizer.render_conversation(conversation)
+    learnt = tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
+    assert learnt == "Hello<|assistant_end|>"
+    everything = ConversationDocuments([conversation], masked=False)
+    ids, weights = everything.encode(conversation, tokenizer)
+    left_out = tokenizer.decode([i for i, w in zip(ids, weights, strict=True) if not w])
+    assert left_out == "Hello<|assistant_end|>" and weights.sum() == len(ids) - 6
+    assert everything.encode({"messages": TWO}, tokenizer)[1] is None
+    write_conversations(tmp_path / "out.jsonl", [conversation])
+    assert read_conversations(tmp_path / "out.jsonl") == ([conversation], [])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [GOOD[0], {**GOOD[1], "weight": 0}],
+        {"messages": GOOD, "weight": 0},
+        {"messages": GOOD, "train": False},
+        {"conversations": SHAREGPT, "weight": 0},
+        {"instruction": "Hi", "output": "Hello", "train": False},
+    ],
+)
+def test_rows_of_which_nothing_is_to_be_learnt_are_left_out_and_counted(tmp_path, record):
+    path = write(tmp_path / "f.jsonl", GOOD, record, record)
+    contents = scan_conversations(path)
+    assert contents.conversations == [{"messages": GOOD}] and contents.problems == []
+    assert contents.notes() == [
+        f"{path}:2: not used: rows of which no answer is to be trained on (2 in the file)"
+    ]
+    only = write(tmp_path / "only.jsonl", record)
+    assert read_conversations(only) == (
+        [],
+        [f"{only}:1: rows of which no answer is to be trained on"],
+    )
+
+
+def test_every_field_that_is_not_used_is_named_with_line_and_count(tmp_path, capsys):
+    thinking = {**GOOD[1], "reasoning_content": "hmm", "refusal": None}
+    parts = {"role": "assistant", "content": [{"type": "text", "text": "x", "cache": 1}]}
+    path = write(
+        tmp_path / "f.jsonl",
+        GOOD,
+        [GOOD[0], thinking],
+        {"messages": [GOOD[0], thinking, *GOOD], "tools": [{"type": "function"}], "label": False},
+        [{**GOOD[0], "train": True}, parts],
+        {"instruction": "Hi", "output": "Hello", "response": "Bye", "score": 0},
+    )
+    notes = [
+        f'{path}:3: not used: field "label" (1 in the file)',
+        f'{path}:5: not used: field "response" (1 in the file)',
+        f'{path}:5: not used: field "score" (1 in the file)',
+        f'{path}:3: not used: field "tools" (1 in the file)',
+        f"{path}:4: not used: mark to train on what the user says (1 in the file)",
+        f'{path}:2: not used: message field "reasoning_content" (2 in the file)',
+        f'{path}:4: not used: part field "cache" (1 in the file)',
+    ]
+    contents = scan_conversations(path)
+    assert contents.notes() == notes and len(contents.conversations) == 5
+    assert data_check(DataCheckConfig(str(path))) == 0
+    out = capsys.readouterr().out
+    assert all(note in out for note in notes)
+    ConversationFile(path)  # training says the same
+    assert capsys.readouterr().out.split("\n") == [*notes, ""]
+
+
+def test_previews_cannot_steer_the_terminal_and_show_what_is_written(tmp_path, capsys):
+    wild = "\x1b[31mred\x07 :smile: [bold]x[/bold] \u202eback\x9b2J"
+    path = write(tmp_path / "f.jsonl", [{"role": "user", "content": wild}, GOOD[1]])
+    assert data_check(DataCheckConfig(str(path))) == 0
+    out = capsys.readouterr().out
+    assert "\\x1b[31mred\\x07 :smile: [bold]x[/bold] \\u202eback\\x9b2J" in out
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(out)
 
 
 def test_an_empty_file_and_a_missing_one(tmp_path):
@@ -256,6 +481,13 @@ def test_check_counts_and_previews_without_a_tokenizer(tmp_path, capsys):
     )
     assert "counted in bytes" in out and "scripts.tok_train" in out
     assert "<|user_start|>Hi<|user_end|>" in out and "cut at the end" not in out
+
+
+def test_check_counts_the_answers_that_are_not_learnt(tmp_path, capsys):
+    row = [GOOD[0], {**GOOD[1], "weight": 0}, *GOOD]
+    assert data_check(DataCheckConfig(str(write(tmp_path / "f.jsonl", row, GOOD)))) == 0
+    out = capsys.readouterr().out
+    assert "not learnt     1 answers marked so" in out and "trained bytes  12 (" in out
 
 
 def test_check_with_a_tokenizer_uses_it(tmp_path, base_dir, capsys):

@@ -307,7 +307,7 @@ def test_what_stands_beside_own_shards_is_said(tmp_path):
 @pytest.mark.parametrize("depth", [1_000, 10_000, 200_000])
 def test_json_that_is_nested_too_deeply_is_a_bad_line(tmp_path, depth):
     (tmp_path / "f.jsonl").write_text('{"text": "fine"}\n{"text": ' + "[" * depth + "\n")
-    with pytest.raises(ValueError, match=r"f.jsonl:2: not usable JSON \(nested too deeply"):
+    with pytest.raises(ValueError, match=r"f.jsonl:2: not usable JSON .*nested too deeply"):
         import_text(tmp_path / "f.jsonl", tmp_path / "out")
 
 

@@ -91,7 +91,7 @@ def test_conversations_are_deterministic_varied_and_well_formed():
         :100
     ] == identity_conversations(None, 100, seed=1)
     assert rows != identity_conversations(None, 600, seed=2)
-    assert all(to_conversation(row)[0] == row for row in rows)
+    assert all(to_conversation(row).conversation == row for row in rows)
     asked = questions(rows)
     assert len(set(asked)) > 0.9 * len(asked)
     assert len({len(row["messages"]) for row in rows}) >= 3
