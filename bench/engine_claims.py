@@ -212,7 +212,7 @@ def quality(args: argparse.Namespace) -> dict:
 
     spec, world, result = parse_spec(args.source), World(0, 0, 1, torch.device("cpu"), None), {}
     for kind in KINDS:  # int8 from bf16, as it is served
-        model, tokenizer, meta = load_model(spec.source, "cpu", "train", spec.tag, spec.step)
+        model, tokenizer, _ = load_model(spec.source, "cpu", "train", spec.tag, spec.step)
         model.requires_grad_(False).eval()
         convert(model, kind)
         width = model.config.sequence_len

@@ -267,7 +267,7 @@ def compare(args: argparse.Namespace, pair: str) -> dict[str, Any]:
         "parameters": {"ours": model_parameters(model), "peer": facts["parameters"]},
         "peer_layout": layout,
         "peer_layouts_tried": tried,
-        "rounds": {who: values for who, values in rates.items()},
+        "rounds": dict(rates),
     }
     said = (
         f"{result['ours_tokens_per_s']:6.1f}  {peer_kind:5} llama.cpp "

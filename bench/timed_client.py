@@ -5,6 +5,7 @@ piece came.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class TimedReply:
     def gaps_s(self) -> list[float]:
         """Between one piece and the next."""
         times = self.piece_times_s
-        return [b - a for a, b in zip(times, times[1:], strict=False)]
+        return [b - a for a, b in itertools.pairwise(times)]
 
     @property
     def tokens_a_piece(self) -> float:

@@ -93,9 +93,9 @@ def test_functions_get_their_config_and_a_world_if_they_ask(stand_in):
     ],
 )
 def test_exit_codes_and_one_line_errors(stand_in, capsys, words, code, said):
-    with pytest.raises(SystemExit) as exit:
+    with pytest.raises(SystemExit) as stopped:
         cli.main(words)
-    assert exit.value.code == code and capsys.readouterr().err == said
+    assert stopped.value.code == code and capsys.readouterr().err == said
 
 
 def test_debug_adds_the_trace(stand_in, capsys, monkeypatch):
@@ -136,9 +136,9 @@ def test_every_command_is_wired(name, capsys):
     spellings = [s for f in fields for s in f.spellings]
     assert len(spellings) == len(set(spellings)), f"{name}: a flag is declared twice"
     assert [f.flag for f in fields if not f.help] == [], f"{name}: flags without a word of help"
-    with pytest.raises(SystemExit) as exit:
+    with pytest.raises(SystemExit) as stopped:
         cli.main([*name.split(), "--help"])
-    assert exit.value.code == 0 and "--config" in capsys.readouterr().out
+    assert stopped.value.code == 0 and "--config" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda p: p.stem)

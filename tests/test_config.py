@@ -64,9 +64,9 @@ def parsed(*argv):
 
 
 def errors(capsys, *argv, cls=Sample):
-    with pytest.raises(SystemExit) as exit:
+    with pytest.raises(SystemExit) as stopped:
         config.parse(cls, list(argv))
-    assert exit.value.code == 2
+    assert stopped.value.code == 2
     out = capsys.readouterr()
     assert out.out == ""
     return out.err.splitlines()
@@ -245,10 +245,10 @@ def test_positional_and_required(capsys):
 
 
 def test_help_comes_from_docstrings(capsys):
-    with pytest.raises(SystemExit) as exit:
+    with pytest.raises(SystemExit) as stopped:
         config.parse(Sample, ["--help"], prog="nanochat sample")
     out = capsys.readouterr().out
-    assert exit.value.code == 0
+    assert stopped.value.code == 0
     for line in (
         "usage: nanochat sample [--flag value ...]",
         "  --depth N                   Transformer layers. (default: 4)",

@@ -169,7 +169,7 @@ def test_small_cards_take_small_models():
         window_pattern="L",
     )
     for gb in (6, 8, 12, 16):
-        rows, checkpointing = fitting_rows(d12, 256, 2048, gb * 0.95 * GIB)
+        rows, _ = fitting_rows(d12, 256, 2048, gb * 0.95 * GIB)
         assert rows >= 1, gb
     assert fitting_rows(D20, 256, 2048, 4 * GIB) == (0, True)
 

@@ -112,7 +112,7 @@ def parse_mix(spec: str) -> tuple[Path, float]:
     ):
         return expanded(spec), 1.0
     epochs = float(tail)
-    if not (0 < epochs and math.isfinite(epochs)):
+    if not (epochs > 0 and math.isfinite(epochs)):
         raise ValueError(
             f"--data={spec}: {tail} epochs; write a number above 0 after the colon, such as "
             f"{head}:2"

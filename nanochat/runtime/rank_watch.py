@@ -7,6 +7,7 @@ in every rank writes a heartbeat to the run's key-value store and reads the othe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -88,10 +89,8 @@ class Watch:
     def fail(self, error: BaseException) -> None:
         """Tell the others why this rank is about to end."""
         if self._thread is not None:
-            try:
+            with contextlib.suppress(RuntimeError):  # the store may be what is gone
                 self._store.set(f"{PREFIX}/failed", f"rank {self.world.rank} failed: {error}")
-            except RuntimeError:  # the store may be what is gone
-                pass
 
     def explain(self, error: RuntimeError) -> BaseException:
         """What to raise for a failed collective: LostRank naming the rank when one is lost, else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -149,7 +150,7 @@ class TerminalChat:
     def _show(self, events: Generator[Event, None, None]) -> str:
         """Write the events' text as it comes; why the answer ended, if that is worth saying."""
         kind, detail = "text", ""
-        with noticing_interrupt() as interrupt:
+        with NoticingInterrupt() as interrupt:
             for event in events:
                 for piece in event.pieces:
                     if piece.kind != kind:
@@ -175,10 +176,8 @@ class TerminalChat:
 
 def read_line(prompt: str) -> str:
     """A line from the keyboard, with history and editing where the platform has them."""
-    try:
+    with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (importing it is what makes input() edit lines)
-    except ImportError:
-        pass
     return input(prompt)
 
 
@@ -186,7 +185,7 @@ def write_now(text: str) -> None:
     print(text, end="", flush=True)
 
 
-class noticing_interrupt:
+class NoticingInterrupt:
     """Within the block Ctrl+C sets an event instead of breaking into the middle of a step; a second
     one breaks.
     """

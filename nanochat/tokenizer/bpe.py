@@ -268,7 +268,7 @@ class Tokenizer:
         digest.update(json.dumps(sorted(self.special_tokens.items())).encode())
         return digest.hexdigest()
 
-    # --- conversations (chat_format.py)
+    # conversations, by chat_format.py
 
     def render_conversation(
         self, conversation: dict[str, Any], max_tokens: int | None = None

@@ -145,7 +145,7 @@ def test_one_pass_reads_every_document_once():
                     for ids, targets, weights in zip(
                         batch.input_ids, batch.targets, batch.weights, strict=True
                     ):
-                        row = [int(ids[0])] + targets[weights > 0].tolist()
+                        row = [int(ids[0]), *targets[weights > 0].tolist()]
                         seen += [token for token in row if token != BOS]
         assert sorted(seen) == sorted(token for text in source.texts for token in text.encode())
 

@@ -4,6 +4,8 @@ random lengths.
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +35,7 @@ def test_text_rows_are_full_and_no_token_is_lost(lengths, capacity, buffer):
     for document, length in enumerate(lengths):
         parts = [s for row in rows for s in row if s.document == document]
         assert parts[0].start == 0 and parts[-1].stop == length
-        assert all(a.stop == b.start for a, b in zip(parts, parts[1:], strict=False))
+        assert all(a.stop == b.start for a, b in itertools.pairwise(parts))
     assert all(s.stop == lengths[s.document] for row in rows for s in row[:-1]), (
         "only the end of a row may be cut"
     )

@@ -54,7 +54,7 @@ class FlakyServer:
             def log_message(self, *args) -> None:
                 pass
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 name = self.path.rsplit("/", 1)[-1]
                 path = server.root / name
                 how = server._next(name, self.headers.get("Range"))

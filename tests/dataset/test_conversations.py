@@ -428,7 +428,7 @@ def test_whatever_is_in_a_file_it_is_read_or_reported(tmp_path_factory, lines):
     conversations, problems = read_conversations(path)
     assert conversations or problems
     for conversation in conversations:
-        ids, mask = Tokenizer.byte_level().render_conversation(conversation)
+        _, mask = Tokenizer.byte_level().render_conversation(conversation)
         assert sum(mask) > 0
 
 

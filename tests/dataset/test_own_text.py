@@ -4,6 +4,7 @@ plain errors.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -123,9 +124,7 @@ def test_large_sources_are_shuffled_in_blocks_with_a_smaller_validation_share(
     train, validation = sides(tmp_path / "out")
     assert len(train) + len(validation) == 300 and 1 <= len(validation) < 15
     numbers = [int(text.split()[1].rstrip(".")) for text in train]
-    assert sum(a < b for a, b in zip(numbers, numbers[1:], strict=False)) < 0.7 * len(numbers), (
-        "not shuffled"
-    )
+    assert sum(a < b for a, b in itertools.pairwise(numbers)) < 0.7 * len(numbers), "not shuffled"
 
 
 def test_a_shard_folder_keeps_its_own_split(tmp_path):
@@ -168,7 +167,7 @@ def test_older_encodings_are_read(tmp_path):
     (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbfwith a mark. " + b"and more. " * 20)
     (tmp_path / "d.jsonl").write_text('{"text": "lone \\ud800 surrogate"}')
     import_text(tmp_path, tmp_path / "out")
-    text = " ".join(sum(sides(tmp_path / "out"), []))
+    text = " ".join(itertools.chain(*sides(tmp_path / "out")))
     assert "Crème brûlée" in text and "Größe" in text and "\ufeff" not in text
 
 
@@ -322,7 +321,7 @@ def test_separators_inside_strings_end_no_line(tmp_path):
     rows = [json.dumps({"text": f"{odd} {i}"}, ensure_ascii=False) for i in range(40)]
     (tmp_path / "f.jsonl").write_text("\n".join(rows), encoding="utf-8")
     import_text(tmp_path / "f.jsonl", tmp_path / "out")
-    assert f"{odd} 7" in sum(sides(tmp_path / "out"), [])
+    assert f"{odd} 7" in itertools.chain(*sides(tmp_path / "out"))
 
 
 def test_a_tilde_is_expanded_or_the_error_says_why_not(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def steps(vocab: int) -> list[list[ScheduledRow]]:
     for number, sequence in enumerate(made):
         sequence.pages = list(range(1 + 20 * number, 21 + 20 * number))[:: -1 if number == 1 else 1]
     a, b, c = made
-    plan = [
+    return [
         [ScheduledRow(a, 0, 200, 0)],
         [ScheduledRow(b, 0, 9, 0)],
         [ScheduledRow(a, 200, 201, 200), ScheduledRow(b, 9, 22, 9), ScheduledRow(c, 0, 7, 0)],
@@ -79,7 +79,6 @@ def steps(vocab: int) -> list[list[ScheduledRow]]:
         [ScheduledRow(a, 231, 250, 231)],
         [ScheduledRow(b, 24, 40, 24), ScheduledRow(a, 249, 250, 250)],
     ]
-    return plan
 
 
 class Compared:

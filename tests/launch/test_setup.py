@@ -91,7 +91,7 @@ def checkout(tmp_path):
     return run
 
 
-VERSION = re.search(r"^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]
+VERSION = re.search(r"^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
 CPU = VERSION + "+cpu"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +85,4 @@ def test_nobody_waits_for_more_than_a_round(clients):
         turns = [number for number, name in enumerate(served) if name == client]
         others = len(set(clients))
         assert turns[0] < others
-        assert all(
-            later - earlier <= others for earlier, later in zip(turns, turns[1:], strict=False)
-        )
+        assert all(later - earlier <= others for earlier, later in itertools.pairwise(turns))

@@ -139,7 +139,7 @@ def test_completions(client, server):
     offsets = [
         chunk.choices[0].logprobs.text_offset for chunk in streamed if chunk.choices[0].logprobs
     ]
-    assert sum(offsets, []) == list(range(8))
+    assert [offset for each in offsets for offset in each] == list(range(8))
 
 
 def test_the_oldest_turns_are_dropped_and_the_client_is_told(client, server):

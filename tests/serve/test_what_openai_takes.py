@@ -87,7 +87,7 @@ HISTORY = [
 ]
 
 
-@pytest.mark.parametrize("more", HISTORY, ids=lambda more: ",".join(more))
+@pytest.mark.parametrize("more", HISTORY, ids=",".join)
 def test_messages_of_a_history_may_have_more_fields(server, more):
     def answer(assistant: dict) -> str:
         messages = [*ASK, {"role": "assistant", "content": "b", **assistant}, *ASK]

@@ -25,7 +25,7 @@ def test_every_answer_is_true_and_accepted():
         assert int(output) == word.count(letter)
         text = spoken(answer)
         assert f"{word}:{','.join(word)}" in text and len(
-            re.findall(r"^\d+\. ", text, re.M)
+            re.findall(r"^\d+\. ", text, re.MULTILINE)
         ) == len(word)
         assert text.endswith(f"#### {output}") and task.evaluate(row, text)
         assert not task.evaluate(row, f"#### {int(output) + 1}") and not task.evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -170,7 +171,7 @@ def test_cuts_lie_in_runs_of_blanks_longer_than_the_limit(units, limit):
         pieces = cut_blank_runs(text)
     assert "".join(pieces) == text and (all(pieces) or pieces == [""])
     assert not any(re.search(rf"[ \t\n\r\x0b\xa0]{{{limit + 1}}}", piece) for piece in pieces)
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in itertools.pairwise(pieces):
         assert before[-limit:].isspace() and after[0].isspace() and len(before) >= limit
 
 

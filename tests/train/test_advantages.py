@@ -4,6 +4,7 @@ it stands for.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -23,7 +24,7 @@ def test_better_answers_get_more_and_all_together_nothing(rewards, baseline):
     assert len(worth) == len(rewards) and all(map(math.isfinite, worth))
     assert sum(worth) == pytest.approx(0, abs=1e-6)
     ordered = [value for _, value in sorted(zip(rewards, worth, strict=True))]
-    assert all(low <= high for low, high in zip(ordered, ordered[1:], strict=False))
+    assert all(low <= high for low, high in itertools.pairwise(ordered))
 
 
 @given(st.floats(-10, 10, allow_nan=False), st.integers(2, 20), BASELINES)

@@ -167,7 +167,7 @@ def test_one_rank_killed_goes_on_from_its_last_save(train):
 @RANKS
 @pytest.mark.parametrize("where", ["footer", "data"])
 def test_a_damaged_shard_is_named_or_left_out_and_counted(train, ranks, where, base_dir):
-    path = sorted((base_dir / "base_data").glob("shard_*.parquet"))[0]
+    path = min((base_dir / "base_data").glob("shard_*.parquet"))
     for name in ("shard_00002.parquet", "shard_00003.parquet"):
         shutil.copy(path, path.with_name(name))
     if (

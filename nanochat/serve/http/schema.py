@@ -42,7 +42,7 @@ def only(*harmless: Any) -> AfterValidator:
     """
 
     def check(value: Any) -> Any:
-        off = not value or isinstance(value, dict) and not any(value.values())
+        off = not value or (isinstance(value, dict) and not any(value.values()))
         if off or value in harmless:
             return value
         raise ValueError("not supported by this server; leave it out")

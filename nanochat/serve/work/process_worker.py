@@ -5,6 +5,7 @@ neither can run code in the other.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -107,10 +108,8 @@ class ProcessWorker:
             self.process.kill()
 
     def _tell(self, **message: Any) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # it has died: the listener notices
             self._connection.send_bytes(json.dumps(message).encode())
-        except (OSError, ValueError):
-            pass  # it has died: the listener notices
 
     def _listen(self, deliver: Deliver, lost: Lost) -> None:
         while not self._stopping:
@@ -158,11 +157,8 @@ def child(connection: Connection, setup: EngineSetup, index: int) -> None:
     last_s = 0.0
 
     def send(**message: Any) -> None:
-        with writing:
-            try:
-                connection.send_bytes(json.dumps(message).encode())
-            except OSError:
-                pass
+        with writing, contextlib.suppress(OSError):
+            connection.send_bytes(json.dumps(message).encode())
 
     def deliver(events: list[Event]) -> None:
         nonlocal last_s

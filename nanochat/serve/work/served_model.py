@@ -5,6 +5,7 @@ event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -77,10 +78,8 @@ class ServedModel:
         loop = asyncio.get_running_loop()
 
         def in_loop(function: Callable[..., None], *arguments: Any) -> None:
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
                 loop.call_soon_threadsafe(function, *arguments)
-            except RuntimeError:  # the loop has closed: nobody is left to tell
-                pass
 
         for worker in self.workers:
             worker.start(partial(in_loop, self._take), partial(in_loop, self._lose, worker))

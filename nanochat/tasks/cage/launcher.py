@@ -108,7 +108,7 @@ def bind_read_only(kernel: Kernel, source: str, target: str) -> None:
 
 def build_root(kernel: Kernel, job: dict) -> None:
     """Make the new root in memory, move into it and let go of the old one."""
-    files = {source: open(source, "rb").read() for source in job["files"]}  # noqa: SIM115  (read before they are hidden)
+    files = {source: open(source, "rb").read() for source in job["files"]}  # before they are hidden
     new = job["root"]
     kernel.mount("none", "/", None, MS_REC | MS_PRIVATE)
     kernel.mount("tmpfs", new, "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=755")

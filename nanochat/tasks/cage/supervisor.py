@@ -8,6 +8,7 @@ cage's first process adopts orphans).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -100,10 +101,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:  # collected: its number may already be another process's
         return
     for pid in _children(process.pid)[0]:
-        try:
+        with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except OSError:
