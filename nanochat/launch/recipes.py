@@ -19,7 +19,7 @@ from nanochat.runtime.metric_log import run_name
 
 Settings = Mapping[str, Any]
 
-# The CPU recipe: two cores, no network, ten minutes. Step -> settings of its command.
+# The CPU recipe: two cores, no network, 7 to 15 minutes. Step -> settings of its command.
 CPU: dict[str, Settings] = {
     "data": {"embedded": True, "characters": 20_000_000},
     "tokenizer": {"vocab_size": 2048, "max_chars": 10_000_000},
@@ -139,7 +139,7 @@ def cpu(smoke: bool = False) -> Recipe:
     here = {"device_type": "cpu"}
     return Recipe(
         "cpu",
-        "ten minutes on two cores, no network: the embedded world, a small model and its exam",
+        "7 to 15 minutes on two cores, no network: the embedded world, a small model and its exam",
         "cpu",
         (
             RecipeStep("data", "dataset", table["data"], ("base_data",)),
