@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nanochat.tasks.catalogue import Kind, TaskEntry
+from nanochat.tasks.content import Content, content_of
 
 Conversation = dict[str, Any]
 
@@ -20,8 +21,8 @@ class Task:
     """A list of conversations that can judge an answer to any of its rows.
 
     What the catalogue says about it becomes `name`, `eval_type` and `baseline` (the score of blind
-    guessing, in [0, 1]); tasks outside the catalogue set them in their class. Subclasses implement `__len__`, `__getitem__` and, where answers can be
-    judged, `evaluate`.
+    guessing, in [0, 1]); tasks outside the catalogue set them in their class. Subclasses implement
+    `__len__`, `__getitem__` and, where answers can be judged, `evaluate`.
     """
 
     name: str = "task"
@@ -55,6 +56,10 @@ class Task:
         for a wrong one.
         """
         return float(self.evaluate(conversation, completion))
+
+    def content(self) -> Content:
+        """What the rows say. Goes through all of them."""
+        return content_of(self)
 
     def index(self, position: int) -> int:
         """`position` as an index from 0, negative ones counted from the end. IndexError outside the

@@ -25,6 +25,15 @@ class Content:
     digest: str
 
 
+def is_held_out(keys: np.ndarray, share: float) -> np.ndarray:
+    """(rows,) bool: which rows belong to the held-out side, about `share` of all there are.
+
+    Decided by the key alone, so a row is on the same side wherever it stands, however often and in
+    every run; a larger share holds out all that a smaller one does.
+    """
+    return keys < np.uint64(share * 2**64)
+
+
 def content_of(conversations: Iterable[dict[str, Any]]) -> Content:
     """The content of rows, in one pass over them."""
     keys = bytearray()

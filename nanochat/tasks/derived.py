@@ -16,7 +16,7 @@ from nanochat.tasks.catalogue import WITHOUT_TOOL
 class Selection(Task):
     """The rows of a task whose numbers are in `rows`, in that order."""
 
-    def __init__(self, task: Task, rows: Sequence[int]) -> None:
+    def __init__(self, task: Task, rows: Sequence[int] | np.ndarray) -> None:
         self.task = task
         self.rows = rows
         self.name = task.name
@@ -85,6 +85,11 @@ class Mixture(Task):
         part, row = self.locate(index)
         conversation = self.tasks[part][row]
         return {**conversation, "origin": (part, *conversation.get("origin", ()))}
+
+    def rows_of_parts(self) -> list[int]:
+        """How many rows of the mixture are from each part."""
+        parts = np.searchsorted(self._starts, self._order, side="right") - 1
+        return [int(count) for count in np.bincount(parts, minlength=len(self.tasks))]
 
     def _owner(self, conversation: Conversation) -> tuple[Task, Conversation]:
         if not conversation.get("origin"):

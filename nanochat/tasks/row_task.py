@@ -14,7 +14,7 @@ SHOWN_PROBLEMS = 5
 
 
 class RowTask(Task):
-    """Subclasses implement `read`. `content` is what the rows say.
+    """Subclasses implement `read`.
 
     ValueError with file, line and reason for rows that do not fit: an answer of -1 would be scored
     as one, and a row that breaks a run should do so before its first step.
@@ -26,7 +26,7 @@ class RowTask(Task):
         super().__init__(entry)
         self.rows = rows
         problems: list[str] = []
-        self.content: Content = content_of(self._good(problems))
+        self._content = content_of(self._good(problems))
         if problems:
             more = len(problems) - SHOWN_PROBLEMS
             told = problems[:SHOWN_PROBLEMS] + ([f"... and {more:,} more rows"] * (more > 0))
@@ -35,6 +35,9 @@ class RowTask(Task):
     def read(self, row: dict[str, Any]) -> Conversation:
         """The conversation of a row. ValueError with field, value and fix where it does not fit."""
         raise NotImplementedError
+
+    def content(self) -> Content:
+        return self._content
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from nanochat.cost import count_parameters
+from nanochat.runtime.world import World
+from nanochat.train.mixtures import ChatMixture
 from nanochat.train.plan import run_plan
 from nanochat.train.rl_configs import RLConfig
 from nanochat.train.run_facts import RunFacts
@@ -29,6 +31,12 @@ def announce(facts: RunFacts, trainer: Trainer) -> None:
         f"{_where(trainer)}"
     )
     print("\n".join(plan.lines()), flush=True)
+
+
+def announce_mixture(mixture: ChatMixture, world: World) -> None:
+    """What a run over conversations learns, source by source."""
+    if world.is_main:
+        print("\n".join(mixture.lines()), flush=True)
 
 
 def announce_rollouts(facts: RunFacts, cfg: RLConfig, trainer: Trainer) -> None:

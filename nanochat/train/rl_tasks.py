@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanochat.runtime.errors import rank
 from nanochat.tasks.base import Task
 from nanochat.tasks.catalogue import (
     REWARDED,
@@ -16,6 +15,7 @@ from nanochat.tasks.catalogue import (
 from nanochat.tasks.derived import Mixture
 from nanochat.tasks.opening import open_task
 from nanochat.tasks.task_data import DataNotFound
+from nanochat.train.fallback import fall_back
 
 FALLBACK = world_name("counting", tool=False)
 NAMES = (*REWARDED, *(name + WITHOUT_TOOL for name in REWARDED))
@@ -23,10 +23,13 @@ NAMES = (*REWARDED, *(name + WITHOUT_TOOL for name in REWARDED))
 
 @dataclass(frozen=True)
 class Questions:
-    """The tasks of a run: all of them mixed to learn from, each on its own to be examined on."""
+    """The tasks of a run: all of them mixed to learn from, each on its own to be examined on.
+    `notice`: what the run's owner must be told; empty when nothing.
+    """
 
     train: Task
     held_out: dict[str, Task]
+    notice: str = ""
 
 
 def task_names(spelled: str) -> list[str]:
@@ -34,18 +37,20 @@ def task_names(spelled: str) -> list[str]:
     return named_tasks("--task", spelled, NAMES)
 
 
-def questions(spelled: str, seed: int) -> Questions:
+def questions(spelled: str, seed: int, device_type: str | None = None) -> Questions:
     """The tasks named in `spelled`, or what `auto` finds. DataNotFound says how to get a data set
     that is absent.
     """
-    if spelled == "auto":
-        try:
-            return questions("GSM8K", seed)
-        except DataNotFound as absent:
-            if rank() == "0":
-                print(f"--task=auto: learning {FALLBACK}: {absent}", flush=True)
-            return questions(FALLBACK, seed)
-    names = task_names(spelled)
-    train = [open_task(name, "train") for name in names]
+    names = ["GSM8K"] if spelled == "auto" else task_names(spelled)
+    notice = ""
+    try:
+        train = [open_task(name, "train") for name in names]
+    except DataNotFound as absent:
+        if spelled != "auto":
+            raise
+        notice = fall_back("--task", str(absent), FALLBACK, device_type)
+        names = [FALLBACK]
+        train = [open_task(FALLBACK, "train")]
     held_out = {name: open_task(name, "test", REWARDED_TEST_ROWS) for name in names}
-    return Questions(train[0] if len(train) == 1 else Mixture(train, seed), held_out)
+    mixed = train[0] if len(train) == 1 else Mixture(train, seed)
+    return Questions(mixed, held_out, notice)

@@ -4,6 +4,7 @@ into the record for the report.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ from nanochat.train.micro_batch import MicroBatch
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """`tokenizer`: its identity; `parent`: the checkpoint that a later stage starts from."""
+    """`tokenizer`: its identity; `parent`: the checkpoint that a later stage starts from;
+    `mixture`: the conversations it learns, source by source.
+    """
 
     stage: str
     cfg: TrainConfig
@@ -26,6 +29,7 @@ class RunFacts:
     n_steps: int
     tokenizer: str
     parent: dict[str, Any] | None = None
+    mixture: tuple[dict[str, Any], ...] = ()
 
     def settings_dict(self) -> dict[str, Any]:
         """All that is derived, with the steps that were counted."""
@@ -45,6 +49,7 @@ class RunFacts:
             "tokenizer": self.tokenizer,
             "code_version": code_version(),
             "parent": self.parent,
+            "mixture": list(self.mixture),
         }
 
 
@@ -57,6 +62,7 @@ def run_facts(
     *,
     n_steps: int | None,
     source: dict[str, Any] | None = None,
+    mixture: Sequence[dict[str, Any]] = (),
 ) -> RunFacts:
     """`source`: meta of the checkpoint that a later stage starts from, as `load_model` gives it."""
     assert n_steps is not None
@@ -71,4 +77,5 @@ def run_facts(
         n_steps=n_steps,
         tokenizer=tokenizer.identity(),
         parent=parent,
+        mixture=tuple(mixture),
     )

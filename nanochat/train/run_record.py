@@ -45,6 +45,7 @@ def record_run(
         "stage": facts.stage,
         "config": as_dict(facts.cfg),
         "settings": facts.settings_dict(),
+        "mixture": list(facts.mixture),
         "metrics": metrics,
         "started": started,
         "finished": finished,

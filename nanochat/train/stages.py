@@ -19,10 +19,11 @@ from nanochat.runtime.preflight import preflight
 from nanochat.runtime.world import World
 from nanochat.tasks.base_prompts import BASE_PROMPTS
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.announce import announce, announce_rollouts
+from nanochat.train.announce import announce, announce_mixture, announce_rollouts
 from nanochat.train.compiled import forward_pass
 from nanochat.train.configs import BaseConfig, ChatTrainConfig, MidConfig, SFTConfig
 from nanochat.train.derive import later_stage, pretraining, reinforcement
+from nanochat.train.fallback import say
 from nanochat.train.frozen_copy import in_precision
 from nanochat.train.hooks import CoreHook, LogHook, SampleHook, ValidationHook
 from nanochat.train.interrupt import Interrupt
@@ -113,24 +114,35 @@ def chat(
     """What midtraining and fine-tuning both are: a checkpoint that learns conversations."""
     started = time.time()
     # Load
-    train_task, held_out_task = chat_mixture(stage, cfg)
+    mixture = chat_mixture(stage, cfg)
+    say(mixture.notice)
     model, tokenizer, meta = load_model(
         cfg.source, world.device, "train", cfg.model_tag, cfg.step, context_tokens=cfg.max_seq_len
     )
-    train = ConversationDocuments(train_task, seed=cfg.seed, masked=masked)
-    held_out = ConversationDocuments(held_out_task, seed=cfg.seed, shuffle=False, masked=masked)
+    train = ConversationDocuments(mixture.train, seed=cfg.seed, masked=masked)
+    held_out = ConversationDocuments(mixture.held_out, seed=cfg.seed, shuffle=False, masked=masked)
     # Build
     settings = later_stage(cfg, meta)
     micro = choose_micro_batch(cfg, settings, world)
     loader = training_loader(train, tokenizer, settings, micro, world)
     n_steps = settings.n_steps or loader.estimate_steps(cfg.num_epochs)
-    facts = run_facts(stage, cfg, settings, micro, tokenizer, n_steps=n_steps, source=meta)
+    facts = run_facts(
+        stage,
+        cfg,
+        settings,
+        micro,
+        tokenizer,
+        n_steps=n_steps,
+        source=meta,
+        mixture=mixture.table(),
+    )
     trainer = build_trainer(model, loader, facts, world, compile=cfg.compile)
     # Resume
     folder = RunFolder(stage, cfg.tag_out or Path(meta["directory"]).name, world)
     resumed = resume(trainer, folder, facts)
     folder.check_disk(checkpoint_bytes(model.config), cfg.keep)
     announce(facts, trainer)
+    announce_mixture(mixture, world)
     with folder.open_log(cfg, tokenizer, trainer.step) as log:
         # Hooks
         saver = save_hook(folder, facts, resumed)
@@ -145,6 +157,7 @@ def chat(
         fit(trainer, saver, evaluated=resumed.evaluated)
     loader.close()
     # Record
+    say(mixture.notice)
     return record_run(facts, folder, trainer, saver, started, validation.scores, sampling.samples)
 
 
@@ -156,7 +169,8 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
     """
     started = time.time()
     # Load
-    asked = questions(cfg.task, cfg.seed)
+    asked = questions(cfg.task, cfg.seed, cfg.device_type)
+    say(asked.notice)
     model, tokenizer, meta = load_model(cfg.source, world.device, "train", cfg.model_tag, cfg.step)
     # Build
     settings = reinforcement(cfg, meta, len(asked.train))
@@ -186,6 +200,7 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
             exam.evaluate(trainer, model, world)
         fit(trainer, saver, evaluated=resumed.evaluated)
     # Record
+    say(asked.notice)
     scores = {**exam.scores, **source.stats}
     return record_run(facts, folder, trainer, saver, started, scores, source.samples)
 

@@ -85,10 +85,13 @@ def test_tasks_come_with_held_out_questions():
     assert not learned & examined
 
 
-def test_auto_without_gsm8k_is_the_world_and_says_so(capsys):
-    assert rl_tasks.questions("auto", 1).train.name == "World-counting-without-tool"
-    (said,) = capsys.readouterr().out.splitlines()
-    assert (
-        "--task=auto: learning World-counting-without-tool: GSM8K train not found" in said
-        and "to get it" in said
-    )
+def test_auto_without_gsm8k_is_the_world_and_says_so(monkeypatch):
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    asked = rl_tasks.questions("auto", 1, "cpu")
+    assert asked.train.name == "World-counting-without-tool"
+    assert "--task=auto" in asked.notice and "learns World-counting-without-tool" in asked.notice
+    assert "GSM8K train not found" in asked.notice and "to get it" in asked.notice
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with pytest.raises(ValueError, match="GSM8K train not found.*\n.*a SLURM job"):
+        rl_tasks.questions("auto", 1, "cpu")
