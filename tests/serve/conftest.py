@@ -193,12 +193,17 @@ def checkpoint(base_dir: Path, tokenizer: Tokenizer) -> Path:
     return directory
 
 
-def scripted(engine: Engine, script: list[int]) -> None:
-    """Make the engine write these tokens, whatever it is asked (greedily, one request at a time)."""
-    n_vocab = engine.tokenizer.get_vocab_size()
+@pytest.fixture
+def scripted() -> Callable[[Engine, list[int]], None]:
+    """Makes an engine write these tokens, whatever it is asked (greedily, one request at a time)."""
 
-    def head(hidden: torch.Tensor) -> torch.Tensor:
-        token = script[engine.scheduler.running[0].n_generated]
-        return 10 * torch.nn.functional.one_hot(torch.tensor([token]), n_vocab).float()
+    def follow(engine: Engine, script: list[int]) -> None:
+        n_vocab = engine.tokenizer.get_vocab_size()
 
-    engine.model.head = head
+        def head(hidden: torch.Tensor) -> torch.Tensor:
+            token = script[engine.scheduler.running[0].n_generated]
+            return 10 * torch.nn.functional.one_hot(torch.tensor([token]), n_vocab).float()
+
+        engine.model.head = head
+
+    return follow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import scripted
 
 openai = pytest.importorskip(
     "openai", reason="the official client is not installed: pip install openai"
@@ -25,7 +24,7 @@ CALLS = [
 
 
 @pytest.fixture
-def calculating(own_server, tokenizer):
+def calculating(own_server, scripted, tokenizer):
     """A server whose model answers with CALLS: it writes the calls, the calculator the results."""
     special = tokenizer.encode_special
     script: list[int] = []

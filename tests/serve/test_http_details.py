@@ -7,7 +7,6 @@ import json
 import zlib
 
 import pytest
-from conftest import scripted
 
 from nanochat.serve.http.body import MAX_BODY_BYTES
 
@@ -165,7 +164,7 @@ def test_a_byte_order_mark_is_no_mistake(server):
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/chat/completions"])
-def test_an_event_is_one_line_to_every_reader(own_server, tokenizer, path):
+def test_an_event_is_one_line_to_every_reader(own_server, scripted, tokenizer, path):
     text = "a\u2028b\u2029c\u0085d\x0b\x0c\x1c\x1d\x1ee\rf\ng\u00e4"
     running = own_server(native=False)
     scripted(

@@ -5,6 +5,7 @@ room.
 from __future__ import annotations
 
 import asyncio
+from importlib import resources
 
 import pytest
 
@@ -157,3 +158,11 @@ def test_a_lost_worker_ends_what_it_was_given_and_nothing_else(tokenizer):
         assert model.running == len(model.queue) == 0
 
     with_model(tokenizer, test, slots=2, workers=2)
+
+
+def test_the_work_side_knows_no_http():
+    room = resources.files("nanochat.serve") / "work"
+    texts = [file.read_text() for file in room.iterdir() if file.name.endswith(".py")]
+    assert len(texts) > 5
+    for word in ("nanochat.serve.http", "fastapi", "starlette", "uvicorn"):
+        assert not any(f"from {word}" in text or f"import {word}" in text for text in texts), word
