@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,15 @@ from nanochat.dataset.embedded_world import dialogues, entries, numbers, spellin
 
 Maker = Callable[[random.Random], str]
 
-
-@dataclass(frozen=True)
-class DocumentMix:
-    """Share of each kind of document, by characters; they need not add up to 1."""
-
-    facts: float = 0.38
-    stories: float = 0.13
-    numbers: float = 0.12
-    spelling: float = 0.23
-    copying: float = 0.06
-    dialogues: float = 0.10
-
-    def problems(self) -> list[str]:
-        """What is wrong with the shares, in words."""
-        bad = [
-            f"{field.name}: {getattr(self, field.name)}"
-            for field in fields(self)
-            if getattr(self, field.name) < 0
-        ]
-        if bad:
-            return [f"shares must be 0 or more, got {', '.join(bad)}"]
-        return (
-            []
-            if any(getattr(self, field.name) for field in fields(self))
-            else ["all shares are 0: nothing to write"]
-        )
-
-
+# Share of each kind of document, by characters.
+SHARES = {
+    "facts": 0.38,
+    "stories": 0.13,
+    "numbers": 0.12,
+    "spelling": 0.23,
+    "copying": 0.06,
+    "dialogues": 0.10,
+}
 KINDS: dict[str, dict[Maker, float]] = {
     "facts": entries.KINDS,
     "stories": {stories.story: 1.0},
@@ -58,8 +38,8 @@ KINDS: dict[str, dict[Maker, float]] = {
 }
 
 
-def _weights(mix: DocumentMix) -> tuple[list[Maker], list[float]]:
-    """Makers and how often to call each, so that characters come in the shares asked for.
+def _weights() -> tuple[list[Maker], list[float]]:
+    """Makers and how often to call each, so that characters come in their shares.
 
     The mean length of each maker's documents is measured on a small sample with a fixed seed.
     """
@@ -70,18 +50,13 @@ def _weights(mix: DocumentMix) -> tuple[list[Maker], list[float]]:
             rng = random.Random(f"length:{maker.__name__}")
             mean = sum(len(maker(rng)) for _ in range(50)) / 50
             makers.append(maker)
-            weights.append(getattr(mix, kind) * share / total / mean)
+            weights.append(SHARES[kind] * share / total / mean)
     return makers, weights
 
 
-def documents(seed: int = 0, mix: DocumentMix | None = None) -> Iterator[str]:
-    """Documents without end, the same ones for the same seed and mix. ValueError for an impossible
-    mix.
-    """
-    mix = mix or DocumentMix()
-    if problems := mix.problems():
-        raise ValueError(f"mix: {problems[0]}")
-    makers, weights = _weights(mix)
+def documents(seed: int = 0) -> Iterator[str]:
+    """Documents without end, the same ones for the same seed."""
+    makers, weights = _weights()
     rng = random.Random(f"embedded:{seed}")
     cumulative = list(itertools.accumulate(weights))
     while True:
@@ -99,10 +74,7 @@ def take(source: Iterator[str], characters: int) -> Iterator[str]:
 
 
 def write_shards(
-    out_dir: str | Path,
-    target_characters: int = 20_000_000,
-    seed: int = 0,
-    mix: DocumentMix | None = None,
+    out_dir: str | Path, target_characters: int = 20_000_000, seed: int = 0
 ) -> dict[str, Any]:
     """Write the embedded world into `out_dir`, the last shard being validation; returns the
     manifest.
@@ -115,12 +87,10 @@ def write_shards(
         raise ValueError(
             f"target_characters: {target_characters} is too little to train on; use 100000 or more"
         )
-    train = take(documents(seed, mix), target_characters)
-    validation = take(documents(seed + 1_000_003, mix), max(target_characters // 40, 50_000))
     return shards.write_shards(
         out_dir,
-        train,
-        validation,
+        train=take(documents(seed), target_characters),
+        validation=take(documents(seed + 1_000_003), max(target_characters // 40, 50_000)),
         kind="embedded",
         source="the embedded world",
         licence="MIT",

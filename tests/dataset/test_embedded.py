@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.dataset.embedded import KINDS, DocumentMix, documents, take, write_shards
+from nanochat.dataset.embedded import KINDS, SHARES, documents, take, write_shards
 from nanochat.dataset.embedded_world import grammar
 from nanochat.dataset.embedded_world.facts import all_facts, phrases, relations
 from nanochat.dataset.embedded_world.numbers import equation
@@ -39,18 +39,13 @@ def test_the_text_is_the_same_every_time_and_differs_by_seed():
 
 
 def test_shares_come_out_as_asked():
-    characters = {"spelling": 0, "facts": 0}
-    for document in take(documents(1, DocumentMix(0.5, 0, 0, 0.5, 0, 0)), 400_000):
-        spelling = len(re.findall(r"\b[A-Za-z](?:-[a-z]){2,}", document)) > 1
-        characters["spelling" if spelling else "facts"] += len(document)
-    assert 0.44 < characters["spelling"] / sum(characters.values()) < 0.54
-
-
-def test_an_impossible_mix_is_refused():
-    with pytest.raises(ValueError, match="stories: -1"):
-        next(documents(0, DocumentMix(stories=-1)))
-    with pytest.raises(ValueError, match="all shares are 0"):
-        next(documents(0, DocumentMix(0, 0, 0, 0, 0, 0)))
+    spelling = total = 0
+    for document in take(documents(1), 600_000):
+        total += len(document)
+        if len(re.findall(r"\b[A-Za-z](?:-[a-z]){2,}", document)) > 2:
+            spelling += len(document)
+    assert abs(sum(SHARES.values()) - 1.02) < 1e-9 and SHARES.keys() == KINDS.keys()
+    assert abs(spelling / total - SHARES["spelling"] / sum(SHARES.values())) < 0.03
 
 
 def test_every_kind_of_document_is_whole():

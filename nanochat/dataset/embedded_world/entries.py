@@ -8,16 +8,9 @@ import functools
 import random
 from collections.abc import Callable
 
-from nanochat.dataset.embedded_world.facts import (
-    DAYS,
-    MONTHS,
-    PLANETS,
-    Fact,
-    facts_about,
-    relations,
-)
-from nanochat.dataset.embedded_world.grammar import capital, joined
-from nanochat.dataset.embedded_world.tables import read_words
+from nanochat.dataset.embedded_world.facts import Fact, facts_about, relations
+from nanochat.dataset.embedded_world.grammar import capital
+from nanochat.dataset.embedded_world.tables import people, wordings
 
 # What an entry about one subject draws on; the second name of a pair says the same thing from the
 # other side.
@@ -101,16 +94,7 @@ def same_relation(rng: random.Random) -> str:
 def mixed_facts(rng: random.Random) -> str:
     """Unrelated facts, as in a book of knowledge."""
     lines = [rng.choice(some_fact(rng).text) for _ in range(rng.randint(5, 9))]
-    opening = rng.choice(
-        (
-            "",
-            "",
-            "Did you know?",
-            "Some facts to remember:",
-            "Things to know:",
-            "Today we learned this:",
-        )
-    )
+    opening = rng.choice(("", "", *wordings("opening")))
     return (opening + " " if opening else "") + " ".join(lines)
 
 
@@ -127,9 +111,7 @@ def quiz(rng: random.Random) -> str:
 
 def conversation(rng: random.Random) -> str:
     """Two people who ask each other about the world."""
-    one, two = rng.sample(
-        (*read_words("stories.txt", "names.she"), *read_words("stories.txt", "names.he")), 2
-    )
+    one, two = rng.sample(people(), 2)
     lines = []
     for _ in range(rng.randint(3, 5)):
         fact = some_fact(rng)
@@ -144,24 +126,7 @@ def in_order(rng: random.Random) -> str:
     """The lists that everybody learns by heart: planets, days, months, colors of the rainbow,
     seasons.
     """
-    planets, comma = ", ".join(PLANETS), joined(PLANETS)
-    lines = [
-        f"The planets of the solar system are: {planets}.",
-        f"The planets of the solar system are: {planets}.",
-        f"The planets of the solar system are {comma}.",
-        f"The eight planets, in order from the Sun, are {comma}.",
-        f"From the Sun outward: {planets}.",
-        f"The days of the week are: {', '.join(DAYS)}.",
-        f"The days of the week are {joined(DAYS)}.",
-        f"The months of the year are: {', '.join(MONTHS)}.",
-        f"The months of the year are {joined(MONTHS)}.",
-        "The seasons of the year are spring, summer, autumn and winter.",
-        "The colors of the rainbow are red, orange, yellow, green, blue, indigo and violet.",
-        "The continents are Africa, Antarctica, Asia, Europe, North America, South America and "
-        "Oceania.",
-        "The vowels of the English alphabet are a, e, i, o and u.",
-    ]
-    chosen = rng.sample(lines, rng.randint(2, 4))
+    chosen = rng.sample(wordings("lists"), rng.randint(2, 4))
     return rng.choice(("\n", " ")).join(dict.fromkeys(chosen))
 
 

@@ -11,21 +11,10 @@ from dataclasses import dataclass
 from nanochat.dataset.embedded_world.grammar import ORDINALS, article, capital, plural
 from nanochat.dataset.embedded_world.tables import read_sections, read_table
 
-PLANETS = ("Mercury", "Venus", "Earth", "Mars", "Jupiter", "Saturn", "Uranus", "Neptune")
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
+PLANETS = tuple("Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune".split())
+DAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
+MONTHS = tuple(
+    "January February March April May June July August September October November December".split()
 )
 MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _PHRASE_FILES = ("places", "science", "animals", "time", "words")

@@ -1,49 +1,21 @@
-"""Documents that teach which letters words are made of, and to copy a word never seen before.
-
-Quotation marks never begin a line or follow a bracket here: a quote at the start of `"lantern`
-would join the first letters into tokens of its own, and the word would no longer consist of the
-pieces it has elsewhere.
-"""
+"""Documents that teach which letters words are made of, and to copy a word never seen before."""
 
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Callable
 
 from nanochat.dataset.embedded_world.grammar import article, capital, joined
 from nanochat.dataset.embedded_world.split import held_out_pair
-from nanochat.dataset.embedded_world.tables import read_words
+from nanochat.dataset.embedded_world.tables import people, read_words, say, wordings
 from nanochat.dataset.embedded_world.words import made_up_word, spelled, training_word
 
-_SENTENCES = (
-    "The word {w} is spelled {s}.",
-    "The word {w} is spelled {s}.",
-    "{W} is spelled {s}.",
-    'The word "{w}" is spelled {s}.',
-    "To write {w}, write {s}.",
-    "Letter by letter, {w} is {s}.",
-    "How do you spell {w}? {s}",
-    'How do you spell "{w}"? {s}',
-    "Spell {w}: {s}",
-    'Spell "{w}": {s}',
-    "Spell the word {w}: {s}",
-    "Spell the word {w}.\n{s}",
-    "How do you spell {w}?\n{s}",
-    "Spell {w}.\n{s}",
-    'Spell the word "{w}".\n{s}',
-    "What are the letters of {w}?\n{s}",
-    "The letters {s} make the word {w}.",
-    "{s} spells {w}.",
-    "The letters of {w} are {s}.",
-    "She wrote {w} on the board: {s}.",
-)
-_HEADINGS = (
-    "Spelling list",
-    "Words to learn",
-    "Spelling",
-    "Today we spell",
-    "Letters of words",
-    "Word list",
+_OPERATIONS = (
+    ("plus", "+", "sum"),
+    ("minus", "-", "difference"),
+    ("times", "*", "product"),
+    ("divided by", "/", "result"),
 )
 
 
@@ -51,16 +23,14 @@ def spelling_list(rng: random.Random) -> str:
     """`lantern: l-a-n-t-e-r-n`, one word to a line."""
     words = [training_word(rng) for _ in range(rng.randint(6, 16))]
     style = rng.random()
-    if style < 0.35:
-        lines = [f"{word}: {spelled(word)}" for word in words]
-    elif (
-        style < 0.6
-        # after a blank, as in a sentence, a word has other pieces than at the start of a line
-    ):
-        lines = [f"{number}. {word}: {spelled(word)}" for number, word in enumerate(words, 1)]
-    else:
-        lines = [f"* {word}: {spelled(word)}" for word in words]
-    return "\n".join([rng.choice(_HEADINGS) + ":", *lines] if rng.random() < 0.3 else lines)
+    # After a blank, as in a sentence, a word consists of other pieces than at the start of a line.
+    marks = [""] * len(words) if style < 0.35 else ["* "] * len(words)
+    if 0.35 <= style < 0.6:
+        marks = [f"{number}. " for number in range(1, len(words) + 1)]
+    lines = [f"{mark}{word}: {spelled(word)}" for mark, word in zip(marks, words, strict=True)]
+    if rng.random() < 0.3:
+        lines.insert(0, say(rng, "spelling.heading") + ":")
+    return "\n".join(lines)
 
 
 def spelling_sentences(rng: random.Random) -> str:
@@ -68,7 +38,7 @@ def spelling_sentences(rng: random.Random) -> str:
     sentences = []
     for _ in range(rng.randint(5, 11)):
         word = training_word(rng)
-        sentences.append(rng.choice(_SENTENCES).format(w=word, W=capital(word), s=spelled(word)))
+        sentences.append(say(rng, "spelling", w=word, W=capital(word), s=spelled(word)))
     return "\n".join(sentences)
 
 
@@ -81,20 +51,17 @@ def letters_of_words(rng: random.Random) -> str:
         word = training_word(rng, name=0)
         letter = rng.choice(word)
         count = word.count(letter)
-        times = f"{count} time" + ("" if count == 1 else "s")
-        lines.append(
-            rng.choice(
-                (
-                    f"{spelled(word)} spells {word}. It begins with {word[0]} and ends with "
-                    f"{word[-1]}.",
-                    f"The word {word} has {len(word)} letters: {spelled(word)}.",
-                    f"The letters of {word} are {spelled(word)}. The letter {letter} appears "
-                    f"{times}.",
-                    f'How many letters {letter} are in "{word}"? {spelled(word)}: {count}.',
-                    f"How many {letter} are in {word}? {spelled(word)}: {count}.",
-                )
-            )
-        )
+        slots = {
+            "w": word,
+            "s": spelled(word),
+            "first": word[0],
+            "last": word[-1],
+            "length": len(word),
+            "l": letter,
+            "count": count,
+            "times": f"{count} time" + ("" if count == 1 else "s"),
+        }
+        lines.append(say(rng, "letters", **slots))
     return "\n".join(lines)
 
 
@@ -107,32 +74,22 @@ def reversed_words(rng: random.Random) -> str:
 def repeated_words(rng: random.Random) -> str:
     """New names and words that come back: practice in copying what was read a moment ago."""
     word, other = made_up_word(rng), made_up_word(rng)
-    name = rng.choice(read_words("stories.txt", rng.choice(("names.she", "names.he"))))
+    name = rng.choice(people(rng.choice(("she", "he"))))
     pet, place, food = (
         rng.choice(read_words("stories.txt", section)) for section in ("pets", "places", "foods")
     )
-    called, second = capital(word), capital(other)
-    return rng.choice(
-        (
-            f'{name} learned the new words "{word}" and "{other}". First {name} wrote "{word}" '
-            f"and then {name} wrote "
-            f'"{other}". Now {name} knows both: {word} and {other}.',
-            f"Once there was {article(pet)} called {called}. {called} lived near the {place} "
-            f"with {article(pet)} "
-            f"called {second}. {called} liked {food}, but {second} did not. In the end {called} "
-            f"and {second} shared "
-            f"everything.",
-            f"The town of {called} lies near the {place}. Next to {called} lies {second}. A road "
-            f"goes from {called} to "
-            f"{second}. In {second} they grow {food}, and in {called} they sell it.",
-            f'The secret word is "{word}". Say the secret word: {word}. Write the secret word: '
-            f'"{word}". '
-            f'The old secret word was "{other}". Say the old secret word: {other}.',
-            f"Copy the words.\n{word} {other}\n{word} {other}",
-            f"A word and its letters.\n{word}: {spelled(word)}\n{spelled(word)}: {word}\n{word}: "
-            f"{spelled(word)}",
-        )
-    )
+    slots = {
+        "w": word,
+        "v": other,
+        "W": capital(word),
+        "V": capital(other),
+        "s": spelled(word),
+        "name": name,
+        "a_pet": article(pet),
+        "place": place,
+        "food": food,
+    }
+    return say(rng, "copying.words", **slots)
 
 
 def repeated_numbers(rng: random.Random) -> str:
@@ -141,29 +98,10 @@ def repeated_numbers(rng: random.Random) -> str:
     """
     lines = []
     for _ in range(rng.randint(4, 8)):
-        left, right = operands(rng)
-        word, sign, small = rng.choice(
-            (
-                ("plus", "+", "sum"),
-                ("minus", "-", "difference"),
-                ("times", "*", "product"),
-                ("divided by", "/", "result"),
-            )
-        )
-        lines.append(
-            rng.choice(
-                (
-                    f"{left} {word} {right} is written {left}{sign}{right}.",
-                    f"{capital(article(small))} with {left} and {right}: {left}{sign}{right}",
-                    f"{left} {sign} {right} can be written {left}{sign}{right}.",
-                    f"The numbers are {left} and {right}. Again: {left} and {right}.",
-                    f"Write {left} {word} {right}: {left}{sign}{right}",
-                    f"What is {left} {word} {right}? First write it with a sign.\n"
-                    f"{left}{sign}{right}",
-                    f"Write {left} {sign} {right} again.\n{left}{sign}{right}",
-                )
-            )
-        )
+        x, y = operands(rng)
+        word, sign, result = rng.choice(_OPERATIONS)
+        slots = {"x": x, "y": y, "word": word, "sign": sign, "A_result": capital(article(result))}
+        lines.append(say(rng, "copying.numbers", **slots))
     return "\n".join(lines)
 
 
@@ -177,18 +115,18 @@ def operands(rng: random.Random) -> tuple[int, int]:
 
 def alphabet(rng: random.Random) -> str:
     """The alphabet and the places of letters in it."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
+    letters = string.ascii_lowercase
     at = rng.randrange(1, 25)
-    facts = [
-        f"The letter after {letters[at]} is {letters[at + 1]}.",
-        f"The letter before {letters[at]} is {letters[at - 1]}.",
-        f"The letters of the alphabet are {joined(list(letters))}.",
-        "The vowels are a, e, i, o and u.",
-        f"Letter number {at + 1} of the alphabet is {letters[at]}.",
-        f"{letters[at]} is {article('vowel' if letters[at] in 'aeiou' else 'consonant')}.",
-        "There are 26 letters in the English alphabet.",
-        spelled(letters),
-    ]
+    slots = {
+        "l": letters[at],
+        "next": letters[at + 1],
+        "previous": letters[at - 1],
+        "place": at + 1,
+        "a_kind": article("vowel" if letters[at] in "aeiou" else "consonant"),
+        "all": joined(list(letters)),
+        "s": spelled(letters),
+    }
+    facts = [wording.format_map(slots) for wording in wordings("alphabet")]
     rng.shuffle(facts)
     return " ".join(facts[: rng.randint(3, 6)])
 

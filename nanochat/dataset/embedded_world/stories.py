@@ -10,19 +10,23 @@ from nanochat.dataset.embedded_world.grammar import article, capital
 from nanochat.dataset.embedded_world.tables import read_sections, read_words
 from nanochat.dataset.embedded_world.words import made_up_word
 
-_PETNAMES = (
-    "Spot",
-    "Ruby",
-    "Pepper",
-    "Bella",
-    "Rex",
-    "Daisy",
-    "Lucky",
-    "Milo",
-    "Coco",
-    "Rosie",
-    "Bruno",
-    "Pip",
+# Section of stories.txt -> the slots filled from it, all with different words.
+_DRAWN = (
+    ("objects", "object object2"),
+    ("places", "place place2"),
+    ("foods", "food food2 food3"),
+    ("pets", "pet pet2"),
+    ("colors", "color color2"),
+    ("feelings", "feeling feeling2"),
+    ("jobs", "job job2"),
+    ("plants", "plant plant2"),
+    ("days", "day day2"),
+    ("adjectives", "adjective"),
+    ("weather", "weather"),
+    ("loads", "load"),
+    ("mades", "made"),
+    ("petlooks", "petlook"),
+    ("relatives", "relative"),
 )
 _SEEN_AT_NIGHT = ("Mercury", "Venus", "Mars", "Jupiter", "Saturn")
 _WITH_ARTICLE = (
@@ -61,32 +65,15 @@ def _slots(rng: random.Random) -> dict[str, str]:
     """One filling of all slots that plots use."""
     slots = _cast(rng)
 
-    def draw(section: str, *names: str) -> None:
-        for name, word in zip(
-            names, rng.sample(read_words("stories.txt", section), len(names)), strict=True
-        ):
-            slots[name] = word
-
-    draw("objects", "object", "object2")
-    draw("places", "place", "place2")
-    draw("foods", "food", "food2", "food3")
-    draw("pets", "pet", "pet2")
-    draw("colors", "color", "color2")
-    draw("feelings", "feeling", "feeling2")
-    draw("jobs", "job", "job2")
-    draw("plants", "plant", "plant2")
-    draw("days", "day", "day2")
-    for section, name in (
-        ("adjectives", "adjective"),
-        ("weather", "weather"),
-        ("loads", "load"),
-        ("mades", "made"),
-        ("petlooks", "petlook"),
-        ("relatives", "relative"),
-    ):
-        draw(section, name)
+    for section, names in _DRAWN:
+        words = rng.sample(read_words("stories.txt", section), len(names.split()))
+        slots.update(zip(names.split(), words, strict=True))
     slots["glad"] = rng.choice(("glad", "happy", "proud"))
-    slots["petname"] = capital(made_up_word(rng)) if rng.random() < 0.5 else rng.choice(_PETNAMES)
+    slots["petname"] = (
+        capital(made_up_word(rng))
+        if rng.random() < 0.5
+        else rng.choice(read_words("stories.txt", "names.pets"))
+    )
     fact = rng.choice(relations()["capital"].facts)
     slots["country"], slots["capital"] = fact.subject, fact.answer
     fact = rng.choice(

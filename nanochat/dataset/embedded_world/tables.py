@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import random
 from pathlib import Path
 
 
 def _lines(name: str) -> list[str]:
     text = (Path(__file__).parent / name).read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
 
 
 @functools.cache
@@ -47,3 +48,21 @@ def read_sections(name: str) -> dict[str, tuple[str, ...]]:
 def read_words(name: str, section: str) -> tuple[str, ...]:
     """All words of one section, several to a line, in order and without repeats."""
     return tuple(dict.fromkeys(" ".join(read_sections(name)[section]).split()))
+
+
+@functools.cache
+def wordings(section: str) -> tuple[str, ...]:
+    """The wordings of one kind of document, from documents.txt."""
+    lines = read_sections("documents.txt")[section]
+    return tuple(line.replace("\\n", "\n") for line in lines)
+
+
+def say(rng: random.Random, section: str, **slots: object) -> str:
+    """One of the wordings with its slots filled."""
+    return rng.choice(wordings(section)).format_map(slots)
+
+
+def people(kind: str = "") -> tuple[str, ...]:
+    """First names: "she", "he", or both."""
+    kinds = (kind,) if kind else ("she", "he")
+    return tuple(name for k in kinds for name in read_words("stories.txt", f"names.{k}"))

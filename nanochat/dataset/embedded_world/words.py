@@ -15,21 +15,7 @@ import re
 from nanochat.dataset.embedded_world.facts import all_facts, phrases
 from nanochat.dataset.embedded_world.grammar import in_words
 from nanochat.dataset.embedded_world.split import held_out_word
-from nanochat.dataset.embedded_world.tables import read_sections, read_words
-
-_ONSETS = (
-    "b c d f g h j k l m n p r s t v w z b c d f g l m n p r s t bl br ch cl cr dr fl fr gl gr "
-    "pl pr qu sc sh sk sl sm "
-    "sn sp st str sw th tr tw"
-).split()
-_VOWELS = "a e i o u a e i o u a e i o ai ea ee oa oo ou ie y".split()
-_CODAS = (
-    "n r l s t m d n r l s t ck ct ft ld ll lt mp nd ng nk nt p pt rd rk rm rn rt sh sk ss st th "
-    "x b g k z c f v"
-).split()
-_ENDINGS = (
-    "a o er y el in on le et us ing ed ly tion ness ment able ish ic al ure age ance ent est or ous"
-).split()
+from nanochat.dataset.embedded_world.tables import people, read_sections, read_words
 
 
 def _spellable(word: str) -> bool:
@@ -62,9 +48,7 @@ def world_words() -> tuple[str, ...]:
 def world_names() -> tuple[str, ...]:
     """Single capitalised names of the world: people, countries, capitals, planets, days and
     months."""
-    found = [
-        name for section in ("names.she", "names.he") for name in read_words("stories.txt", section)
-    ]
+    found = [*people()]
     found += [word for fact in all_facts() for word in f"{fact.subject} {fact.answer}".split()]
     return tuple(dict.fromkeys(name for name in found if _spellable(name) and name.istitle()))
 
@@ -93,18 +77,24 @@ def _unwanted() -> re.Pattern[str]:
     return re.compile("|".join(read_words("words.txt", "unwanted")))
 
 
+@functools.cache
+def _pieces(section: str) -> tuple[str, ...]:
+    """Beginnings, middles and ends of syllables, the frequent ones several times."""
+    return tuple(" ".join(read_sections("words.txt")[section]).split())
+
+
 def _syllables(rng: random.Random) -> str:
-    choice = rng.choice
-    parts = [choice(_ONSETS), choice(_VOWELS)]
+    def draw(section: str) -> str:
+        return rng.choice(_pieces(section))
+
+    word = draw("onsets") + draw("vowels")
     if rng.random() < 0.6:
-        parts.append(choice(_CODAS))
+        word += draw("codas")
     if rng.random() < 0.45:
-        parts += [choice(_ONSETS), choice(_VOWELS)]
+        word += draw("onsets") + draw("vowels")
         if rng.random() < 0.5:
-            parts.append(choice(_CODAS))
-    if rng.random() < 0.5:
-        parts.append(choice(_ENDINGS))
-    return "".join(parts)
+            word += draw("codas")
+    return word + (draw("endings") if rng.random() < 0.5 else "")
 
 
 def _blend(rng: random.Random) -> str:
@@ -124,11 +114,11 @@ def _compound(rng: random.Random) -> str:
     spelled, too.
     """
     words = real_words()
-    second = rng.choice(_ENDINGS) if rng.random() < 0.5 else rng.choice(words)
+    second = rng.choice(_pieces("endings")) if rng.random() < 0.5 else rng.choice(words)
     return (
         rng.choice(words) + second
         if rng.random() < 0.7
-        else rng.choice(_ONSETS) + rng.choice(words)
+        else rng.choice(_pieces("onsets")) + rng.choice(words)
     )
 
 
