@@ -10,6 +10,7 @@ well.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -165,93 +166,72 @@ def measure_shard(path: Path) -> tuple[int, int]:
     return rows, characters
 
 
-class ShardWriter:
-    """Writes documents into numbered shards of one folder. Use as a context manager; `entries`
-    describes the shards.
+def write_documents(
+    folder: Path,
+    texts: Iterable[str],
+    *,
+    source: str,
+    licence: str,
+    validation: bool = False,
+    first: int = 0,
+    shard_characters: int = 200_000_000,
+) -> list[dict[str, Any]]:
+    """Write documents into numbered shards of a folder; returns their manifest entries. A failure
+    leaves no unfinished shard.
 
     validation: write small row groups. shard_characters: start a new shard after so many. first:
     number of the first.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"source": source, "licence": licence, "split": "validation" if validation else "train"}
+    row_group = VALIDATION_ROW_GROUP if validation else TRAIN_ROW_GROUP
+    entries: list[dict[str, Any]] = []
+    rest = iter(texts)
+    for text in rest:
+        path = folder / shard_name(first + len(entries))
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        try:
+            documents = itertools.chain([text], rest)
+            rows, characters = _write_shard(unfinished, documents, row_group, shard_characters)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        os.replace(unfinished, path)
+        entries.append(shard_entry(path, rows, characters, **about))
+    return entries
 
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        source: str,
-        licence: str,
-        validation: bool = False,
-        first: int = 0,
-        shard_characters: int = 200_000_000,
-    ):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.entries: list[dict[str, Any]] = []
-        self._about = {
-            "source": source,
-            "licence": licence,
-            "split": "validation" if validation else "train",
-        }
-        self._row_group = VALIDATION_ROW_GROUP if validation else TRAIN_ROW_GROUP
-        self._next = first
-        self._limit = shard_characters
-        self._writer: Any = None
-        self._buffer: list[str] = []
-        self._rows = self._characters = 0
 
-    def add(self, text: str) -> None:
-        """Append one document."""
-        if self._characters >= self._limit:
-            self.finish_shard()
-        self._buffer.append(text)
-        self._rows += 1
-        self._characters += len(text)
-        if len(self._buffer) >= self._row_group:
-            self._flush()
+def _write_shard(
+    path: Path, texts: Iterable[str], row_group: int, limit_characters: int
+) -> tuple[int, int]:
+    """(rows, characters) of a shard of the texts up to the limit."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    def finish_shard(self) -> None:
-        """End the current shard, if it has documents; the next document starts another."""
-        if not self._rows:
-            return
-        self._flush()
-        self._writer.close()
-        path = self._temporary
-        final = path.with_name(shard_name(self._next))
-        os.replace(path, final)
-        self.entries.append(shard_entry(final, self._rows, self._characters, **self._about))
-        self._writer, self._rows, self._characters = None, 0, 0
-        self._next += 1
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if not self._buffer:
-            return
-        table = pa.table({"text": pa.array(self._buffer, pa.string())})
-        if self._writer is None:
-            self._temporary = self.folder / f".{shard_name(self._next)}.unfinished"
-            # Page checksums (4 bytes a page) let a reader notice a flipped bit instead of training
-            # on garbage.
-            self._writer = pq.ParquetWriter(
-                self._temporary,
-                table.schema,
-                compression="zstd",
-                compression_level=3,
-                use_dictionary=False,
-                write_page_checksum=True,
-            )
-        self._writer.write_table(table, row_group_size=self._row_group)
-        self._buffer = []
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if kind is None:
-            self.finish_shard()
-        elif self._writer is not None:
-            self._writer.close()
-            self._temporary.unlink(missing_ok=True)
+    schema = pa.schema([("text", pa.string())])
+    rows = characters = 0
+    buffer: list[str] = []
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=False,
+        # 4 bytes a page let a reader notice a flipped bit instead of training on garbage.
+        write_page_checksum=True,
+    ) as writer:
+        for text in texts:
+            buffer.append(text)
+            rows += 1
+            characters += len(text)
+            if len(buffer) >= row_group or characters >= limit_characters:
+                writer.write_table(pa.table([buffer], schema=schema), row_group_size=row_group)
+                buffer = []
+            if characters >= limit_characters:
+                break
+        if buffer:
+            writer.write_table(pa.table([buffer], schema=schema), row_group_size=row_group)
+    return rows, characters
 
 
 @contextlib.contextmanager
@@ -267,14 +247,11 @@ def replacing(folder: str | Path, kind: str) -> Iterator[Path]:
     building = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
     try:
         yield building
-        write_manifest(
-            folder, [], kind=kind, unfinished=True
-        )  # a crash below is seen, and may be overwritten
+        # A crash below is seen, and may be overwritten. The manifest comes last.
+        write_manifest(folder, [], kind=kind, unfinished=True)
         for path in list_shards(folder):
             path.unlink()
-        for path in sorted(
-            building.iterdir(), key=lambda path: path.name == MANIFEST
-        ):  # the manifest last
+        for path in sorted(building.iterdir(), key=lambda path: path.name == MANIFEST):
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -308,19 +285,19 @@ def write_shards(
     """
     origin: dict[str, Any] = {"source": source, "licence": licence}
     with replacing(folder, kind) as building:
-        with ShardWriter(building, **origin) as writer:
-            for text in train:
-                writer.add(text)
-        entries = writer.entries
-        with ShardWriter(
-            building, **origin, validation=True, first=len(entries), shard_characters=sys.maxsize
-        ) as writer:
-            for text in validation:
-                writer.add(text)
-        if not entries or not writer.entries:
+        entries = write_documents(building, train, **origin)
+        held_out = write_documents(
+            building,
+            validation,
+            **origin,
+            validation=True,
+            first=len(entries),
+            shard_characters=sys.maxsize,
+        )
+        if not entries or not held_out:
             raise ValueError(
                 f"{source}: needs at least one training document and one validation document"
             )
         return write_manifest(
-            building, entries + writer.entries, kind=kind, **origin, **about, **(extra or {})
+            building, entries + held_out, kind=kind, **origin, **about, **(extra or {})
         )

@@ -8,12 +8,12 @@ conversations.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import threading
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,38 +21,14 @@ from typing import Annotated, Any
 from nanochat.config import Short
 from nanochat.dataset.conversations import read_conversations, to_line, write_conversations
 from nanochat.dataset.convert import Conversation, to_conversation
+from nanochat.dataset.embedded_world.tables import read_sections
 from nanochat.dataset.identity import identity_conversations
 from nanochat.dataset.persona import Persona, load_persona
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import base_dir
+from nanochat.runtime.run_dir import base_dir, expanded
 
 MAX_ANSWER_BYTES = 2**20
 FIRST_PAUSE_S = 0.5  # before the second try of a request; doubled from try to try
-_TOPICS = (
-    "who it is",
-    "who made it",
-    "what it can and cannot do",
-    "how it was trained",
-    "its name",
-    "its character",
-    "whether it is another well-known assistant",
-    "whether it has feelings",
-    "a greeting that turns to who it is",
-    "its favorite things",
-    "how it compares with a human",
-    "what a child would ask it",
-    "what a sceptic would ask it",
-)
-_STYLES = (
-    "short and casual",
-    "polite",
-    "curious",
-    "without punctuation or capitals",
-    "with a typing error or two",
-    "in a hurry",
-    "chatty",
-    "like an e-mail",
-)
 
 
 @dataclass
@@ -120,7 +96,7 @@ def generate(cfg: SyntheticConfig) -> Path:
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
     persona = load_persona(cfg.persona)
-    path = Path(cfg.output) if cfg.output else base_dir() / "identity_conversations.jsonl"
+    path = expanded(cfg.output) if cfg.output else base_dir() / "identity_conversations.jsonl"
     if cfg.base_url is None:
         if path.exists() and not cfg.overwrite:
             raise ValueError(f"{path} exists; --overwrite replaces it, --output names another file")
@@ -142,30 +118,25 @@ def _fill_file(cfg: SyntheticConfig, persona: Persona, path: Path) -> None:
     they were.
     """
     seen = _already_there(path, persona)
-    todo = cfg.n - len(seen)
-    attempts = iter(
-        range(len(seen), len(seen) + 3 * todo + 10)
-    )  # duplicates and bad answers use some up
+    todo = max(0, cfg.n - len(seen))
+    # duplicates and bad answers use some up
+    attempts = iter(range(len(seen), len(seen) + 3 * todo + 10))
     stop = threading.Event()
-    running: set[Future[Conversation | None]] = set()
     left_out = 0
     with (
         open(path, "a", encoding="utf-8") as file,
         ThreadPoolExecutor(cfg.concurrency) as pool,
-        Progress(max(0, todo), "conversations") as progress,
+        Progress(todo, "conversations") as progress,
     ):
         try:
             while len(seen) < cfg.n:
-                for number in _take(
-                    attempts, min(cfg.concurrency, cfg.n - len(seen)) - len(running)
-                ):
-                    running.add(pool.submit(_one, cfg, persona, number, stop))
-                if not running:
+                batch = list(itertools.islice(attempts, cfg.n - len(seen)))
+                if not batch:
                     raise ValueError(
                         f"only {len(seen)} of {cfg.n} conversations came; run it again, or lower -n"
                     )
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for conversation in (future.result() for future in done):
+                futures = [pool.submit(_one, cfg, persona, number, stop) for number in batch]
+                for conversation in (future.result() for future in as_completed(futures)):
                     key = json.dumps(conversation, sort_keys=True)
                     if conversation is None or key in seen:
                         left_out += 1
@@ -176,18 +147,17 @@ def _fill_file(cfg: SyntheticConfig, persona: Persona, path: Path) -> None:
                     progress.advance(1, left_out=left_out)
         finally:
             stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _already_there(path: Path, persona: Persona) -> set[str]:
     """Keys of the conversations of an unfinished run; a last line that was cut off is removed."""
     if not path.exists():
         return set()
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with open(path, "r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
-        data = data[: data.rfind(b"\n") + 1]
-    if not data.strip():
+    with open(path, "r+b") as file:
+        data = file.read()
+        file.truncate(data.rfind(b"\n") + 1)
+    if b"\n" not in data:
         return set()
     conversations, problems = read_conversations(path)
     if problems:
@@ -209,19 +179,18 @@ def _one(
     """
     for attempt in range(cfg.retries + 1):
         rng = random.Random(f"{cfg.seed}:{number}:{attempt}")
+        pause = 0.0
         try:
             return parse_answer(_ask(cfg, prompt(persona, rng)))
         except Unusable:
-            pause = 0.0
+            pass
         except OSError as error:  # no connection, time-out, a busy server
             if attempt == cfg.retries:
                 raise Refused(
                     f"{cfg.base_url}: no answer after {attempt + 1} tries ({error})"
                 ) from None
-            pause = max(
-                min(30.0, FIRST_PAUSE_S * 2**attempt) * (0.5 + rng.random()),
-                getattr(error, "wait_s", 0.0),
-            )
+            pause = min(30.0, FIRST_PAUSE_S * 2**attempt) * (0.5 + rng.random())
+            pause = max(pause, getattr(error, "wait_s", 0.0))
         if stop.wait(pause):
             return None
     return None
@@ -229,23 +198,19 @@ def _one(
 
 def prompt(persona: Persona, rng: random.Random) -> str:
     """What the model is asked to write: facts, a topic, a length and a style."""
+    sections = read_sections("synthetic.txt")
     facts = [f"- asked {fact.ask[0]!r} it says: {fact.answer}" for fact in persona.facts]
-    return "\n".join(
-        [
-            "Write one conversation between a user and a small language model, for training that "
-            "model.",
-            f"The model is called {persona.name} and was made by {persona.maker}.",
-            f"Its character: {', '.join(persona.traits) or 'plain and helpful'}.",
-            *(["What it knows about itself:", *facts] if facts else []),
-            f"Topic: {rng.choice(_TOPICS)}. The user writes {rng.choice(_STYLES)}.",
-            f"Length: {rng.choice((1, 1, 2, 3))} question(s), each answered in one or two short "
-            "sentences.",
-            "The model says only what is stated above about itself, and is honest about what it "
-            "does not know.",
-            'Answer with JSON only: [{"role": "user", "content": "..."}, {"role": "assistant", '
-            '"content": "..."}]',
-        ]
-    )
+    slots = {
+        "name": persona.name,
+        "maker": persona.maker,
+        "traits": ", ".join(persona.traits) or "plain and helpful",
+        "facts": "\n".join(["What it knows about itself:", *facts]) if facts else "",
+        "topic": rng.choice(sections["topic"]),
+        "style": rng.choice(sections["style"]),
+        "questions": rng.choice((1, 1, 2, 3)),
+    }
+    lines = (line.format_map(slots) for line in sections["prompt"])
+    return "\n".join(filter(None, lines))
 
 
 def parse_answer(text: str) -> Conversation:
@@ -263,49 +228,38 @@ def parse_answer(text: str) -> Conversation:
 class _Busy(OSError):
     """The server asks for patience; wait_s: for how long."""
 
-    wait_s = 0.0
+    def __init__(self, status: int, after: str) -> None:
+        super().__init__(f"status {status}")
+        self.wait_s = min(60.0, float(after)) if after.isdigit() else 0.0
 
 
 def _ask(cfg: SyntheticConfig, text: str) -> str:
     import requests
 
     assert cfg.base_url is not None
-    headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(cfg.api_key_env)) else {}
-    body = {
-        "model": cfg.model,
-        "messages": [{"role": "user", "content": text}],
-        "temperature": cfg.temperature,
-    }
+    key = os.environ.get(cfg.api_key_env)
     url = cfg.base_url.rstrip("/") + "/chat/completions"
     response = requests.post(
-        url, json=body, headers=headers, timeout=cfg.timeout_s, allow_redirects=False
+        url,
+        json={
+            "model": cfg.model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": cfg.temperature,
+        },
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=cfg.timeout_s,
+        allow_redirects=False,
     )
-    if response.status_code == 429 or response.status_code >= 500:
-        busy = _Busy(f"status {response.status_code}")
-        after = response.headers.get("Retry-After", "")
-        busy.wait_s = min(60.0, float(after)) if after.isdigit() else 0.0
-        raise busy
-    if response.status_code != 200:
-        hint = (
-            f"; is ${cfg.api_key_env} set to a valid key?"
-            if response.status_code in (401, 403)
-            else ""
-        )
-        raise Refused(f"{url}: status {response.status_code}: {response.text[:200].strip()}{hint}")
+    status, said = response.status_code, response.text[:200].strip()
+    if status == 429 or status >= 500:
+        raise _Busy(status, response.headers.get("Retry-After", ""))
+    if status != 200:
+        hint = f"; is ${cfg.api_key_env} set to a valid key?" if status in (401, 403) else ""
+        raise Refused(f"{url}: status {status}: {said}{hint}")
     try:
         answer: Any = response.json()["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
-        raise Refused(
-            f"{url}: not an OpenAI-compatible answer: {response.text[:200].strip()}"
-        ) from None
+        raise Refused(f"{url}: not an OpenAI-compatible answer: {said}") from None
     if not isinstance(answer, str) or len(answer) > MAX_ANSWER_BYTES:
         raise Unusable("the answer is no text, or too long")
     return answer
-
-
-def _take(numbers: Iterator[int], count: int) -> Iterator[int]:
-    for _ in range(count):
-        number = next(numbers, None)
-        if number is None:
-            return
-        yield number

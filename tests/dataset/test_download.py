@@ -15,12 +15,12 @@ from nanochat.dataset.fetcher import Fetcher, FetchStopped
 from nanochat.dataset.hub import cached_file, cached_snapshots, hub_cache, hub_url
 from nanochat.dataset.public_shards import SETS, ShardSet, download_shards, wanted_shards
 from nanochat.dataset.shards import (
-    ShardWriter,
     list_shards,
     read_manifest,
     shard_name,
     shard_paths,
     verify_shards,
+    write_documents,
 )
 
 _spec = importlib.util.spec_from_file_location(
@@ -48,9 +48,9 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     root = tmp_path / "served"
     rng = random.Random(0)
-    with ShardWriter(root, source="s", licence="l", shard_characters=1) as writer:
-        for _ in range(6):  # incompressible, so that there are bytes to lose
-            writer.add(rng.randbytes(400_000).decode("latin-1"))
+    # incompressible, so that there are bytes to lose
+    texts = (rng.randbytes(400_000).decode("latin-1") for _ in range(6))
+    write_documents(root, texts, source="s", licence="l", shard_characters=1)
     assert [path.name for path in list_shards(root)] == NAMES
     flaky = flaky_server.FlakyServer(root)
     yield flaky

@@ -12,12 +12,12 @@ import pytest
 
 from nanochat.dataloader import ShardDocuments
 from nanochat.dataset.shards import (
-    ShardWriter,
     list_shards,
     read_manifest,
     replacing,
     shard_paths,
     verify_shards,
+    write_documents,
     write_shards,
 )
 from nanochat.dataset.text_source import describe, shard_texts
@@ -66,18 +66,20 @@ def test_the_same_documents_give_the_same_bytes(tmp_path):
     assert make(tmp_path / "a")["shards"] == make(tmp_path / "b")["shards"]
 
 
-def test_writer_starts_new_shards_and_leaves_nothing_when_it_fails(tmp_path):
-    with ShardWriter(tmp_path / "a", source="s", licence="l", shard_characters=100) as writer:
-        for i in range(10):
-            writer.add(f"{i}" * 40)
-    assert [entry["rows"] for entry in writer.entries] == [3, 3, 3, 1]
-    with (
-        pytest.raises(RuntimeError),
-        ShardWriter(tmp_path / "b", source="s", licence="l") as writer,
-    ):
-        for _ in range(1500):
-            writer.add("text")
+def test_new_shards_are_started_and_nothing_is_left_of_one_that_fails(tmp_path):
+    about = {"source": "s", "licence": "l"}
+    texts = [f"{i}" * 40 for i in range(10)]
+    entries = write_documents(tmp_path / "a", texts, **about, shard_characters=100)
+    assert [entry["rows"] for entry in entries] == [3, 3, 3, 1]
+    assert list(shard_texts(list_shards(tmp_path / "a"))) == texts
+    assert write_documents(tmp_path / "none", [], **about) == []
+
+    def failing():
+        yield from ["text"] * 1500
         raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_documents(tmp_path / "b", failing(), **about)
     assert list((tmp_path / "b").iterdir()) == []
 
 
@@ -112,8 +114,7 @@ def test_damage_is_noticed(tmp_path):
             documents.raw(i)
     shard.unlink()
     assert verify_shards(tmp_path) == ["shard_00000.parquet: missing"]
-    with ShardWriter(tmp_path, source="s", licence="l", first=7) as writer:
-        writer.add("x")
+    write_documents(tmp_path, ["x"], source="s", licence="l", first=7)
     with pytest.raises(ValueError, match="shard_00000.parquet is in manifest.json but not here"):
         shard_paths(tmp_path)
 
