@@ -27,7 +27,8 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
-    rows = [json.loads(line) for line in args.file.read_text(encoding="utf-8").splitlines()]
+    lines = args.file.read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line.strip()]
     print(f"cage {choose_cage()}, {args.workers} workers, {len(rows)} problems")
     for name, bodies in (
         ("reference solutions", [row["canonical_solution"] for row in rows]),

@@ -297,7 +297,8 @@ class Harness:
 
 
 def losses(directory: Path) -> list[tuple[int, float]]:
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
     return [(row["step"], row["train_loss"]) for row in rows if "train_loss" in row]
 
 

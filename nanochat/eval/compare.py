@@ -24,6 +24,7 @@ from nanochat.eval.intervals import (
     mcnemar_exact,
 )
 from nanochat.eval.results import read_results
+from nanochat.runtime.run_dir import expanded
 
 KINDS = ("base_eval", "chat_eval")
 
@@ -72,7 +73,7 @@ def find_results(run: str) -> dict[str, Any]:
 
     In a folder the newest evaluated step counts. Raises ValueError saying where it looked.
     """
-    path = Path(run).expanduser()
+    path = expanded(run)
     if path.is_file():
         files = [path]
     else:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from nanochat.dataset.fetcher import Fetcher
 from nanochat.dataset.hub import cached_repo, cached_snapshots, hub_endpoint, offline
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import base_dir, locked
+from nanochat.runtime.run_dir import base_dir, expanded, locked
 from nanochat.runtime.suggest import suggestion
 from nanochat.tasks.catalogue import DATA_SETS, DataSet
 from nanochat.tasks.rows import Rows, read_parquet, read_rows
@@ -75,7 +75,7 @@ def search_places(data_set: DataSet) -> list[Path]:
     """Folders in the order in which they are looked through."""
     roots = [base_dir() / "task_data"]
     if os.environ.get("NANOCHAT_DATA_DIR"):
-        roots.insert(0, Path(os.environ["NANOCHAT_DATA_DIR"]).expanduser())
+        roots.insert(0, expanded(os.environ["NANOCHAT_DATA_DIR"]))
     places = [root / folder for root in roots for folder in (data_set.folder, *data_set.also)]
     return [*places, *(cached_snapshots(data_set.hub) or [cached_repo(data_set.hub)])]
 
