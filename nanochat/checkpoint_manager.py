@@ -260,6 +260,25 @@ def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "check
     return model
 
 
+def weights_path(meta: dict[str, Any]) -> str:
+    """Where a checkpoint's weights are; `meta` as `load_model` returns it."""
+    return str(Path(meta["directory"]) / f"model_{meta['step']:06d}.pt")
+
+
+def refuse_non_finite(state: dict[str, Any], where: str) -> None:
+    """ValueError for weights that are no numbers: what a diverged training leaves behind."""
+    bad = [
+        name
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not tensor.sum(dtype=torch.float32).isfinite()
+    ]
+    if bad:
+        raise ValueError(
+            f"{where}: {len(bad)} of {len(state)} tensors hold values that are not finite (NaN or "
+            f"infinite), first {bad[0]}: its training diverged; use an earlier checkpoint"
+        )
+
+
 def load_tokenizer(directory: Path, meta: dict[str, Any]) -> Tokenizer:
     """The checkpoint's own tokenizer, else the base directory's. Raises ValueError when it is not
     the model's.
@@ -290,7 +309,8 @@ def load_model(
 
     `phase` "eval": weights in the device's compute type, gradients off. "train": weights in fp32.
     `context_tokens`: where the model's context is shorter, the model and the `model_config` of its
-    meta get this one.
+    meta get this one. Raises ValueError naming the file when it is damaged or its weights are no
+    numbers.
     """
     assert phase in ("eval", "train"), phase
     directory, step, why = find_checkpoint(source, model_tag, step)
@@ -308,7 +328,9 @@ def load_model(
         # Windows stay as wide as they were learned: within the old context nothing changes.
         config = replace(config, sequence_len=context_tokens)
     meta = {**meta, "model_config": config.to_dict()}
-    model = build_model(state, meta, where=f"{directory / f'model_{step:06d}.pt'}")
+    where = str(directory / f"model_{step:06d}.pt")
+    refuse_non_finite(state, where)
+    model = build_model(state, meta, where)
     dtype = pick_dtype(device)
     model.float() if phase == "train" else model.to(dtype).requires_grad_(False)
     model.compute_dtype = dtype

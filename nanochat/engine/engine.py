@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from nanochat.engine.event import Event
+from nanochat.engine.finite import NonFiniteLogits
 from nanochat.engine.pages import PagePool
 from nanochat.engine.request import Completion, Request, checked_prompt
 from nanochat.engine.runner import Runner, Static
@@ -162,7 +163,7 @@ class Engine:
 
     def step(self) -> list[Event]:
         """One forward pass for whoever is due; the events it made, each delivered once: those of a
-        `stream` or of `complete` go there instead.
+        `stream` or of `complete` go there instead. NonFiniteLogits when the model is of no use.
         """
         with self._lock:
             self._advance()
@@ -173,7 +174,13 @@ class Engine:
         rows = self.scheduler.plan()
         if not rows:
             return
-        drawn_tokens = self.runner.draw(rows, self.pool.n_reached)
+        try:
+            drawn_tokens = self.runner.draw(rows, self.pool.n_reached)
+        except NonFiniteLogits:
+            self.scheduler.preempt_all()
+            self.pool.drop_retained()
+            self.runner.cache.clear()
+            raise
         self.scheduler.computed(rows)
         due = [row.sequence for row in rows if row.samples]
         self._steps += 1

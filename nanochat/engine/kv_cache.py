@@ -64,6 +64,14 @@ class KVCache:
         if self.keys and n_pages < self.n_pages // 2:
             self._resize(n_pages, self.keys[0].dtype)
 
+    def clear(self) -> None:
+        """Forget everything, so that no page holds a NaN that others would be masked against."""
+        self.keys.clear()
+        self.values.clear()
+        self.embeddings = None
+        self.n_pages = 0
+        self.n_resized += 1
+
     def _resize(self, n_pages: int, dtype: torch.dtype) -> None:
         config, n_slots = self.config, n_pages * self.page_tokens
 

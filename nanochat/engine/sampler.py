@@ -14,15 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nanochat.engine.finite import check_finite
 from nanochat.engine.sequence import SamplingParams, Sequence
 
-TOP_P_CANDIDATES = (
-    512  # a nucleus almost always fits in these; when it does not, eight times as many are tried
-)
+# A nucleus almost always fits in these; when it does not, eight times as many are tried.
+TOP_P_CANDIDATES = 512
 FIXED_CANDIDATES = 128  # the largest top_k that is drawn on the device
-COLDEST = (
-    1e-30  # below this a temperature would divide by zero in fp32, and it is greedy long before
-)
+# Below this a temperature would divide by zero in fp32, and it is greedy long before.
+COLDEST = 1e-30
+NOT_FINITE = -1  # in place of an id: nothing could be drawn
 
 
 class Sampled(NamedTuple):
@@ -37,8 +37,9 @@ class Sampled(NamedTuple):
 
 def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled]:
     """One token for each row of `logits` (R, V) fp32, by the parameters and the generator of the
-    row's sequence.
+    row's sequence. NonFiniteLogits when a row has none to draw.
     """
+    check_finite(logits.amax(dim=-1))
     tokens = [0] * len(sequences)
     groups: dict[tuple[str, int], list[int]] = {}
     for row, sequence in enumerate(sequences):
@@ -174,11 +175,12 @@ def draw_fixed(
     a word to the host.
 
     logits (R, V) fp32; top_k (R) int64, 1 for a greedy row; temperature and uniforms (R) float64 ->
-    ids (R).
+    ids (R), NOT_FINITE for a row with a NaN.
     """
     best = logits.argmax(dim=-1)
+    finite = logits.gather(1, best[:, None])[:, 0].isfinite()  # a NaN counts as the highest
     if method == "greedy":
-        return best
+        return torch.where(finite, best, NOT_FINITE)
     scores, ids = logits, None
     if method == "candidates":
         scores, ids = logits.topk(min(FIXED_CANDIDATES, logits.size(1)), dim=-1)
@@ -190,8 +192,8 @@ def draw_fixed(
         weights = weights.masked_fill(outside, 0.0)
     drawn = _invert(weights, uniforms[:, None])
     if ids is not None:
-        drawn = ids.gather(1, drawn[:, None])[:, 0]
-    return torch.where(top_k == 1, best, drawn)
+        drawn = ids.gather(1, drawn.clamp(max=ids.size(1) - 1)[:, None])[:, 0]
+    return torch.where(finite, torch.where(top_k == 1, best, drawn), NOT_FINITE)
 
 
 def _with_logprobs(logits: Tensor, token: int, n_top: int) -> Sampled:

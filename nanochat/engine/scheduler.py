@@ -201,6 +201,11 @@ class Scheduler:
         self.n_preempted += 1
         self.waiting.appendleft(sequence)
 
+    def preempt_all(self) -> None:
+        """Send every running sequence back to the queue: what is in their pages cannot be used."""
+        while self.running:
+            self._preempt(self.running[-1])
+
     def _release(self, sequence: Sequence) -> None:
         self.pool.release(sequence.pages)
         for digest in sequence.digests:

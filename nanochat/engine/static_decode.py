@@ -20,8 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanochat.engine.finite import NonFiniteLogits
 from nanochat.engine.kv_cache import KVCache
-from nanochat.engine.sampler import COLDEST, Sampled, common_method, draw_fixed, sample
+from nanochat.engine.sampler import (
+    COLDEST,
+    NOT_FINITE,
+    Sampled,
+    common_method,
+    draw_fixed,
+    sample,
+)
 from nanochat.engine.scheduler import ScheduledRow
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.static_view import StaticView
@@ -210,11 +218,12 @@ class StaticDecoder:
                 place.graph.replay()
         self.n_steps += 1
         out = place.out[: len(rows)]
-        return (
-            sample(out, due)
-            if shape.draw == "logits"
-            else [Sampled(token) for token in out.tolist()]
-        )
+        if shape.draw == "logits":
+            return sample(out, due)
+        tokens = out.tolist()
+        if NOT_FINITE in tokens:
+            raise NonFiniteLogits
+        return [Sampled(token) for token in tokens]
 
     def _shape(self, rows: list[ScheduledRow], due: list[Sequence]) -> DecodeShape:
         size = self.cache.page_tokens

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Literal
 
-from nanochat.checkpoint_manager import load_model
+from nanochat.checkpoint_manager import load_model, weights_path
 from nanochat.config import Short
 from nanochat.engine import ChatSession, Engine, Event, SamplingParams
+from nanochat.engine.finite import checkpoint_named
 from nanochat.engine.quantize import quantize_int8
 from nanochat.runtime.world import World
 
@@ -75,12 +76,13 @@ class ChatCLIConfig:
 def chat_cli(config: ChatCLIConfig, world: World) -> None:
     """Load the model that `config` names and talk to it until the person leaves."""
     tag, step = config.model_tag, config.step
-    model, tokenizer, _ = load_model(
+    model, tokenizer, meta = load_model(
         config.source, world.device, phase="eval", model_tag=tag, step=step
     )
     if config.int8:
         quantize_int8(model)
-    TerminalChat(Engine(model, tokenizer), config).run()
+    with checkpoint_named(weights_path(meta)):
+        TerminalChat(Engine(model, tokenizer), config).run()
 
 
 class TerminalChat:
