@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from nanochat.engine.finite import check_finite
 from nanochat.eval.loglikelihood import default_max_tokens
+from nanochat.eval.ranks import gather_in_order
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.world import World
@@ -54,7 +56,7 @@ def predict_letters(
     on_done: Callable[[int], None] | None = None,
 ) -> list[int]:
     """For each prompt the index of the likeliest of its candidate next tokens. Prompts are cropped
-    from the left.
+    from the left. NonFiniteLogits when the model computes no numbers.
     """
     context, device = model.config.sequence_len, model.get_device()
     cropped = [list(prompt[-context:]) for prompt in prompts]
@@ -67,6 +69,7 @@ def predict_letters(
         hidden = model.hidden(torch.tensor(rows, device=device))
         last = torch.tensor([len(cropped[i]) - 1 for i in batch], device=device)
         logits = model.head(hidden[torch.arange(len(batch), device=device), last])
+        check_finite(logits.amax(dim=-1))
         for i, row in zip(batch, logits, strict=True):
             chosen[i] = int(row[torch.tensor(candidates[i], device=device)].argmax())
         if on_done is not None:
@@ -100,9 +103,4 @@ def evaluate_choice(
         task.evaluate(conversation, conversation["letters"][choice])
         for conversation, choice in zip(conversations, chosen, strict=True)
     ]
-    return in_order(world.gather_objects(own), len(problems))
-
-
-def in_order(parts: Sequence[Sequence], count: int) -> list:
-    """Undo `items[rank::world_size]`: the ranks' results in the order of the items."""
-    return [parts[i % len(parts)][i // len(parts)] for i in range(count)]
+    return gather_in_order(world, own, len(problems))

@@ -9,7 +9,7 @@ bootstrapped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from nanochat.eval.intervals import (
     bootstrap_difference,
     bootstrap_means,
     bootstrap_p,
+    centered,
     holm,
     mcnemar_exact,
 )
@@ -48,7 +49,7 @@ class CompareConfig:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """One task: scores of both on their `n` common examples, b - a with its 95% interval, and
     p-values.
@@ -130,7 +131,9 @@ def compare_task(name: str, a: np.ndarray, b: np.ndarray) -> Difference:
     low, high, p = bootstrap_difference(a.tolist(), b.tolist())
     if set(np.unique(np.concatenate([a, b])).tolist()) <= {0.0, 1.0}:
         p = mcnemar_exact(int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum()))
-    return Difference(name, len(a), float(a.mean()), float(b.mean()), low, high, p)
+    return Difference(
+        task=name, n=len(a), a=float(a.mean()), b=float(b.mean()), low=low, high=high, p=p
+    )
 
 
 def compare_results(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
@@ -142,33 +145,38 @@ def compare_results(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Differen
     pairs = {name: paired(a[name], b[name]) for name in a if name in b}
     found = [compare_task(name, *values) for name, values in pairs.items() if len(values[0])]
     corrected = holm([d.p for d in found])
-    found = [
-        Difference(**{**d.__dict__, "p_corrected": p})
-        for d, p in zip(found, corrected, strict=True)
-    ]
+    found = [replace(d, p_corrected=p) for d, p in zip(found, corrected, strict=True)]
     if len(found) < 2:
         return found
-    # The mean of the centred scores (CORE, ChatCORE) over what both have: examples are resampled
-    # within each task.
-    scales = {name: 1 / (1 - a[name].get("baseline", 0.0)) for name in pairs}
-    shifts = {name: a[name].get("baseline", 0.0) for name in pairs}
-    kept = [d.task for d in found]
-    means = np.mean(
-        [
-            bootstrap_means(pairs[n][1] - pairs[n][0], 1337 + i) * scales[n]
-            for i, n in enumerate(kept)
-        ],
-        axis=0,
-    )
+    return [*found, centered_difference(found, pairs, a)]
+
+
+def centered_difference(
+    found: list[Difference],
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    entries: Mapping[str, Any],
+) -> Difference:
+    """The mean of the centred scores (CORE, ChatCORE) over what both have: examples are resampled
+    within each task.
+    """
+    verdicts = []
+    for difference in found:
+        baseline = entries[difference.task].get("baseline", 0.0)
+        verdicts.append([centered(values, baseline) for values in pairs[difference.task]])
+    resampled = [bootstrap_means(b - a, 1337 + i) for i, (a, b) in enumerate(verdicts)]
+    means = np.mean(resampled, axis=0)
     low, high = np.quantile(means, [0.025, 0.975])
-    score_a, score_b = (
-        float(np.mean([(pairs[n][k].mean() - shifts[n]) * scales[n] for n in kept])) for k in (0, 1)
-    )
     p = bootstrap_p(means)
-    total = Difference(
-        "mean, centred", sum(d.n for d in found), score_a, score_b, float(low), float(high), p, p
+    return Difference(
+        task="mean, centred",
+        n=sum(difference.n for difference in found),
+        a=float(np.mean([a.mean() for a, _ in verdicts])),
+        b=float(np.mean([b.mean() for _, b in verdicts])),
+        low=float(low),
+        high=float(high),
+        p=p,
+        p_corrected=p,
     )
-    return [*found, total]
 
 
 def render(differences: list[Difference], alpha: float) -> str:

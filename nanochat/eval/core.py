@@ -9,17 +9,19 @@ continuation is the model's first choice.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nanochat.eval.loglikelihood import Score, ScoredRow, common_prefix, score_groups
+from nanochat.eval.ranks import gather_in_order
 from nanochat.eval.results import scored
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
@@ -27,12 +29,19 @@ from nanochat.runtime.run_dir import base_dir
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 
-KINDS = ("multiple_choice", "schema", "language_modeling")
+# Kind of task -> the fields of a row that are texts, and the field that holds the options.
+FIELDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "multiple_choice": (("query",), "choices"),
+    "schema": (("continuation",), "context_options"),
+    "language_modeling": (("context", "continuation"), ""),
+}
+KINDS = tuple(FIELDS)
+ENTRY_FIELDS = ("label", "dataset_uri", "icl_task_type", "num_fewshot")
 SHUFFLE_SEED = 1337
 FEWSHOT_SEED = 1234
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CoreTask:
     """One line of the bundle's `core.yaml`. `baseline` is the score of guessing, in [0, 1]."""
 
@@ -44,82 +53,110 @@ class CoreTask:
     baseline: float
 
 
-@dataclass(frozen=True)
-class CoreTaskResult:
-    """`correct` holds one bool per example, in the order of the seeded shuffle."""
+def read_bundle(
+    bundle: Path | str | None = None, labels: Sequence[str] | None = None
+) -> list[CoreTask]:
+    """The tasks of an eval bundle (default: `<base>/eval_bundle`), or those in `labels`.
 
-    label: str
-    baseline: float
-    correct: list[bool]
-    wall_s: float = field(default=0.0, compare=False)
-
-    @property
-    def accuracy(self) -> float:
-        return sum(self.correct) / len(self.correct)
-
-    @property
-    def centered(self) -> float:
-        return (self.accuracy - self.baseline) / (1 - self.baseline)
-
-
-def read_bundle(bundle: Path | str | None = None) -> list[CoreTask]:
-    """The tasks of an eval bundle, by default `<base>/eval_bundle`.
-
-    Raises ValueError naming every file that is missing and every task without a baseline.
+    Raises ValueError naming every file that is missing, every task without a baseline and every
+    unknown label.
     """
+    root = Path(bundle) if bundle else base_dir() / "eval_bundle"
+    baselines = _read_baselines(root / "eval_meta_data.csv")
+    tasks, problems = [], []
+    for entry in _read_entries(root):
+        label, path = entry["label"], root / "eval_data" / entry["dataset_uri"]
+        if not path.is_file():
+            problems.append(f"{label}: {path} is missing")
+        if not baselines.get(label, 1.0) < 1:
+            problems.append(f"{label}: no baseline below 100% in eval_meta_data.csv")
+        if entry["icl_task_type"] not in KINDS:
+            problems.append(
+                f"{label}: icl_task_type {entry['icl_task_type']!r} is none of {', '.join(KINDS)}"
+            )
+        task = CoreTask(
+            label=label,
+            path=path,
+            kind=entry["icl_task_type"],
+            num_fewshot=int(entry["num_fewshot"][0]),
+            delimiter=entry.get("continuation_delimiter", " "),
+            baseline=baselines.get(label, 0.0),
+        )
+        tasks.append(task)
+    if problems:
+        raise ValueError(
+            f"eval_bundle: {root} is not whole; fetch it again:\n  " + "\n  ".join(problems)
+        )
+    known = [task.label for task in tasks]
+    if unknown := sorted(set(labels or ()) - set(known)):
+        raise ValueError(f"tasks: unknown {', '.join(unknown)}; the bundle has {', '.join(known)}")
+    return [task for task in tasks if not labels or task.label in labels]
+
+
+def _read_entries(root: Path) -> list[dict[str, Any]]:
     import yaml
 
-    root = Path(bundle) if bundle else base_dir() / "eval_bundle"
     if not (root / "core.yaml").is_file():
         raise ValueError(
             f"eval_bundle: {root} has no core.yaml; to get it, run `bash "
             "scripts/download_data.sh` on a machine with "
             "internet, or name the folder with --eval-bundle"
         )
-    config = yaml.safe_load((root / "core.yaml").read_text(encoding="utf-8"))
-    baselines = _read_baselines(root / "eval_meta_data.csv")
-    tasks, problems = [], []
-    for entry in config["icl_tasks"]:
-        label, path = entry["label"], root / "eval_data" / entry["dataset_uri"]
-        if not path.is_file():
-            problems.append(f"{label}: {path} is missing")
-        if label not in baselines:
-            problems.append(f"{label}: no baseline in eval_meta_data.csv")
-        if entry["icl_task_type"] not in KINDS:
-            problems.append(
-                f"{label}: icl_task_type {entry['icl_task_type']!r} is none of {', '.join(KINDS)}"
-            )
-        delimiter = entry.get("continuation_delimiter", " ")
-        shots = int(entry["num_fewshot"][0])
-        tasks.append(
-            CoreTask(
-                label, path, entry["icl_task_type"], shots, delimiter, baselines.get(label, 0.0)
-            )
-        )
-    if problems:
+    try:
+        entries = yaml.safe_load((root / "core.yaml").read_text(encoding="utf-8"))["icl_tasks"]
+        complete = entries and all(entry[name] for entry in entries for name in ENTRY_FIELDS)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError):
+        complete = False
+    if not complete:
         raise ValueError(
-            f"eval_bundle: {root} is not whole; fetch it again:\n  " + "\n  ".join(problems)
+            f"eval_bundle: {root / 'core.yaml'} is damaged: under icl_tasks each task needs "
+            f"{', '.join(ENTRY_FIELDS)}; fetch it again"
         )
-    return tasks
+    return entries
 
 
 def _read_baselines(path: Path) -> dict[str, float]:
-    if not path.is_file():
-        return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        return {
-            row["Eval Task"]: float(row["Random baseline"]) / 100 for row in csv.DictReader(file)
-        }
+    """Label -> share of right answers from guessing; nothing for what cannot be read."""
+    found: dict[str, float] = {}
+    if path.is_file():
+        with open(path, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    found[row["Eval Task"]] = float(row["Random baseline"]) / 100
+    return found
 
 
 def read_examples(task: CoreTask, max_per_task: int = -1) -> list[dict[str, Any]]:
     """The task's rows, shuffled with a fixed seed and only then cut to `max_per_task` (negative:
-    all).
+    all). ValueError with file and line for one that cannot be asked.
     """
-    with open(task.path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
+    rows: list[dict[str, Any]] = []
+    with open(task.path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    rows.append(_checked_row(task.kind, json.loads(line)))
+                except ValueError as error:
+                    raise ValueError(f"{task.path}:{number}: {error}") from None
+    if not rows:
+        raise ValueError(f"{task.path}: has no examples; fetch the bundle again")
     random.Random(SHUFFLE_SEED).shuffle(rows)
     return rows[:max_per_task] if max_per_task > 0 else rows
+
+
+def _checked_row(kind: str, row: Any) -> dict[str, Any]:
+    texts, options = FIELDS[kind]
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in texts):
+        raise ValueError(f"must be an object with the text(s) {', '.join(texts)}")
+    if options:
+        choices, gold = row.get(options), row.get("gold")
+        if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
+            raise ValueError(f"{options} must be a list of texts")
+        if type(gold) is not int or not 0 <= gold < len(choices):
+            raise ValueError(
+                f"gold={gold!r} must be the number of one of {len(choices)} {options}, from 0"
+            )
+    return row
 
 
 def fewshot_examples(
@@ -179,30 +216,27 @@ def is_correct(task: CoreTask, scores: Sequence[Score], gold: int) -> bool:
     # An empty continuation (a choice that is the beginning of another) has no likelihood and cannot
     # win.
     means = [score.mean_nll if score.n_tokens else math.inf for score in scores]
-    return means.index(min(means)) == gold
+    return min(means) < math.inf and means.index(min(means)) == gold
 
 
 def evaluate_task(
     model: GPT,
     tokenizer: Tokenizer,
     task: CoreTask,
+    examples: Sequence[dict[str, Any]],
     world: World,
-    max_per_task: int = -1,
     max_tokens: int | None = None,
     share_prefixes: bool = True,
-) -> CoreTaskResult:
-    """Score one task; the examples are dealt out to the ranks and every rank returns the whole
-    result.
+) -> list[bool]:
+    """Right or wrong for each of the task's examples, dealt out to the ranks, the same list on
+    every rank.
     """
-    started = time.monotonic()
-    examples = read_examples(task, max_per_task)
     mine = range(world.rank, len(examples), world.world_size)
     prompts: list[str] = []
     golds, counts = [], []
     for index in mine:
-        texts, gold = render_prompts(
-            task, examples[index], fewshot_examples(examples, index, task.num_fewshot)
-        )
+        shots = fewshot_examples(examples, index, task.num_fewshot)
+        texts, gold = render_prompts(task, examples[index], shots)
         prompts += texts
         golds.append(gold)
         counts.append(len(texts))
@@ -213,40 +247,31 @@ def evaluate_task(
         first += count
     with Progress(sum(map(len, groups)), f"CORE {task.label}", enabled=world.is_main) as progress:
         scores = score_groups(model, groups, max_tokens, share_prefixes, on_done=progress.advance)
-    own = [(i, is_correct(task, s, gold)) for i, s, gold in zip(mine, scores, golds, strict=True)]
-    everyone = sorted(pair for part in world.gather_objects(own) for pair in part)
-    return CoreTaskResult(
-        task.label, task.baseline, [right for _, right in everyone], time.monotonic() - started
-    )
+    own = [is_correct(task, group, gold) for group, gold in zip(scores, golds, strict=True)]
+    return gather_in_order(world, own, len(examples))
 
 
 def evaluate_core(
     model: GPT,
     tokenizer: Tokenizer,
     world: World,
+    tasks: Sequence[CoreTask],
     max_per_task: int = -1,
-    bundle: Path | str | None = None,
-    labels: Sequence[str] | None = None,
     max_tokens: int | None = None,
-) -> dict[str, Any]:
-    """CORE over the bundle's tasks, or those in `labels` -> {"core", "tasks": {label: entry as in
-    results.scored}}.
+    on_result: Callable[[str, dict[str, Any]], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Evaluate tasks of a bundle -> label -> entry (see results.scored), the same on every rank.
 
-    Raises ValueError for an incomplete bundle or an unknown label.
+    CORE is the mean of their centred scores, when they are all of the bundle's. Raises ValueError
+    for a row that cannot be asked, before any is.
     """
-    tasks = read_bundle(bundle)
-    unknown = set(labels or ()) - {task.label for task in tasks}
-    if unknown:
-        known = ", ".join(task.label for task in tasks)
-        raise ValueError(f"tasks: unknown {', '.join(sorted(unknown))}; the bundle has {known}")
-    results = [
-        evaluate_task(model, tokenizer, task, world, max_per_task, max_tokens)
-        for task in tasks
-        if not labels or task.label in labels
-    ]
-    table = {r.label: scored(r.correct, r.baseline, wall_s=r.wall_s) for r in results}
-    return {
-        "core": sum(r.centered for r in results) / len(results),
-        "tasks": table,
-        "max_per_task": max_per_task,
-    }
+    examples = {task.label: read_examples(task, max_per_task) for task in tasks}
+    entries = {}
+    for task in tasks:
+        started = time.monotonic()
+        correct = evaluate_task(model, tokenizer, task, examples[task.label], world, max_tokens)
+        wall_s = time.monotonic() - started
+        entries[task.label] = scored(correct, task.baseline, wall_s=wall_s)
+        if on_result is not None:
+            on_result(task.label, entries[task.label])
+    return entries

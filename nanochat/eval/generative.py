@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Completion
 from nanochat.engine.sequence import SamplingParams
-from nanochat.eval.choice import in_order
 from nanochat.eval.intervals import pass_at_k
+from nanochat.eval.ranks import gather_in_order
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.world import World
 from nanochat.tasks.base import Conversation, Task
@@ -118,4 +118,4 @@ def evaluate_generative(
     own = judge(
         task, conversations, [[completion.text for completion in row] for row in completions]
     )
-    return in_order(world.gather_objects(own), len(problems))
+    return gather_in_order(world, own, len(problems))

@@ -1,10 +1,11 @@
-"""Error bars and paired tests for scores: pure functions, no model."""
+"""Centred scores, error bars and paired tests: pure functions, no model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,15 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
     return max(0.0, low) if p > 0 else 0.0, min(1.0, high) if p < 1 else 1.0
+
+
+def centered(score: Any, baseline: float) -> Any:
+    """A score, or an array of them, on the scale where blind guessing is 0 and everything right
+    is 1.
+    """
+    if not baseline < 1:
+        raise ValueError(f"baseline: guessing must score below 1, got {baseline}")
+    return (score - baseline) / (1 - baseline)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

@@ -14,15 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from nanochat.checkpoint_manager import load_model
+from nanochat.checkpoint_manager import load_model, weights_path
 from nanochat.config import Short
 from nanochat.engine import Engine, SamplingParams
-from nanochat.eval.choice import in_order
+from nanochat.engine.finite import checkpoint_named
 from nanochat.eval.loglikelihood import ScoredRow, score_groups
+from nanochat.eval.ranks import gather_in_order
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.world import World
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat.tokenizer.chat_prompt import render_prompt
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -35,12 +37,10 @@ class Harness:
     def __init__(
         self, model: GPT, tokenizer: Tokenizer, world: World, max_tokens: int | None = None
     ) -> None:
-        self.model, self.tokenizer, self.world, self.max_tokens = (
-            model,
-            tokenizer,
-            world,
-            max_tokens,
-        )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.world = world
+        self.max_tokens = max_tokens
         self.context = model.config.sequence_len
         self.bos = tokenizer.get_bos_token_id()
 
@@ -118,7 +118,7 @@ class Harness:
                 context=self.context + 1,
             )
         own = [[(-score.nll, score.greedy) for score in group] for group in scores]
-        return in_order(self.world.gather_objects(own), len(groups))
+        return gather_in_order(self.world, own, len(groups))
 
     def generate_until(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
         """Continuations of each context up to one of its `until` strings. Greedy unless `do_sample`
@@ -149,25 +149,14 @@ class Harness:
         with Progress(len(submitted), "generation", enabled=self.world.is_main) as progress:
             answers = engine.complete(submitted, on_done=progress.advance)
         own = [completion.text for [completion] in answers]
-        return in_order(self.world.gather_objects(own), len(requests))
+        return gather_in_order(self.world, own, len(requests))
 
-    def chat_text(
-        self, history: Sequence[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
+    def chat_text(self, history: Sequence[dict[str, str]]) -> str:
         """A conversation as text with its special tokens spelled out, the way models are trained to
-        see it.
+        see it: up to where the answer begins, or goes on after an assistant's message at the end.
         """
-        system = "".join(m["content"] + "\n\n" for m in history if m["role"] == "system")
-        text = "<|bos|>"
-        for message in history:
-            if message["role"] == "user":
-                text += f"<|user_start|>{system}{message['content']}<|user_end|>"
-                system = ""
-            elif message["role"] == "assistant":
-                text += f"<|assistant_start|>{message['content']}<|assistant_end|>"
-        if add_generation_prompt:
-            return text + "<|assistant_start|>"
-        return text.removesuffix("<|assistant_end|>")
+        ids = render_prompt(self.tokenizer, list(history))
+        return self.tokenizer.decode(ids)
 
 
 def as_lm(harness: Harness) -> Any:
@@ -192,7 +181,7 @@ def as_lm(harness: Harness) -> Any:
             return harness.generate_until([request.args for request in requests])
 
         def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
-            return harness.chat_text(chat_history, add_generation_prompt)
+            return harness.chat_text(chat_history)
 
         def chat_template(self, chat_template: bool | str = False) -> str:
             return "nanochat" if chat_template else ""
@@ -237,15 +226,16 @@ def lm_eval(cfg: LMEvalConfig, world: World) -> dict[str, Any]:
             f"lm_eval cannot be imported ({error}); install it with `pip install lm_eval`"
         ) from None
 
-    model, tokenizer, _ = load_model(cfg.source, world.device, "eval", cfg.model_tag, cfg.step)
-    results = simple_evaluate(
-        as_lm(Harness(model, tokenizer, world)),
-        tasks=[name.strip() for name in cfg.tasks.split(",") if name.strip()],
-        num_fewshot=cfg.num_fewshot,
-        limit=cfg.limit,
-        apply_chat_template=cfg.chat,
-        task_manager=TaskManager(include_path=cfg.include_path or None),
-    )
+    model, tokenizer, meta = load_model(cfg.source, world.device, "eval", cfg.model_tag, cfg.step)
+    with checkpoint_named(weights_path(meta)):
+        results = simple_evaluate(
+            as_lm(Harness(model, tokenizer, world)),
+            tasks=[name.strip() for name in cfg.tasks.split(",") if name.strip()],
+            num_fewshot=cfg.num_fewshot,
+            limit=cfg.limit,
+            apply_chat_template=cfg.chat,
+            task_manager=TaskManager(include_path=cfg.include_path or None),
+        )
     if world.is_main:
         print(make_table(results))
         print(json.dumps(results["results"], default=str))

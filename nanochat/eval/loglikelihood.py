@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nanochat.attention import attend
+from nanochat.engine.finite import check_finite
 from nanochat.gpt import GPT
 from nanochat.logprobs import target_logprobs
 
@@ -93,7 +94,8 @@ def score_groups(
     Rows longer than `context` tokens (default: the model's) are cropped from the left; as the last
     token is never forwarded, one more than the model's context is possible. Memory is bounded by
     `max_tokens` nodes a batch. `on_done` is told the number of rows finished after each batch.
-    `share_prefixes=False` is the slow twin for tests.
+    `share_prefixes=False` is the slow twin for tests. NonFiniteLogits when the model computes no
+    numbers.
     """
     context = context or model.config.sequence_len
     device = model.get_device()
@@ -249,6 +251,7 @@ def _score_batch(
     where = [(b, node, token) for b, tree in enumerate(trees) for _, node, token in tree.targets]
     rows, nodes, tokens = torch.tensor(where, dtype=torch.long, device=device).T
     scores = target_logprobs(model, hidden[rows, nodes], tokens)
+    check_finite(scores.logprobs)
     numbers = [number for tree in trees for number, _, _ in tree.targets]
     nlls = (-scores.logprobs).tolist()
     return list(zip(numbers, nlls, scores.greedy.tolist(), strict=True))

@@ -14,8 +14,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nanochat.eval.intervals import wilson
-from nanochat.runtime.run_dir import atomic_write, base_dir, code_version, environment, sha256_file
+from nanochat.eval.intervals import centered, wilson
+from nanochat.runtime.records import report_dir, write_record
+from nanochat.runtime.run_dir import (
+    atomic_write,
+    check_writable,
+    code_version,
+    environment,
+    sha256_file,
+)
 from nanochat.tokenizer import Tokenizer
 
 LIMITS = ("max_problems", "max_per_task")  # settings that leave problems out
@@ -24,22 +31,25 @@ LIMITS = ("max_problems", "max_per_task")  # settings that leave problems out
 DECIDING = ("compute_dtype", "eval_bundle")
 SAMPLING = ("temperature", "top_k", "max_new_tokens", "num_samples", "seed")
 PACKAGES = ("nanochat", "torch", "numpy", "tiktoken", "rustbpe", "pyarrow")
+IN_REPORT = ("score", "low", "high", "n", "baseline", "centered", "pass_at", "wall_s")
 
 
 def scored(verdicts: Sequence[float], baseline: float, **more: Any) -> dict[str, Any]:
     """A task's entry: score in [0, 1] with its Wilson 95% interval, centred on the baseline, and
-    each verdict.
+    each verdict. ValueError when there are none: nothing was measured.
     """
-    n, total = len(verdicts), float(sum(verdicts))
+    n = len(verdicts)
+    if n == 0:
+        raise ValueError("there is no verdict to score: a task needs at least one problem")
+    total = float(sum(verdicts))
     low, high = wilson(total, n)
-    score = total / n if n else 0.0
     return {
-        "score": score,
+        "score": total / n,
         "low": low,
         "high": high,
         "n": n,
         "baseline": baseline,
-        "centered": (score - baseline) / (1 - baseline),
+        "centered": centered(total / n, baseline),
         **more,
         "correct": [int(v) if v in (0, 1) else float(v) for v in verdicts],
     }
@@ -53,6 +63,128 @@ def centered_mean(tasks: Mapping[str, Mapping[str, Any]], names: Iterable[str]) 
     if not wanted or any(name not in tasks for name in wanted):
         return None
     return sum(tasks[name]["centered"] for name in wanted) / len(wanted)
+
+
+def table(tasks: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
+    """Aligned lines `task  score  [low, high]  n` for people."""
+    width = max([len(name) for name in tasks] + [4])
+    lines = [f"{'task':<{width}}   score   95% interval        n"]
+    for name in names:
+        t = tasks[name]
+        lines.append(
+            f"{name:<{width}}  {t['score']:6.4f}   [{t['low']:.4f}, {t['high']:.4f}]  {t['n']:6d}"
+        )
+    return "\n".join(lines)
+
+
+class ResultsFile:
+    """The results of one kind of evaluation of one checkpoint, and the report's sections about
+    them.
+
+    Made before the work, so that what would keep them from being saved is known: a damaged file of
+    earlier results is a ValueError; `closed` folders may only be read, each with the reason.
+    """
+
+    def __init__(self, kind: str, directory: Path, step: int) -> None:
+        self.kind = kind
+        self.path = directory / f"{kind}_{step:06d}.json"
+        self.closed: dict[Path, str] = {}
+        self._earlier()
+        for folder in (directory, report_dir()):
+            try:
+                check_writable(folder)
+            except ValueError as error:
+                self.closed[folder] = str(error)
+
+    def _earlier(self) -> dict[str, Any]:
+        return read_results(self.path) if self.path.is_file() else {}
+
+    def document(
+        self,
+        identity: Mapping[str, Any],
+        tasks: Mapping[str, Mapping[str, Any]],
+        metrics: Mapping[str, Any] | None = None,
+        means: Mapping[str, Iterable[str]] | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """What is known of the weights that `identity` (see `identify`) stands for.
+
+        Tasks and metrics of earlier evaluations of the same weights stay unless evaluated anew;
+        those of other weights go. A look at some problems does not replace an earlier one at more
+        of them; that is said. `means`: metric -> tasks whose centred mean it is.
+        """
+        document: dict[str, Any] = {"kind": self.kind, **identity}
+        earlier = self._earlier()
+        same = earlier.get("checkpoint_sha256") == document["checkpoint_sha256"]
+        for name, value in earlier.items() if same else ():
+            document.setdefault(name, value)
+        known = earlier["tasks"] if same else {}
+        fuller = {
+            name: known[name]
+            for name in tasks
+            if name in known and covers_more(known[name], tasks[name])
+        }
+        for name, entry in fuller.items():
+            print(
+                f"{name}: {self.path} keeps the result over {entry['n']} problems, not this one "
+                f"over {tasks[name]['n']}"
+            )
+        document["tasks"] = {**known, **tasks, **fuller}
+        document["metrics"] = {**(earlier.get("metrics", {}) if same else {}), **(metrics or {})}
+        for name, of in (means or {}).items():
+            document["metrics"][name] = centered_mean(document["tasks"], of)
+        return {**document, **more}
+
+    def save(self, document: Mapping[str, Any]) -> None:
+        """Write the file, unless its folder is closed, and say where it is."""
+        if self.path.parent in self.closed:
+            print(f"results: not saved: {self.closed[self.path.parent]}")
+            return
+        atomic_write(self.path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        print(f"results: {self.path}")
+
+    def save_section(
+        self, section: str, document: Mapping[str, Any], names: Iterable[str] | None = None
+    ) -> None:
+        """Hand the report its part of a document: the tasks in `names` (default: all)."""
+        if report_dir() not in self.closed:
+            write_record(section, section_of(document, names))
+
+
+def section_of(document: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
+    """A report's section of a document: the tasks in `names` (default: all), sums instead of
+    verdicts.
+    """
+    wanted = list(document["tasks"] if names is None else names)
+    entries = {name: document["tasks"][name] for name in wanted if name in document["tasks"]}
+    settings = [entry["settings"] for entry in entries.values() if "settings" in entry]
+    samples = [
+        {"task": name, **sample}
+        for name, entry in entries.items()
+        for sample in entry.get("samples", ())
+    ]
+    if names is None:
+        samples += document.get("completions", ())
+    return {
+        **{name: document[name] for name in ("written", "code_version", "environment")},
+        "wall_s": sum(entry.get("wall_s", 0.0) for entry in entries.values()),
+        "checkpoint": {
+            name: document[name] for name in ("source", "model_tag", "step", "checkpoint_sha256")
+        },
+        "tokenizer": document["tokenizer"],
+        "packages": document["packages"],
+        "metrics": dict(document["metrics"]) if names is None else {},
+        "tasks": {
+            name: {
+                **{key: entry[key] for key in IN_REPORT if key in entry},
+                "correct": round(sum(entry["correct"])),
+            }
+            for name, entry in entries.items()
+        },
+        "samples": samples,
+        "not_found": document.get("not_found", {}) if names is None else {},
+        "config": settings[-1] if settings else {},
+    }
 
 
 def package_versions() -> dict[str, str]:
@@ -87,47 +219,6 @@ def identify(meta: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def save_results(
-    kind: str,
-    meta: Mapping[str, Any],
-    tokenizer: Tokenizer,
-    tasks: Mapping[str, Mapping[str, Any]],
-    metrics: Mapping[str, Any] | None = None,
-    means: Mapping[str, Iterable[str]] | None = None,
-    **more: Any,
-) -> tuple[Path, dict[str, Any]]:
-    """Write (or add to) the results file of a checkpoint -> its path and whole content.
-
-    Tasks and metrics of earlier evaluations of the same weights stay unless evaluated anew; those
-    of other weights go. A look at some problems does not replace an earlier one at more of them;
-    that is said. `means`: metric -> tasks whose centred mean it is.
-    """
-    document: dict[str, Any] = {"kind": kind, **identify(meta, tokenizer)}
-    path = Path(meta["directory"]) / f"{kind}_{document['step']:06d}.json"
-    earlier = read_results(path) if path.is_file() else {}
-    same = earlier.get("checkpoint_sha256") == document["checkpoint_sha256"]
-    for name, value in earlier.items() if same else ():
-        document.setdefault(name, value)
-    known = earlier["tasks"] if same else {}
-    fuller = {
-        name: known[name]
-        for name in tasks
-        if name in known and covers_more(known[name], tasks[name])
-    }
-    for name, entry in fuller.items():
-        print(
-            f"{name}: {path} keeps the result over {entry['n']} problems, not this one over "
-            f"{tasks[name]['n']}"
-        )
-    document["tasks"] = {**known, **tasks, **fuller}
-    document["metrics"] = {**(earlier.get("metrics", {}) if same else {}), **(metrics or {})}
-    for name, of in (means or {}).items():
-        document["metrics"][name] = centered_mean(document["tasks"], of)
-    document.update(more)
-    atomic_write(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    return path, document
-
-
 def covers_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether `new` is a part of its task and `old` a larger one, evaluated with the same settings.
 
@@ -147,68 +238,10 @@ def read_results(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path}: not a readable results file ({error}); delete it and evaluate again"
+            f"{path}: not a readable results file ({error}); move it away and evaluate again"
         ) from None
     if not isinstance(document, dict) or not isinstance(document.get("tasks"), dict):
         raise ValueError(
             f"{path}: not a results file (it has no tasks); name one written by an evaluation"
         )
     return document
-
-
-def write_section(
-    section: str, document: Mapping[str, Any], names: Iterable[str] | None = None
-) -> Path:
-    """Hand the report its part of a results document: the tasks in `names` (default: all), sums
-    instead of verdicts.
-    """
-    wanted = list(document["tasks"] if names is None else names)
-    entries = {name: document["tasks"][name] for name in wanted if name in document["tasks"]}
-    shown = ("score", "low", "high", "n", "baseline", "centered", "pass_at", "wall_s")
-    record = {
-        "section": section,
-        "written": document["written"],
-        "code_version": document["code_version"],
-        "environment": document["environment"],
-        "wall_s": sum(entry.get("wall_s", 0.0) for entry in entries.values()),
-        "checkpoint": {
-            name: document[name] for name in ("source", "model_tag", "step", "checkpoint_sha256")
-        },
-        "tokenizer": document["tokenizer"],
-        "packages": document["packages"],
-        "metrics": {name: value for name, value in document["metrics"].items() if names is None},
-        "tasks": {
-            name: {
-                **{key: entry[key] for key in shown if key in entry},
-                "correct": round(sum(entry["correct"])),
-            }
-            for name, entry in entries.items()
-        },
-        "samples": [
-            *(
-                {"task": name, **sample}
-                for name, entry in entries.items()
-                for sample in entry.get("samples", ())
-            ),
-            *(document.get("completions", ()) if names is None else ()),
-        ],
-        "not_found": document.get("not_found", {}) if names is None else {},
-        "config": next(
-            (entry["settings"] for entry in reversed(entries.values()) if "settings" in entry), {}
-        ),
-    }
-    path = base_dir() / "report" / f"{section}.json"
-    atomic_write(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    return path
-
-
-def table(tasks: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
-    """Aligned lines `task  score  [low, high]  n` for people."""
-    width = max([len(name) for name in tasks] + [4])
-    lines = [f"{'task':<{width}}   score   95% interval        n"]
-    for name in names:
-        t = tasks[name]
-        lines.append(
-            f"{name:<{width}}  {t['score']:6.4f}   [{t['low']:.4f}, {t['high']:.4f}]  {t['n']:6d}"
-        )
-    return "\n".join(lines)

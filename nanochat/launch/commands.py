@@ -55,11 +55,11 @@ COMMANDS = {
     ),
     "base-loss": Command(
         "bits per byte and samples",
-        "nanochat.eval.suite:base_loss",
-        "nanochat.eval.suite:BaseLossConfig",
+        "nanochat.eval.base_loss:base_loss",
+        "nanochat.eval.base_loss:BaseLossConfig",
     ),
     "base-eval": Command(
-        "CORE", "nanochat.eval.suite:base_eval", "nanochat.eval.suite:BaseEvalConfig"
+        "CORE", "nanochat.eval.base_eval:base_eval", "nanochat.eval.base_eval:BaseEvalConfig"
     ),
     "mid-train": Command(
         "midtrain on conversations and tools",
@@ -74,8 +74,8 @@ COMMANDS = {
     ),
     "chat-eval": Command(
         "chat benchmarks and the exam",
-        "nanochat.eval.suite:chat_eval",
-        "nanochat.eval.suite:ChatEvalConfig",
+        "nanochat.eval.chat_eval:chat_eval",
+        "nanochat.eval.chat_eval:ChatEvalConfig",
     ),
     "chat-cli": Command(
         "chat in the terminal",

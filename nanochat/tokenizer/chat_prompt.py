@@ -7,6 +7,7 @@ speaks first or has begun the answer. All of it is rendered in the one chat form
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,11 @@ def user_turns(messages: list[dict[str, Any]]) -> tuple[str, list[Turn]]:
     if asked is not None or not turns:
         turns.append(Turn(user=asked or ""))
     return system, turns
+
+
+def render_prompt(tokenizer: Encoder, messages: list[dict[str, Any]]) -> list[int]:
+    """Ids that ask for the next answer, whatever the context holds; see `fit_messages`."""
+    return fit_messages(tokenizer, messages, sys.maxsize).ids
 
 
 def _joined(messages: Sequence[dict[str, Any]]) -> str:

@@ -126,7 +126,7 @@ class CoreHook(PeriodicHook):
         self.log = log
 
     def evaluate(self, trainer: Trainer, model: GPT, world: World) -> None:
-        from nanochat.eval.suite import core_metric
+        from nanochat.eval.base_eval import core_metric
 
         value = core_metric(model, self.tokenizer, world, self.per_task)
         if value is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 
 import pytest
 import torch
 
+from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
@@ -47,6 +49,44 @@ def make_model(tokenizer):
 @pytest.fixture(scope="session")
 def model(make_model) -> GPT:
     return make_model()
+
+
+@pytest.fixture
+def save(base_dir, tokenizer):
+    """Write a model as the sft and base checkpoint."""
+
+    def written(model: GPT) -> None:
+        for folder in ("chatsft_checkpoints", "base_checkpoints"):
+            directory = base_dir / folder / "d2"
+            meta = {"model_config": model.config.to_dict()}
+            save_checkpoint(directory, 5, model.state_dict(), None, meta)
+            tokenizer.save(directory / "tokenizer")
+
+    return written
+
+
+@pytest.fixture
+def checkpoint(base_dir, make_model, save):
+    """An untrained sft and base checkpoint, and some task data."""
+    save(make_model(context=192))
+    arc = [
+        {
+            "question": {
+                "stem": f"{i}?",
+                "choices": [{"text": t, "label": c} for t, c in zip("xyzw", "ABCD", strict=True)],
+            },
+            "answerKey": "ABCD"[i % 4],
+        }
+        for i in range(30)
+    ]
+    for name, rows in {
+        "arc/ARC-Easy/test": arc,
+        "gsm8k/test": [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(6)],
+    }.items():
+        path = base_dir / "task_data" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return base_dir / "chatsft_checkpoints" / "d2"
 
 
 @pytest.fixture

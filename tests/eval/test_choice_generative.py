@@ -10,11 +10,11 @@ from nanochat.engine import Engine, SamplingParams
 from nanochat.eval.choice import (
     batches_by_length,
     evaluate_choice,
-    in_order,
     letter_tokens,
     predict_letters,
 )
 from nanochat.eval.generative import AnswerSampling, evaluate_generative, fit_prompt
+from nanochat.eval.ranks import gather_in_order
 from nanochat.tasks.base import Task
 from nanochat.tasks.multiple_choice import MultipleChoice
 
@@ -93,10 +93,14 @@ def test_batches_by_length():
     assert batches_by_length([50], 10) == [[0]] and batches_by_length([], 10) == []
 
 
-def test_in_order():
+def test_gathering_in_order(on_ranks):
     items = list(range(11))
-    for size in (1, 2, 3, 11, 15):
-        assert in_order([items[rank::size] for rank in range(size)], 11) == items
+    for size in (1, 2, 3, 15):
+
+        def share(world):
+            return gather_in_order(world, items[world.rank :: world.world_size], len(items))
+
+        assert on_ranks(size, share) == [items] * size
 
 
 @pytest.mark.parametrize("temperature, samples", [(0.0, 1), (1.0, 3)])

@@ -10,7 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.eval.intervals import bootstrap_difference, holm, mcnemar_exact, pass_at_k, wilson
+from nanochat.eval.intervals import (
+    bootstrap_difference,
+    centered,
+    holm,
+    mcnemar_exact,
+    pass_at_k,
+    wilson,
+)
+
+
+def test_centred_scores():
+    assert centered(0.25, 0.25) == 0 and centered(1.0, 0.25) == 1
+    assert centered(np.array([0.0, 1.0]), 0.5).tolist() == [-1, 1]
+    with pytest.raises(ValueError, match="guessing must score below 1, got 1"):
+        centered(1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The evaluation commands: what is run, what is said, what is left behind."""
+"""Chat evaluation as a command: what is run, what is said, what is left behind."""
 
 from __future__ import annotations
 
@@ -6,48 +6,13 @@ import json
 
 import pytest
 
-from nanochat.checkpoint_manager import save_checkpoint
-from nanochat.dataset.shards import write_shards
-from nanochat.eval import suite
-from nanochat.eval.base_suite import BaseEvalConfig, BaseLossConfig, base_eval, base_loss
+from nanochat.dataset.shards import write_manifest
+from nanochat.eval.base_eval import BaseEvalConfig, base_eval
+from nanochat.eval.base_loss import BaseLossConfig, base_loss
+from nanochat.eval.chat_eval import ChatEvalConfig, chat_eval, open_tasks, task_names
 from nanochat.eval.compare import find_results
-from nanochat.eval.suite import (
-    ChatEvalConfig,
-    chat_eval,
-    choose_problems,
-    task_names,
-)
+from nanochat.eval.suite import choose_problems, run_chat_eval
 from nanochat.tasks.catalogue import CHATCORE, WORLD
-
-
-@pytest.fixture
-def checkpoint(base_dir, make_model, tokenizer):
-    """An untrained sft and base checkpoint, and some task data."""
-    model = make_model(context=192)
-    for folder in ("chatsft_checkpoints", "base_checkpoints"):
-        directory = base_dir / folder / "d2"
-        save_checkpoint(
-            directory, 5, model.state_dict(), None, {"model_config": model.config.to_dict()}
-        )
-        tokenizer.save(directory / "tokenizer")
-    arc = [
-        {
-            "question": {
-                "stem": f"{i}?",
-                "choices": [{"text": t, "label": c} for t, c in zip("xyzw", "ABCD", strict=True)],
-            },
-            "answerKey": "ABCD"[i % 4],
-        }
-        for i in range(30)
-    ]
-    for name, rows in {
-        "arc/ARC-Easy/test": arc,
-        "gsm8k/test": [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(6)],
-    }.items():
-        path = base_dir / "task_data" / f"{name}.jsonl"
-        path.parent.mkdir(parents=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return base_dir / "chatsft_checkpoints" / "d2"
 
 
 def read(path):
@@ -166,12 +131,10 @@ def test_the_exam(checkpoint, base_dir, single, capsys):
 
 
 def test_a_model_of_the_embedded_world_gets_the_exam_unasked(checkpoint, base_dir):
-    assert set(suite.open_tasks(ChatEvalConfig())[0]) == {"ARC-Easy", "GSM8K", "SpellingBee"}
+    assert set(open_tasks(ChatEvalConfig())[0]) == {"ARC-Easy", "GSM8K", "SpellingBee"}
     (base_dir / "base_data").mkdir()
-    (base_dir / "base_data" / "manifest.json").write_text(
-        json.dumps({"kind": "embedded", "shards": []})
-    )
-    assert set(suite.open_tasks(ChatEvalConfig())[0]) == {
+    write_manifest(base_dir / "base_data", [], kind="embedded")
+    assert set(open_tasks(ChatEvalConfig())[0]) == {
         "ARC-Easy",
         "GSM8K",
         "SpellingBee",
@@ -190,11 +153,9 @@ def test_humaneval_without_a_sandbox_is_refused_before_answers_are_written(
     (folder / "HumanEval.jsonl").write_text(json.dumps(row) + "\n")
     monkeypatch.setattr(sandbox, "find_cage", lambda: (None, "no namespaces"))
     with pytest.raises(ValueError, match="no sandbox can be built here"):
-        suite.open_tasks(ChatEvalConfig(task_name="HumanEval"))
-    assert (
-        "HumanEval" in suite.open_tasks(ChatEvalConfig(task_name="HumanEval", unsafe_exec=True))[0]
-    )
-    assert "no sandbox" in suite.open_tasks(ChatEvalConfig())[1]["HumanEval"]
+        open_tasks(ChatEvalConfig(task_name="HumanEval"))
+    assert "HumanEval" in open_tasks(ChatEvalConfig(task_name="HumanEval", unsafe_exec=True))[0]
+    assert "no sandbox" in open_tasks(ChatEvalConfig())[1]["HumanEval"]
 
 
 def test_names():
@@ -225,73 +186,17 @@ def test_subsets_are_fixed_nested_and_spread():
     assert large[:50] == small and len(set(small)) == 50 and max(small) > 900 and min(small) < 100
 
 
-def test_base_loss_and_base_eval_share_a_file(checkpoint, base_dir, tmp_path, single, capsys):
-    texts = [f"Document {i} about the number {i}." for i in range(60)]
-    write_shards(
-        base_dir / "base_data",
-        texts,
-        texts[:20],
-        kind="test",
-        source="test",
-        licence="none",
-        seed=0,
-    )
-    base_loss(BaseLossConfig(split_tokens=2000, device_batch_size=2), single)
-    path = base_dir / "base_checkpoints" / "d2" / "base_eval_000005.json"
-    assert (
-        read(path)["metrics"].keys() == {"train_bpb", "val_bpb"}
-        and read(path)["metrics"]["val_bpb"] > 1
-    )
-    assert "The capital of France is" in capsys.readouterr().out
-    bundle = tmp_path / "bundle"
-    (bundle / "eval_data").mkdir(parents=True)
-    rows = [{"query": f"{i}?", "choices": ["yes", "no"], "gold": i % 2} for i in range(9)]
-    (bundle / "eval_data" / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = (
-        "- {label: LABEL, dataset_uri: t.jsonl, num_fewshot: [1], icl_task_type: multiple_choice}\n"
-    )
-    (bundle / "core.yaml").write_text(
-        "icl_tasks:\n" + task.replace("LABEL", "one") + task.replace("LABEL", "two")
-    )
-    (bundle / "eval_meta_data.csv").write_text("Eval Task,Random baseline\none,50\ntwo,50\n")
-    base_eval(BaseEvalConfig(max_per_task=6, eval_bundle=str(bundle), tasks="one"), single)
-    assert "CORE" not in read(path)["metrics"] and "CORE: not computed" in capsys.readouterr().out
-    base_eval(BaseEvalConfig(max_per_task=6, eval_bundle=str(bundle)), single)
-    record = read(base_dir / "report" / "base_eval.json")
-    assert (
-        record["metrics"].keys() == {"CORE", "train_bpb", "val_bpb"} and len(record["tasks"]) == 2
-    )
-    core = record["metrics"]["CORE"]
-    assert core == pytest.approx(sum(entry["centered"] for entry in record["tasks"].values()) / 2)
-    base_eval(
-        BaseEvalConfig(max_per_task=1, eval_bundle=str(bundle)), single
-    )  # of one example: -1 or 1
-    assert (
-        "keeps the result over 6 problems, not this one over 1" in capsys.readouterr().out
-        and abs(core) < 1
-    )
-    assert read(path)["metrics"]["CORE"] == core and read(path)["tasks"]["two"]["n"] == 6
-    assert (
-        record["tasks"]["one"]["n"] == 6
-        and record["samples"][0]["prompt"] == "The capital of France is"
-    )
+def test_a_task_without_problems_is_no_result(checkpoint, make_model, tokenizer, single):
+    class Empty:
+        eval_type = "categorical"
+        baseline = 0.25
 
+        def __len__(self) -> int:
+            return 0
 
-def test_training_goes_on_without_a_bundle(base_dir, make_model, tokenizer, single, capsys):
-    model = make_model().train()
-    assert suite.core_metric(model, tokenizer, single, 5) is None and model.training
-    assert "CORE is not measured" in capsys.readouterr().err
-    bundle = base_dir / "eval_bundle"
-    (bundle / "eval_data").mkdir(parents=True)
-    (bundle / "eval_data" / "t.jsonl").write_text(
-        '{"query": "a", "choices": ["b", "c"], "gold": 0}\n' * 3
-    )
-    (bundle / "core.yaml").write_text(
-        "icl_tasks:\n- {label: one, dataset_uri: t.jsonl, num_fewshot: [0], icl_task_type: "
-        "multiple_choice}\n"
-    )
-    (bundle / "eval_meta_data.csv").write_text("Eval Task,Random baseline\none,50\n")
-    assert suite.core_metric(model, tokenizer, single, 5) in (-1.0, 1.0) and model.training
+    with pytest.raises(ValueError, match="Nothing: no problems, so there is nothing to score"):
+        run_chat_eval(make_model(), tokenizer, {"Nothing": Empty()}, single)
+    assert not list(checkpoint.glob("chat_eval*"))
 
 
 def test_missing_checkpoint_and_bundle_are_one_line(base_dir, single):
