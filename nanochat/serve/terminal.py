@@ -1,13 +1,16 @@
-"""Talk to a model in the terminal: streaming, several turns, the calculator shown as it is used."""
+"""Talk to a model in the terminal: streaming, several turns, the calculator shown as it is used.
+
+What a person types goes to `keyboard.py`; what a model writes is shown without its control
+characters, which would steer the terminal.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Annotated, Literal
 
@@ -16,15 +19,20 @@ from nanochat.config import Short
 from nanochat.engine import ChatSession, Engine, Event, SamplingParams
 from nanochat.engine.finite import checkpoint_named
 from nanochat.engine.quantize import quantize_int8
+from nanochat.runtime.printable import printable
 from nanochat.runtime.world import World
+from nanochat.serve.keyboard import LEAVE, read_message, read_piped
 
-HELP = "Type a message. `clear` starts over, `quit` or `exit` leaves, Ctrl+C stops an answer."
+HELP = (
+    "Type or paste a message. `clear` starts over, `quit` or `exit` leaves, Ctrl+C stops an answer."
+)
 DIM, PLAIN = "\033[2m", "\033[0m"
 
 
 @dataclass
 class ChatCLIConfig:
-    """Chat with a trained model in the terminal. `-i base` completes text instead of answering."""
+    """Chat with a trained model in the terminal. `-i base` completes text instead of answering.
+    What is piped in is one message: `nanochat chat-cli < question.txt`."""
 
     source: Annotated[Literal["sft", "mid", "base", "rl"], Short("-i")] = "sft"
     """Stage whose checkpoint answers."""
@@ -74,7 +82,14 @@ class ChatCLIConfig:
 
 
 def chat_cli(config: ChatCLIConfig, world: World) -> None:
-    """Load the model that `config` names and talk to it until the person leaves."""
+    """Load the model that `config` names and talk to it until the person leaves, or answer the one
+    message that is piped in.
+    """
+    if config.prompt is None:
+        config = replace(config, prompt=read_piped())
+        if config.prompt == "":
+            print("(standard input holds no message)")
+            return
     tag, step = config.model_tag, config.step
     model, tokenizer, meta = load_model(
         config.source, world.device, phase="eval", model_tag=tag, step=step
@@ -86,8 +101,8 @@ def chat_cli(config: ChatCLIConfig, world: World) -> None:
 
 
 class TerminalChat:
-    """The conversation loop. `read` asks for a line and raises EOFError at the end; `write` shows
-    text at once.
+    """The conversation loop. `read` asks for a message and raises EOFError at the end; `write`
+    shows text at once.
     """
 
     def __init__(
@@ -97,8 +112,10 @@ class TerminalChat:
         read: Callable[[str], str] | None = None,
         write: Callable[[str], None] | None = None,
     ) -> None:
-        self.engine, self.config = engine, config
-        self.read, self.write = read or read_line, write or write_now
+        self.engine = engine
+        self.config = config
+        self.read = read or read_message
+        self.write = write or write_now
         self.colour = write is None and sys.stdout.isatty()
         self.session = ChatSession(engine, params=config.sampling())
 
@@ -110,40 +127,52 @@ class TerminalChat:
         self.write(HELP + "\n")
         while True:
             try:
-                line = self.read("\nUser: ").strip()
+                text = self.read("\nUser: ").strip()
             except (EOFError, KeyboardInterrupt):
                 self.write("\nGoodbye.\n")
                 return
-            if line.lower() in ("quit", "exit"):
+            except UnicodeDecodeError as error:
+                self.write(f"(this is not text in {error.encoding})\n")
+                continue
+            if text.lower() in LEAVE:
                 self.write("Goodbye.\n")
                 return
-            if line.lower() == "clear":
+            if text.lower() == "clear":
                 self.session.clear()
                 self.write("The conversation starts over.\n")
-            elif line:
-                self.answer(line)
+            elif text:
+                self.answer(text)
 
     def answer(self, text: str) -> None:
-        """Stream the answer to one message, and say what a person should know about how it
-        ended."""
-        completing = self.config.source == "base"
+        """Stream the answer to one message, and say what a person should know about how it ended.
+        ValueError when there is none, but in a conversation that is said, too.
+        """
         try:
-            events = self._completion(text) if completing else self.session.ask(text)
+            self._answer(text)
         except ValueError as error:
             if self.config.prompt is not None:  # scripts look at the exit code
                 raise
-            self.write(f"({error})\n")
-            return
-        if not completing:
+            self.write(f"({printable(str(error))})\n")
+
+    def _answer(self, text: str) -> None:
+        talking = self.config.prompt is None
+        if self.config.source == "base":
+            events = self._completion(text)
+            if talking:
+                self.write(printable(text, keep="\n"))
+        else:
+            events = self.session.ask(text)
             if dropped := self.session.dropped_turns:
                 turns = "turn was" if dropped == 1 else f"{dropped} turns were"
                 self.write(f"(the context is full: the oldest {turns} forgotten)\n")
-            if self.config.prompt is None:
+            if talking:
                 self.write("\nAssistant: ")
-        elif self.config.prompt is None:
-            self.write(text)
-        detail = self._show(events)
-        self.write("\n" + (f"({detail})\n" if detail else ""))
+        try:
+            detail = self._show(events)
+        finally:
+            self.write("\n")
+        if detail:
+            self.write(f"({detail})\n")
 
     def _completion(self, text: str) -> Generator[Event, None, None]:
         ids = self.engine.tokenizer.encode(text, prepend=self.engine.tokenizer.get_bos_token_id())
@@ -158,7 +187,7 @@ class TerminalChat:
                     if piece.kind != kind:
                         self.write(self._border(kind, piece.kind))
                         kind = piece.kind
-                    self.write(piece.text)
+                    self.write(printable(piece.text, keep="\n"))
                 detail = event.finish_detail if event.finish_reason == "length" else ""
                 if interrupt.is_set():
                     detail = "stopped"
@@ -174,13 +203,6 @@ class TerminalChat:
         if new == "text":
             return f"]{plain} "
         return " = " if old == "python" else f"{dim}["
-
-
-def read_line(prompt: str) -> str:
-    """A line from the keyboard, with history and editing where the platform has them."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (importing it is what makes input() edit lines)
-    return input(prompt)
 
 
 def write_now(text: str) -> None:

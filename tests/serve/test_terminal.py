@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import scripted
+from pseudo_terminal import ROOT, Terminal
 
 from nanochat import config as configs
 from nanochat.engine import Engine
@@ -119,27 +124,84 @@ def test_ctrl_c_stops_the_answer_only(engine):
     assert len(chat.session.turns) == 2
 
 
-def test_calls_are_shown_in_brackets(engine, monkeypatch):
-    tokenizer = engine.tokenizer
-    special = tokenizer.encode_special
-    said = [
-        *tokenizer.encode("6*7="),
-        special("<|python_start|>"),
-        *tokenizer.encode("6*7"),
-        special("<|python_end|>"),
-    ]
-    script = [*said, *[0] * 4, *tokenizer.encode("42!"), special("<|assistant_end|>")]
-
-    def head(hidden: torch.Tensor) -> torch.Tensor:
-        sequence = engine.scheduler.running[0]
-        token = script[sequence.n_generated]
-        return torch.nn.functional.one_hot(
-            torch.tensor([token]), tokenizer.get_vocab_size()
-        ).float()
-
-    monkeypatch.setattr(engine.model, "head", head)
+def test_calls_are_shown_in_brackets(engine):
+    encode, special = engine.tokenizer.encode, engine.tokenizer.encode_special
+    call = [special("<|python_start|>"), *encode("6*7"), special("<|python_end|>")]
+    forced = [0] * 4  # the result, which the calculator writes
+    scripted(
+        engine, [*encode("6*7="), *call, *forced, *encode("42!"), special("<|assistant_end|>")]
+    )
     shown, _ = converse(engine, ["what is 6*7?"], max_tokens=50, temperature=0.0)
     assert "Assistant: 6*7=[6*7 = 42] 42!\n" in shown
+
+
+STEERING = {
+    "\x1b[2J\x1b]0;title\x07": "\\x1b[2J\\x1b]0;title\\x07",  # clear the screen, set the title
+    "\x9b31m\x90q\x9c": "\\x9b31m\\x90q\\x9c",  # the same in one byte
+    "a\rb\bc\x7f\x00": "a\\rb\\x08c\\x7f\\x00",  # write over what is there
+    "\u202eabc\u2066\u2069": "\\u202eabc\\u2066\\u2069",  # turn the direction of writing
+    "\u2028\u2029\x85": "\\u2028\\u2029\\x85",
+    ":smile: [red]x[/red]\n\té漢😀": ":smile: [red]x[/red]\n\té漢😀",
+}
+
+
+@pytest.mark.parametrize("written", STEERING)
+def test_what_a_model_writes_does_not_steer_the_terminal(engine, written):
+    ids = [*engine.tokenizer.encode(written), engine.tokenizer.encode_special("<|assistant_end|>")]
+    scripted(engine, ids)
+    shown, _ = converse(engine, ["hi"], max_tokens=80, temperature=0.0)
+    assert f"Assistant: {STEERING[written]}\n" in shown
+    scripted(engine, ids)
+    shown, _ = converse(engine, [f"<{written}>"], source="base", max_tokens=80, temperature=0.0)
+    assert f"<{STEERING[written]}>{STEERING[written]}\n" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\x90\r\b\x7f\x00\u202e\u2066\u2028\u2029\x85")
+
+
+def test_what_cannot_be_read_is_not_the_end(engine):
+    broken = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    shown, chat = converse(engine, [broken, "hello"])
+    assert "(this is not text in utf-8)" in shown and len(chat.session.turns) == 1
+
+
+@pytest.fixture
+def command(checkpoint) -> list[str]:
+    return ["-m", "nanochat", "chat-cli", "--device-type=cpu", "-m", "8", "-t", "0"]
+
+
+def test_a_conversation_in_a_real_terminal(command):
+    terminal = Terminal(*command, PYTHONIOENCODING="ascii")
+    terminal.asked("User: ")
+    terminal.paste("clear\nquit\nand é")
+    terminal.send("\r")
+    terminal.wait("reached")
+    terminal.asked("User: ")
+    assert terminal.shown.count("Assistant: ") == 1
+    assert "conversation starts over" not in terminal.shown
+    terminal.send("quit\r")
+    assert terminal.end() == 0 and "Goodbye." in terminal.shown
+
+
+def test_what_is_piped_in_is_one_message(command):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, *command]
+    done = subprocess.run(words, input="one\ntwo é\n".encode(), capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(b"(max_tokens=8 reached)") == 1
+    assert b"User:" not in done.stdout and b"Assistant:" not in done.stdout
+
+
+@pytest.mark.parametrize("piped", ["", "quit\n"])
+def test_no_message_is_piped_in(piped, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(piped))
+    chat_cli(ChatCLIConfig(), World(0, 0, 1, CPU))
+    assert capsys.readouterr().out == "(standard input holds no message)\n"
+
+
+def test_a_prompt_leaves_what_is_piped_in_alone(checkpoint, capsys, monkeypatch):
+    """Whoever starts it may never close the pipe."""
+    monkeypatch.setattr(sys, "stdin", None)
+    chat_cli(ChatCLIConfig(prompt="hi", max_tokens=8, temperature=0.0), World(0, 0, 1, CPU))
+    assert "(max_tokens=8 reached)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("int8", [True, False])
