@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from nanochat.config.fields import Field
+from nanochat.runtime.errors import reason
 from nanochat.runtime.suggest import suggestion
 
 
@@ -24,8 +25,8 @@ def read_file(
     except OSError as error:
         return {}, [f"{where}: cannot be read ({error.strerror}); give an existing YAML file"]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).split("\n")[0]
-        return {}, [f"{where}: not valid YAML ({reason}); write one `key: value` a line"]
+        why = reason(error)
+        return {}, [f"{where}: not valid YAML ({why}); write one `key: value` a line"]
     if root is None:
         return {}, []
     if not isinstance(root, yaml.MappingNode):

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from nanochat.runtime.errors import reason
+
 _FIELDS = ("name", "maker", "traits", "facts")
 
 
@@ -44,9 +46,7 @@ def load_persona(path: Path | str | None = None) -> Persona:
             f"--persona={file}: cannot be read ({error.strerror}); give an existing YAML file"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"--persona={file}: not valid YAML ({str(error).splitlines()[0]})"
-        ) from None
+        raise ValueError(f"--persona={file}: not valid YAML ({reason(error)})") from None
     return parse_persona(content, str(file))
 
 

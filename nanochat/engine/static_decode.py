@@ -34,6 +34,7 @@ from nanochat.engine.scheduler import ScheduledRow
 from nanochat.engine.sequence import Sequence
 from nanochat.engine.static_view import StaticView
 from nanochat.gpt import GPT
+from nanochat.runtime.errors import reason
 
 MAX_ROWS = 128
 FEWEST_PAGES = 16
@@ -205,7 +206,7 @@ class StaticDecoder:
             try:
                 self.places[shape] = self.prepare(shape)
             except RuntimeError as error:
-                log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
+                log.warning("decoding without CUDA graphs: %s", reason(error))
                 self.failed = True
                 self.drop()
                 return None

@@ -43,6 +43,12 @@ def rank() -> str:
     return os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what an error says, to stand in brackets; its kind when it says nothing."""
+    said = next((row for row in str(error).split("\n") if row.strip()), type(error).__name__)
+    return printable(said.strip()[:200])
+
+
 def lines(error: BaseException) -> list[str]:
     """The error as one line for each problem, without the word `error:`."""
     if is_out_of_memory(error):

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NoAnswer  # the built-in one only from Python 3.11 on
 from typing import Any
 
+from nanochat.runtime.errors import reason
 from nanochat.runtime.variables import read_variable
 from nanochat.runtime.world import World
 
@@ -63,10 +64,7 @@ class Watch:
                 self.world.barrier()  # all start counting together
                 self._store = _own_store(self.limit_s)
             except RuntimeError as error:
-                verdict = (
-                    "a rank was lost before the work began "
-                    f"({str(error).strip().splitlines()[0][:200]})"
-                )
+                verdict = f"a rank was lost before the work began ({reason(error)})"
                 say_lost(verdict, self.world.rank)
                 raise LostRank(verdict) from None
             self._seen = {rank: (b"", time.monotonic()) for rank in range(self.world.world_size)}
@@ -100,7 +98,7 @@ class Watch:
             self._end()
             return error
         self._said = True
-        return LostRank(f"{self.verdict} ({str(error).strip().splitlines()[0][:200]})")
+        return LostRank(f"{self.verdict} ({reason(error)})")
 
     def _run(self) -> None:
         beats, asking = 0, ThreadPoolExecutor(max_workers=1, thread_name_prefix="watch-store")
@@ -109,9 +107,8 @@ class Watch:
             try:  # with a stopped rank 0 a request to its store never returns, whatever its timeout
                 self.verdict = asking.submit(self._beat, beats).result(self.limit_s)
             except (RuntimeError, NoAnswer) as error:
-                reason = (str(error).strip().splitlines() or ["no answer"])[0][:120]
                 self.verdict = (
-                    f"rank 0 or its launcher, where the ranks meet, died or hangs ({reason})"
+                    f"rank 0 or its launcher, where the ranks meet, died or hangs ({reason(error)})"
                 )
             if self.verdict is not None:
                 break

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from nanochat.runtime.errors import reason
 from nanochat.runtime.run_dir import sha256_file
 
 
@@ -85,9 +86,7 @@ def read_tensors(path: Path, facts: dict[str, Any], device: torch.device | str) 
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not one of its own
-        raise ValueError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); {fix}"
-        ) from None
+        raise ValueError(f"{path}: not a readable checkpoint ({reason(error)}); {fix}") from None
     if not isinstance(state, dict):
         raise ValueError(f"{path}: holds a {type(state).__name__} instead of named tensors; {fix}")
     return state

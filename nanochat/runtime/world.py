@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from nanochat.runtime.errors import reason
 from nanochat.runtime.run_dir import core_count
 from nanochat.runtime.variables import read_variable
 
@@ -173,7 +174,7 @@ def join_process_group(launch: Launch, backend: str, device: torch.device) -> No
         raise ValueError(
             f"rank {launch.rank} of {launch.world_size} ({launch.by}) could not join {address} "
             "within "
-            f"{timeout_s:.0f} s ({str(error).splitlines()[0]}); check that all "
+            f"{timeout_s:.0f} s ({reason(error)}); check that all "
             f"{launch.world_size} processes "
             "were started and that MASTER_ADDR and MASTER_PORT can be reached"
         ) from error

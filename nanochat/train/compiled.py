@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nanochat.gpt import GPT, TransformerBlock
+from nanochat.runtime.errors import reason
 from nanochat.runtime.run_dir import base_dir
 from nanochat.train.shard_model import is_sharded
 
@@ -84,9 +85,9 @@ class ForwardPass:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a broken compiler on the user's machine must not cost the run
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            why = reason(error)
             print(
-                f"warning: compiling failed ({reason}); training goes on uncompiled",
+                f"warning: compiling failed ({why}); training goes on uncompiled",
                 file=sys.stderr,
             )
             self.compiled = None

@@ -11,6 +11,7 @@ from torch import Tensor
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT
 from nanochat.optim.overlap import Overlap
+from nanochat.runtime.errors import reason
 from nanochat.train.compiled import ForwardPass
 from nanochat.train.loss_scale import LossScale
 from nanochat.train.objective import loss_sum_and_count
@@ -53,15 +54,15 @@ class Gradients:
             try:
                 return self._backward(batches, n_targets)
             except torch.OutOfMemoryError as error:
-                reason = str(error).splitlines()[0] if str(error) else "no reason given"
+                why = reason(error)
             if is_sharded(self.model):
                 raise ValueError(
-                    f"out of memory with --shard-model ({reason}); go on with --resume and a "
+                    f"out of memory with --shard-model ({why}); go on with --resume and a "
                     "smaller "
                     "--device-batch-size, or --activation-checkpointing"
                 )
             self._halve(
-                max(len(batch.input_ids) for batch in batches), reason
+                max(len(batch.input_ids) for batch in batches), why
             )  # the failed try is freed by now
 
     def _backward(self, batches: list[Batch], n_targets: int) -> Tensor:
@@ -75,17 +76,17 @@ class Gradients:
             loss_sum += loss.detach()
         return loss_sum
 
-    def _halve(self, rows: int, reason: str) -> None:
+    def _halve(self, rows: int, why: str) -> None:
         rows = min(rows, self.device_batch_size or rows)
         if rows == 1:
             raise ValueError(
-                f"out of memory with a single row a micro-batch ({reason}); use "
+                f"out of memory with a single row a micro-batch ({why}); use "
                 "--activation-checkpointing, "
                 "a smaller --max-seq-len or a smaller --depth"
             )
         self.device_batch_size = -(-rows // 2)
         print(
-            f"WARNING: rank {self.rank} ran out of memory with {rows} rows ({reason}); going on "
+            f"WARNING: rank {self.rank} ran out of memory with {rows} rows ({why}); going on "
             "with micro-batches of "
             f"{self.device_batch_size}, the total batch stays the same",
             file=sys.stderr,

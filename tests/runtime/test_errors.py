@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from nanochat.runtime.errors import is_out_of_memory, lines
+from nanochat.runtime.errors import is_out_of_memory, lines, reason
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,13 @@ def test_what_others_wrote_cannot_steer_the_terminal():
         "next",
     ]
     assert lines(OSError(errno.ENOENT, "no", "a\x07b"))[0].startswith("a\\x07b: ")
+
+
+def test_an_error_in_brackets_is_one_line_even_when_it_says_nothing():
+    """Such as what a download or a damaged file ends with."""
+    assert reason(EOFError()) == "EOFError" and reason(ValueError("\n \n")) == "ValueError"
+    assert reason(ValueError("\n  first\u2028line\nsecond")) == "first\\u2028line"
+    assert len(reason(RuntimeError("x" * 5000))) == 200
 
 
 def test_other_errors_say_what_they_say():
