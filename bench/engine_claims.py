@@ -31,15 +31,9 @@ from typing import Any
 
 import torch
 
+from bench.decode import bandwidth_of, measure
+from bench.random_models import KINDS, convert, random_model, wide_tokenizer
 from nanochat.engine import Engine, SamplingParams
-from nanochat.engine.measure import (
-    KINDS,
-    bandwidth_of,
-    convert,
-    measure,
-    random_model,
-    wide_tokenizer,
-)
 from nanochat.gpt import GPT
 from nanochat.runtime.run_dir import atomic_write, environment
 

@@ -23,10 +23,11 @@ from nanochat.engine import Engine
 from nanochat.eval import core
 from nanochat.eval.generative import AnswerSampling, evaluate_generative
 from nanochat.eval.loglikelihood import crop_left, score_groups
-from nanochat.eval.suite import choose_problems, make_task
+from nanochat.eval.suite import choose_problems
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
+from nanochat.tasks.opening import open_task
 from nanochat.tokenizer import Tokenizer
 
 
@@ -55,7 +56,7 @@ def get_model(args: argparse.Namespace, device: torch.device) -> tuple[GPT, Toke
 
 
 @torch.inference_mode()
-def one_at_a_time(model: GPT, rows: list[core.Row]) -> list[core.Score]:
+def one_at_a_time(model: GPT, rows: list[core.ScoredRow]) -> list[core.Score]:
     """The loop to beat: the rows of one example as a padded batch, logits everywhere."""
     cropped = [crop_left(row, model.config.sequence_len) for row in rows]
     width = max(len(row.tokens) for row in cropped)
@@ -108,7 +109,7 @@ def bench_core(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer) -> No
 
 
 def bench_gsm8k(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer, world: World) -> None:
-    task, sampling = make_task("GSM8K"), AnswerSampling(max_new_tokens=args.new_tokens)
+    task, sampling = open_task("GSM8K"), AnswerSampling(max_new_tokens=args.new_tokens)
     problems = choose_problems(len(task), args.problems)
     started = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):

@@ -216,8 +216,9 @@ def fastest_layout(python: str, job: dict[str, Any]) -> tuple[dict[str, Any], di
 
 def compare(args: argparse.Namespace, pair: str) -> dict[str, Any]:
     """`--rounds` times ours then theirs, for one pair of precisions."""
+    from bench.decode import measure
+    from bench.random_models import convert, random_model, wide_tokenizer
     from nanochat.engine import Engine, SamplingParams
-    from nanochat.engine.measure import convert, measure, random_model, wide_tokenizer
 
     own_kind, peer_kind = pair.split(":")
     model = convert(random_model(args.depth, args.vocab_size, "classic", args.context), "bf16")

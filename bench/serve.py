@@ -182,7 +182,7 @@ def save_random(base: Path, config: ServeBenchConfig) -> None:
     """A checkpoint of random weights that writes letters until `max_tokens`."""
     import torch
 
-    from nanochat.engine.measure import random_model, spell_letters, wide_tokenizer
+    from bench.random_models import random_model, spell_letters, wide_tokenizer
 
     assert config.depth is not None
     model = spell_letters(random_model(config.depth, config.vocab_size, config.generation))

@@ -5,8 +5,6 @@ so half the bytes is up to twice the speed. Activations, embeddings and gates ke
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,20 +55,3 @@ def quantize_int8(model: GPT) -> GPT:
             if type(child) is Linear and name not in GATES:
                 setattr(module, name, Int8Linear(child.weight))
     return model
-
-
-def weight_bytes_read(model: GPT) -> int:
-    """Bytes of weights that one decoding step reads (embedding rows, a few per token, are left
-    out).
-    """
-    total = 0
-    for module in model.modules():
-        children: list[Any] = [module] if isinstance(module, (Linear, Int8Linear)) else []
-        for linear in children:
-            tensors = (
-                [linear.weight_int8, linear.scale]
-                if isinstance(linear, Int8Linear)
-                else [linear.weight]
-            )
-            total += sum(t.numel() * t.element_size() for t in tensors)
-    return total

@@ -134,8 +134,8 @@ GROUPS = {
         ),
         "decode": Command(
             "tokens/s of the engine against the memory's bandwidth",
-            "nanochat.engine.measure:bench_decode",
-            "nanochat.engine.measure:DecodeBenchConfig",
+            "bench.decode:bench_decode",
+            "bench.decode:DecodeBenchConfig",
             prints=True,
         ),
     },

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from nanochat.engine.quantize import Int8Linear, quantize_int8, quantize_rows, weight_bytes_read
+from bench.decode import weight_bytes_read
+from nanochat.engine.quantize import Int8Linear, quantize_int8, quantize_rows
 from nanochat.gpt import GPT, Linear
 from nanochat.gpt_config import GPTConfig
 

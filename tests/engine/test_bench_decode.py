@@ -7,15 +7,10 @@ import json
 import pytest
 import torch
 
+from bench.decode import DecodeBenchConfig, bench_decode
+from bench.random_models import random_model, spell_letters, wide_tokenizer
 from nanochat import config as configs
 from nanochat.engine import Engine, SamplingParams
-from nanochat.engine.measure import (
-    DecodeBenchConfig,
-    bench_decode,
-    random_model,
-    spell_letters,
-    wide_tokenizer,
-)
 from nanochat.runtime.world import World
 
 
