@@ -17,7 +17,7 @@ from typing import Any
 from nanochat.dataset.convert import Conversation, looks_like_messages, to_conversation
 from nanochat.dataset.file_kinds import special_kind, what_it_is
 from nanochat.dataset.strict_json import parse_json
-from nanochat.dataset.text_encoding import WIDE_MARKS
+from nanochat.dataset.text_encoding import WIDE_MARKS, text_encoding
 from nanochat.runtime.run_dir import atomic_write, expanded
 
 NOTHING_TRAINED = "rows of which no answer is to be trained on"
@@ -127,12 +127,11 @@ def _read(path: Path) -> tuple[bytes, str]:
     if kind := what_it_is(path):
         return b"", f"not JSONL but {kind}"
     data = path.read_bytes()
-    for mark, codec in WIDE_MARKS:
-        if data.startswith(mark):
-            try:
-                return data.decode(codec).encode(), ""
-            except UnicodeError as error:
-                return b"", f"damaged {codec} text ({error}); save the file as UTF-8"
+    if data.startswith(WIDE_MARKS) or b"\0" in data[:4096]:  # UTF-16 or UTF-32, or no text
+        try:
+            return data.decode(text_encoding(path).codec).encode(), ""
+        except ValueError as error:
+            return b"", str(error).removeprefix(f"{path}: ")
     return data.removeprefix(codecs.BOM_UTF8), ""
 
 

@@ -7,14 +7,14 @@ import stat
 import zipfile
 from pathlib import Path
 
-# First bytes -> (what it is, what to do).
+# First bytes, what it is, what to do.
 UNPACK = "unpack it and give the file inside"
 MAGIC = (
     (b"PAR1", "a parquet file", "give it to `dataset --data`, or write its rows as JSONL"),
     (b"\x1f\x8b", "gzip-compressed", f"{UNPACK} (`gunzip -k`)"),
     (b"\x28\xb5\x2f\xfd", "zstd-compressed", f"{UNPACK} (`unzstd`)"),
     (b"\xfd7zXZ\0", "xz-compressed", f"{UNPACK} (`unxz -k`)"),
-    (b"BZh", "bzip2-compressed", f"{UNPACK} (`bunzip2 -k`)"),
+    (b"BZh91AY", "bzip2-compressed", f"{UNPACK} (`bunzip2 -k`)"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     (b"\x04\x22\x4d\x18", "lz4-compressed", UNPACK),
     (b"PK\x03\x04", "a zip archive", f"{UNPACK} (`unzip`)"),

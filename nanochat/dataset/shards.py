@@ -118,7 +118,9 @@ def write_manifest(
         **about,
         "shards": sorted(shards, key=lambda entry: entry["name"]),
     }
-    atomic_write(Path(folder) / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    # Names of files may hold bytes that are not UTF-8; JSON has escapes for those.
+    atomic_write(Path(folder) / MANIFEST, text.encode("utf-8", "backslashreplace"))
     return manifest
 
 

@@ -19,12 +19,14 @@ SAMPLE_BYTES = 1 << 15  # of lines that are not ASCII: enough to tell encodings 
 JUDGED_BYTES = 64 << 20  # of a file that is not UTF-8
 # Bytes beyond ASCII, and different ones, to tell Cyrillic, Thai, Chinese ... from one another.
 ENOUGH_BYTES, ENOUGH_KINDS = 16, 5
-WIDE_MARKS = (
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+WIDE_MARKS = tuple(mark for mark, codec in MARKS if codec != "utf-8-sig")
 WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 # Signs and letters that nearly every text has, in whatever script; none is one with its bytes
 # swapped.
@@ -71,7 +73,7 @@ def text_encoding(path: Path, asked: str | None = None) -> TextEncoding:
     """
     with open(path, "rb") as file:
         head = file.read(4)
-    for mark, codec in ((codecs.BOM_UTF8, "utf-8-sig"), *WIDE_MARKS):
+    for mark, codec in MARKS:
         if head.startswith(mark):
             return _checked(path, codec)
     if asked and codecs.lookup(asked).name == "utf-8":

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from nanochat.dataset.text_files import TextFiles
 
 PIECE_CHARACTERS = 10_000  # of a long .txt or .md file: about 2,500 tokens, more than the usual row
 SHOWN_FILES = 20
+_INK = re.compile(r"\S")
 _CUT_MARKS = ("\n", ". ", "! ", "? ", " ")
 _EXPECTED = 'write one object with a string field "text" per line'
 
@@ -129,20 +131,23 @@ def _pieces(paragraphs: Iterable[str], limit: int) -> Iterator[str]:
             yield current
             current = ""
         current = f"{current}\n\n{paragraph}" if current else paragraph
-        while len(current) > limit:
-            cut = _cut_position(current, limit)
-            yield current[:cut].rstrip()
-            current = current[cut:].lstrip()
+        start = 0  # not a shorter string each time: a book on one line would take for ever
+        while len(current) - start > limit:
+            cut = _cut_position(current, start, limit)
+            yield current[start:cut].rstrip()
+            found = _INK.search(current, cut)
+            start = found.start() if found else len(current)
+        current = current[start:]
     if current := current.rstrip():
         yield current
 
 
-def _cut_position(text: str, limit: int) -> int:
+def _cut_position(text: str, start: int, limit: int) -> int:
     for mark in _CUT_MARKS:
-        at = text.rfind(mark, limit // 2, limit)
+        at = text.rfind(mark, start + limit // 2, start + limit)
         if at >= 0:
             return at + len(mark)
-    return limit
+    return start + limit
 
 
 def _json_texts(path: Path, lines: Iterable[str]) -> Iterator[str]:

@@ -270,12 +270,22 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         read_conversations(tmp_path / "f.jsonl")
 
 
-@pytest.mark.parametrize("codec", ["utf-16", "utf-32", "utf-8-sig"])
-def test_files_with_a_byte_order_mark_are_read(tmp_path, codec):
+@pytest.mark.parametrize("codec", ["utf-16", "utf-32", "utf-8-sig", "utf-16-le", "utf-32-be"])
+def test_files_with_a_byte_order_mark_or_wide_ones_without_are_read(tmp_path, codec):
     row = [{"role": "user", "content": "Grüße 你好"}, GOOD[1]]
     lines = f"{json.dumps(row, ensure_ascii=False)}\n" * 2
     (tmp_path / "f.jsonl").write_bytes(lines.encode(codec))
     assert read_conversations(tmp_path / "f.jsonl") == ([{"messages": row}] * 2, [])
+
+
+def test_damaged_wide_files_and_zero_bytes_are_one_problem(tmp_path):
+    for data, reason in (
+        (json.dumps(GOOD).encode("utf-16") + b"x", "damaged utf-16 text: the bytes at offset"),
+        (b'{"messages": "\0"}', "holds zero bytes, the first at offset 14"),
+    ):
+        (tmp_path / "f.jsonl").write_bytes(data)
+        (problem,) = read_conversations(tmp_path / "f.jsonl")[1]
+        assert problem.startswith(f"{tmp_path / 'f.jsonl'}:1: {reason}")
 
 
 def test_separators_inside_strings_end_no_line(tmp_path):

@@ -7,7 +7,9 @@ import socket
 
 import pytest
 
+from nanochat.dataset.__main__ import main
 from nanochat.dataset.own_text import import_text
+from nanochat.dataset.shards import read_manifest
 from nanochat.dataset.text_files import find_files
 
 
@@ -103,3 +105,17 @@ def test_a_long_chain_of_folders_is_walked(tmp_path):
         folder = folder / "d"
     make(folder / "deep.txt")
     assert len(find_files(tmp_path / "src").files) == 1
+
+
+def test_names_that_are_not_utf8_are_told_as_escapes(tmp_path, capsys):
+    source = tmp_path / "src"
+    source.mkdir()
+    name = os.fsdecode(b"caf\xe9.txt")
+    text = "\n\n".join(f"Größe {i} und Länge {i * i}, Straße {i + 7}." for i in range(60))
+    (source / name).write_bytes(text.encode("cp1252"))
+    (source / os.fsdecode(b"\xff.png")).write_bytes(b"x")
+    for _ in range(2):
+        main([f"--data={source}", f"--out={tmp_path / 'out'}"])
+        out = capsys.readouterr().out
+        assert "read as cp1252: caf\\udce9.txt" in out and "1 .png" in out
+    assert read_manifest(tmp_path / "out")["read_as"] == {name: "cp1252"}
