@@ -55,6 +55,7 @@ def make_data(base: Path) -> None:
 
 def settings(n_steps: int, resume: bool) -> BaseConfig:
     return BaseConfig(
+        generation="modern",
         depth=2,
         aspect_ratio=16,
         head_dim=16,

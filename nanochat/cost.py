@@ -48,9 +48,25 @@ class Parameters:
         return self.matrices + self.head + self.embedding + self.value_embeddings + self.scalars
 
     @property
+    def multiplied(self) -> int:
+        """Those that every token is multiplied with; the rest are rows that it looks up."""
+        return self.matrices + self.head
+
+    def __str__(self) -> str:
+        sizes = f"{millions(self.total)} parameters, {millions(self.multiplied)} of them multiplied"
+        if not self.value_embeddings:
+            return sizes
+        return f"{sizes} ({millions(self.value_embeddings)} are tables of values)"
+
+    @property
     def state_elements(self) -> int:
         """Numbers that the optimizer keeps: one for each element trained by Muon, two by AdamW."""
         return self.matrices + 2 * (self.total - self.matrices)
+
+
+def millions(count: int) -> str:
+    """`561M`; a few as they are."""
+    return f"{count / 1e6:,.0f}M" if count >= 10**7 else f"{count:,}"
 
 
 def count_parameters(config: GPTConfig) -> Parameters:
@@ -71,7 +87,7 @@ def flops_per_token(config: GPTConfig, seq_len: int | None = None) -> int:
     counts, tokens = count_parameters(config), seq_len or config.sequence_len
     windows = [config.window(layer) for layer in range(config.n_layer)]
     keys = sum(tokens if window < 0 else min(window, tokens) for window in windows)
-    return 6 * (counts.matrices + counts.head) + 12 * config.n_embd * keys
+    return 6 * counts.multiplied + 12 * config.n_embd * keys
 
 
 def checkpoint_bytes(config: GPTConfig, with_optimizer: bool = True) -> int:

@@ -24,6 +24,7 @@ CPU: dict[str, Settings] = {
     "data": {"embedded": True, "characters": 20_000_000},
     "tokenizer": {"vocab_size": 2048, "max_chars": 10_000_000},
     "base": {
+        "generation": "modern",
         "depth": 4,
         "max_seq_len": 256,
         "total_batch_size": 4096,
@@ -65,9 +66,9 @@ CPU_SMOKE: dict[str, Settings] = {
 }
 
 # The real thing on GPUs: depth -> shards to download, of about 250M characters (100 MB) each. d20
-# at 20 tokens a parameter and 4.8 characters a token reads 54 billion characters: 216 shards, and
-# some to spare.
-GPU_SHARDS: dict[int, int] = {20: 240, 32: 800}
+# (classic) at 20 tokens a parameter and 4.8 characters a token reads 54 billion characters: 216
+# shards, and some to spare; d24 (modern) 8.8 billion tokens.
+GPU_SHARDS: dict[int, int] = {20: 240, 24: 190, 32: 800}
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,11 @@ def cpu(smoke: bool = False) -> Recipe:
     )
 
 
-def gpu(name: str, about: str, depth: int) -> Recipe:
+def gpu(
+    name: str, about: str, depth: int, generation: str = "classic", vocab_size: int = 65_536
+) -> Recipe:
     """Real text and the published mixtures at one depth, on every GPU of this machine."""
+    base = {"generation": generation, "depth": depth, **TAG}
     return Recipe(
         name,
         about,
@@ -180,7 +184,7 @@ def gpu(name: str, about: str, depth: int) -> Recipe:
             RecipeStep(
                 "tokenizer",
                 "tok-train",
-                {"max_chars": 2_000_000_000},
+                {"vocab_size": vocab_size, "max_chars": 2_000_000_000},
                 ("tokenizer",),
                 ("first-shards",),
             ),
@@ -201,7 +205,7 @@ def gpu(name: str, about: str, depth: int) -> Recipe:
                 words=("fetch", "extras", "tasks"),
                 download=True,
             ),
-            train("base", "base-train", {"depth": depth, **TAG}, "base", "shards", "tokenizer"),
+            train("base", "base-train", base, "base", "shards", "tokenizer"),
             evaluate("base-loss", "base-loss", {}, (), "base"),
             evaluate("base-eval", "base-eval", {}, ("report/base_eval.json",), "base"),
             train("mid", "mid-train", TAG, "mid", "base"),
@@ -243,13 +247,21 @@ def evaluate(
 RECIPES: dict[str, Callable[[bool], Recipe]] = {
     "cpu": cpu,
     "gpu1": lambda smoke: gpu(
-        "gpu1", "depth 20 on real text, on one GPU: about a day on an 80 GB card", 20
+        "gpu1", "the guides' d20 (561M parameters) on one GPU: over a day on an H100", 20
     ),
     "node8": lambda smoke: gpu(
-        "node8", "depth 20 on real text, on a node of GPUs: hours on eight of 80 GB", 20
+        "node8", "the guides' d20 (561M parameters) on a node: about 4 hours on eight H100", 20
     ),
     "d32": lambda smoke: gpu(
-        "d32", "depth 32 on real text, on a node of GPUs: a day or two on eight of 80 GB", 32
+        "d32", "the guides' d32 (1.9 billion parameters) on a node: two days on eight H100", 32
+    ),
+    "modern": lambda smoke: gpu(
+        "modern",
+        "modern d24 (1.4 billion parameters, 730M of them multiplied) on a node: the hours of "
+        "node8, the better model by what is published",
+        24,
+        generation="modern",
+        vocab_size=32_768,
     ),
 }
 
@@ -302,7 +314,7 @@ class RecipeConfig:
     action: Positional[Literal["run", "show", "list"]] = "list"
     """What to do."""
     name: Positional[str] = "auto"
-    """cpu, gpu1, node8, d32, or auto to pick by hardware."""
+    """cpu, gpu1, node8, d32, modern, or auto to pick by hardware."""
     fresh: bool = False
     """Start over: earlier results move to <base>/previous (replacing what is there), downloads
     stay.

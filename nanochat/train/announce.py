@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from nanochat.cost import count_parameters
 from nanochat.runtime.world import World
+from nanochat.train.configs import BaseConfig
 from nanochat.train.mixtures import ChatMixture
-from nanochat.train.plan import run_plan
+from nanochat.train.plan import chip_of, other_generations, run_plan
 from nanochat.train.rl_configs import RLConfig
 from nanochat.train.run_facts import RunFacts
 from nanochat.train.trainer import Trainer
@@ -30,7 +31,16 @@ def announce(facts: RunFacts, trainer: Trainer) -> None:
         f"({facts.micro.device_batch_size} x {settings.seq_len} a micro-batch), "
         f"{_where(trainer)}"
     )
-    print("\n".join(plan.lines()), flush=True)
+    lines = plan.lines()
+    if isinstance(facts.cfg, BaseConfig) and facts.cfg.generation == BaseConfig.generation:
+        lines += other_generations(
+            facts.cfg,
+            settings.model_config.vocab_size,
+            world.device.type,
+            chip_of(world),
+            world.world_size,
+        )
+    print("\n".join(lines), flush=True)
 
 
 def announce_mixture(mixture: ChatMixture, world: World) -> None:
@@ -53,7 +63,7 @@ def _model_and_steps(facts: RunFacts) -> str:
     settings, config = facts.settings, facts.settings.model_config
     return (
         f"{facts.stage}: {settings.recipe} d{config.n_layer}, "
-        f"{count_parameters(config).total:,} parameters, {facts.n_steps:,} steps"
+        f"{count_parameters(config)}, {facts.n_steps:,} steps"
     )
 
 

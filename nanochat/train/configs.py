@@ -63,8 +63,7 @@ class TrainConfig:
     final_lr_frac: float | None = None
     """Learning rate at the last step, as a share of the full one."""
     grad_clip: float | None = None
-    """Largest global gradient norm; 0: no clipping. By default 1 for the classic generation, none
-    for the modern.
+    """Largest global gradient norm; 0: no clipping. By default 1 (classic) or none (modern).
     """
     eval_every: int = 250
     """Steps between validation bits per byte; -1: only at the end; 0: never."""
@@ -151,9 +150,9 @@ class BaseConfig(TrainConfig):
     """Channels of an attention head."""
     n_kv_head: int | None = None
     """Key/value heads (grouped-query attention); by default one per query head."""
-    generation: Literal["modern", "classic"] = "modern"
-    """Architecture and recipe: the strongest published one, or that of the first public
-    checkpoints.
+    generation: Literal["classic", "modern"] = "classic"
+    """Architecture and recipe: `classic` gives the models that guides speak of (d20 561M, with a
+    vocabulary of 65,536); `modern` the strongest published one for the hours (vocabulary 32,768).
     """
     window_pattern: str | None = None
     """Attention windows tiled over the layers: S short, L long. By default SSSL on GPUs (modern),

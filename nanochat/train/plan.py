@@ -41,7 +41,7 @@ SHARED_FLAGS = (
     "shard_model",
     "compile",
 )
-PUBLISHED_VOCABULARY = {"modern": 32768, "classic": 65536}
+PUBLISHED_VOCABULARY = {"classic": 65536, "modern": 32768}
 
 
 @dataclass
@@ -58,10 +58,10 @@ class PlanConfig:
     """Memory of each GPU, e.g. 24GB; by default that of --chip."""
     chip: str | None = None
     """GPU, e.g. H100 or 4090; by default this machine's, else one with that much memory."""
-    generation: Literal["modern", "classic"] = "modern"
-    """Architecture and recipe."""
+    generation: Literal["classic", "modern"] = "classic"
+    """Architecture and recipe, as for base-train."""
     vocab_size: int | None = None
-    """Entries of the tokenizer; by default the published 32,768 (modern) or 65,536 (classic)."""
+    """Entries of the tokenizer; by default the published 65,536 (classic) or 32,768 (modern)."""
     max_seq_len: int = 2048
     """Tokens of a row."""
     device_batch_size: int | None = None
@@ -140,11 +140,6 @@ class RunPlan:
     def lines(self) -> list[str]:
         """The two lines that a run begins with."""
         extra = ", activation checkpointing" if self.checkpointing else ""
-        took = (
-            ""
-            if self.hours is None
-            else f", about {self.hours:.1f} h" + (f" (${self.usd:.0f})" if self.usd else "")
-        )
         peak = f"{self.memory.peak / GIB:.1f} GiB a device"
         parts = [
             ("weights, gradients", self.memory.weights + self.memory.gradients),
@@ -156,17 +151,16 @@ class RunPlan:
         told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
         return [
             f"plan: {self.hardware}: micro-batches of {self.device_batch_size} row(s) "
-            f"({self.accumulation} a step){extra}{took}",
+            f"({self.accumulation} a step){extra}{told_price(self.hours, self.usd)}",
             f"plan: peak memory {peak} ({told}); checkpoints take {self.disk_bytes / 1e9:.1f} GB "
             "of disk",
         ]
 
     def __str__(self) -> str:
-        config, counts = self.model_config, count_parameters(self.model_config)
+        config = self.model_config
         head = (
-            f"d{config.n_layer} {self.recipe}: {counts.total / 1e6:,.0f}M parameters "
-            f"({counts.matrices / 1e6:,.0f}M in matrices), {self.n_steps:,} steps of "
-            f"{self.total_batch_size:,} tokens"
+            f"d{config.n_layer} {self.recipe}: {count_parameters(config)}, {self.n_steps:,} steps "
+            f"of {self.total_batch_size:,} tokens"
         )
         advice = (
             "use more GPUs, --shard-model on several, a smaller --depth, --vocab-size or "
@@ -204,9 +198,7 @@ def make_plan(
         compiled=compiled,
         micro_batches=-(-share // rows),
     )
-    flops = flops_per_token(config, settings.seq_len) * settings.total_batch_size * n_steps
-    speed = chip.tflops * 1e12 * chip.mfu * world_size if chip and chip.tflops else None
-    hours = None if speed is None else flops / speed / 3600
+    hours, usd = price(settings, n_steps, chip, world_size)
     return RunPlan(
         recipe=settings.recipe,
         model_config=config,
@@ -218,12 +210,59 @@ def make_plan(
         memory=needs,
         disk_bytes=(keep + 2) * checkpoint_bytes(config),
         hours=hours,
-        usd=None if hours is None or chip is None else hours * chip.usd * world_size,
+        usd=usd,
         hardware=f"{world_size} x {chip.name}"
         if chip
         else f"{world_size} process(es) on {device_type}",
         fits=needs.peak <= budget_bytes,
     )
+
+
+def price(
+    settings: Settings, n_steps: int, chip: Chip | None, world_size: int
+) -> tuple[float | None, float | None]:
+    """(hours, dollars) of `n_steps`; None where the chip's speed is not known."""
+    if chip is None or not chip.tflops:
+        return None, None
+    tokens = settings.total_batch_size * n_steps
+    flops = flops_per_token(settings.model_config, settings.seq_len) * tokens
+    hours = flops / (chip.tflops * 1e12 * chip.mfu * world_size) / 3600
+    return hours, hours * chip.usd * world_size
+
+
+def told_price(hours: float | None, usd: float | None) -> str:
+    if hours is None:
+        return ""
+    return f", about {hours:.1f} h" + (f" (${usd:.0f})" if usd else "")
+
+
+def other_generations(
+    cfg: BaseConfig, vocab_size: int, device_type: str, chip: Chip | None, world_size: int
+) -> list[str]:
+    """One line for each generation that `cfg` does not ask for: what it would be at this depth,
+    with its published vocabulary where this one has its own.
+    """
+    lines = []
+    for name, published in PUBLISHED_VOCABULARY.items():
+        if name == cfg.generation:
+            continue
+        entries = published if vocab_size == PUBLISHED_VOCABULARY[cfg.generation] else vocab_size
+        other = pretraining(replace(cfg, generation=name), entries, device_type)  # type: ignore[arg-type]
+        assert other.n_steps is not None
+        lines.append(
+            f"instead, --generation={name} and a vocabulary of {entries:,} give: "
+            f"{count_parameters(other.model_config)}, {other.n_steps:,} steps of "
+            f"{other.total_batch_size:,} tokens"
+            f"{told_price(*price(other, other.n_steps, chip, world_size))}"
+        )
+    return lines
+
+
+def chip_of(world: World) -> Chip | None:
+    """The chip of this process, where it is a GPU that is known."""
+    if world.device.type != "cuda":
+        return None
+    return find_chip(torch.cuda.get_device_name(world.device))
 
 
 def run_plan(
@@ -237,15 +276,12 @@ def run_plan(
     compiled: bool,
 ) -> RunPlan:
     """The plan of the run that is about to start here."""
-    chip = (
-        find_chip(torch.cuda.get_device_name(world.device)) if world.device.type == "cuda" else None
-    )
     return make_plan(
         settings,
         micro,
         world_size=world.world_size,
         n_steps=n_steps,
-        chip=chip,
+        chip=chip_of(world),
         device_type=world.device.type,
         element_bytes=(compute_dtype or torch.float32).itemsize,
         keep=keep,
@@ -257,9 +293,8 @@ def plan(config: PlanConfig) -> str:
     """What `nanochat plan` prints. Raises ValueError where the settings do not fit each other."""
     chip, budget_bytes = _chip(config)
     cfg = BaseConfig(**{name: getattr(config, name) for name in SHARED_FLAGS})
-    settings = pretraining(
-        cfg, config.vocab_size or PUBLISHED_VOCABULARY[config.generation], device_type="cuda"
-    )
+    vocab_size = config.vocab_size or PUBLISHED_VOCABULARY[config.generation]
+    settings = pretraining(cfg, vocab_size, device_type="cuda")
     element_bytes = getattr(torch, config.dtype).itemsize
     micro = fitting_micro_batch(
         cfg,
@@ -285,7 +320,7 @@ def plan(config: PlanConfig) -> str:
         ),
         budget_bytes=budget_bytes,
     )
-    return str(made)
+    return "\n".join([str(made), *other_generations(cfg, vocab_size, "cuda", chip, config.gpus)])
 
 
 def _chip(config: PlanConfig) -> tuple[Chip | None, float]:

@@ -11,6 +11,7 @@ from typing import Any
 from nanochat.checkpoint_manager import complete_steps, find_checkpoint, load_checkpoint
 from nanochat.config import as_dict
 from nanochat.gpt import GPT
+from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.world import World
 from nanochat.train.configs import TrainConfig
 from nanochat.train.run_facts import RunFacts
@@ -21,6 +22,7 @@ from nanochat.train.trainer import Trainer
 
 MUST_AGREE = (  # the user's flags that settings do not hold
     "seed",
+    "generation",
     "mixture",
     "persona",
     "data",
@@ -128,8 +130,10 @@ def check_settings(meta: dict[str, Any], facts: RunFacts) -> None:
     """Raise ValueError naming everything that differs from the run that saved `meta` and would
     change its course.
     """
-    user = as_dict(facts.cfg)
-    then = {**flat(meta.get("settings", {})), "tokenizer": meta.get("tokenizer")}
+    user, saved = as_dict(facts.cfg), dict(meta.get("settings", {}))
+    if "model_config" in saved:  # of an older file perhaps
+        saved["model_config"] = GPTConfig.from_checkpoint(saved["model_config"], {}).to_dict()
+    then = {**flat(saved), "tokenizer": meta.get("tokenizer")}
     now = flat({**asdict(facts.settings), "n_steps": facts.n_steps, "tokenizer": facts.tokenizer})
     for name in MUST_AGREE:
         if name in meta.get("user_config", {}) and name in user:

@@ -9,7 +9,9 @@ import re
 import pytest
 
 from nanochat import config
+from nanochat.cost import count_parameters
 from nanochat.launch import commands, recipes
+from nanochat.train.derive import pretraining
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,28 @@ def test_the_run_name_reaches_training_steps_only_and_never_a_fingerprint():
 def test_bad_names_are_explained(name, smoke, overrides, said):
     with pytest.raises(ValueError, match="^" + re.escape(said)):
         recipes.build(name, smoke, overrides)
+
+
+@pytest.mark.parametrize(
+    "name, generation, parameters, multiplied",
+    [
+        ("gpu1", "classic", 560_988_160, 477_102_080),
+        ("node8", "classic", 560_988_160, 477_102_080),
+        ("d32", "classic", 1_879_048_192, 1_744_830_464),
+        ("modern", "modern", 1_384_122_122, 729_810_624),
+    ],
+)
+def test_recipes_give_the_model_that_they_name(name, generation, parameters, multiplied):
+    steps = {step.name: step for step in recipes.build(name).steps}
+    made = {}
+    for step in ("base", "tokenizer"):
+        _, command, words = commands.find([steps[step].command, *steps[step].argv()])
+        made[step], problems = config.collect(commands.load(command.config), words)
+        assert problems == []
+    settings = pretraining(made["base"], made["tokenizer"].vocab_size, "cuda")
+    counts = count_parameters(settings.model_config)
+    assert (settings.recipe, counts.total) == (generation, parameters)
+    assert counts.multiplied == multiplied
+    assert recipes.GPU_SHARDS[made["base"].depth] * 250e6 > 4.8 * (
+        settings.n_steps * settings.total_batch_size
+    )

@@ -6,18 +6,20 @@ import pytest
 import torch
 from tiny_runs import base_config
 
-from nanochat.cost import GIB, memory
-from nanochat.gpt import GPTConfig
+from nanochat.cost import GIB, count_parameters, memory
+from nanochat.gpt import GPT
+from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.world import World
 from nanochat.train import stages
 from nanochat.train.configs import BaseConfig
 from nanochat.train.derive import pretraining
 from nanochat.train.micro_batch import MicroBatch, choose_micro_batch
 from nanochat.train.plan import PlanConfig, parse_memory, plan, run_plan
+from nanochat.train.tok_train import TokTrainConfig
 
 
 def test_d20_on_one_24_gb_card():
-    said = plan(PlanConfig(depth=20, gpus=1, memory="24GB"))
+    said = plan(PlanConfig(depth=20, gpus=1, memory="24GB", generation="modern"))
     assert (
         "DOES NOT FIT" not in said and "1 x 4090" in said and "activation checkpointing" not in said
     )
@@ -38,7 +40,9 @@ def test_d20_on_one_24_gb_card():
 
 def test_what_does_not_fit_is_said_and_what_needs_checkpointing_takes_it():
     assert "DOES NOT FIT" in plan(PlanConfig(depth=32, memory="24GB"))
-    assert "activation checkpointing" in plan(PlanConfig(depth=12, memory="6GB"))
+    assert "activation checkpointing" in plan(
+        PlanConfig(depth=12, memory="6GB", generation="modern")
+    )
 
 
 def test_more_gpus_share_states_and_hours():
@@ -49,7 +53,8 @@ def test_more_gpus_share_states_and_hours():
 
 def test_a_model_in_pieces_fits_where_a_whole_one_does_not():
     whole, pieces = (
-        PlanConfig(depth=52, gpus=8, chip="H100", shard_model=shard) for shard in (False, True)
+        PlanConfig(depth=52, gpus=8, chip="H100", generation="modern", shard_model=shard)
+        for shard in (False, True)
     )
     assert "DOES NOT FIT" in plan(whole) and "DOES NOT FIT" not in plan(pieces)
     shape = GPTConfig.preset(
@@ -87,7 +92,7 @@ def test_problems_name_the_flag():
 
 
 def settings(**flags):
-    return pretraining(BaseConfig(depth=12, **flags), 32768, "cuda")
+    return pretraining(BaseConfig(generation="modern", depth=12, **flags), 32768, "cuda")
 
 
 def test_micro_batch_follows_free_memory_at_a_constant_total(monkeypatch):
@@ -167,3 +172,42 @@ def test_a_run_says_its_plan_in_two_lines():
 def test_fp8_where_there_is_none_is_refused(data, single):
     with pytest.raises(ValueError, match="--fp8"):
         stages.base(base_config(fp8=True), single)
+
+
+@pytest.mark.parametrize(
+    "depth, parameters, multiplied",
+    [
+        (20, 560_988_160, 477_102_080),
+        (26, 1_081_999_360, 972_947_456),
+        (32, 1_879_048_192, 1_744_830_464),
+        (34, 2_217_082_880, 2_074_476_544),
+    ],
+)
+def test_commands_as_guides_write_them_give_the_guides_models(depth, parameters, multiplied):
+    """`tok_train` and `base_train --depth` without further flags."""
+    settings = pretraining(BaseConfig(depth=depth), TokTrainConfig().vocab_size, "cuda")
+    with torch.device("meta"):
+        model = GPT(settings.model_config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    counts = count_parameters(settings.model_config)
+    assert (counts.total, counts.multiplied) == (parameters, multiplied)
+    trained_on = settings.n_steps * settings.total_batch_size
+    assert trained_on == pytest.approx(20 * parameters, rel=1e-3)
+    assert settings.total_batch_size == 2**19
+
+
+def test_both_sizes_and_the_other_generation_are_said():
+    said = plan(PlanConfig(depth=20, gpus=8, chip="H100"))
+    assert said.startswith("d20 classic: 561M parameters, 477M of them multiplied, 21,400 steps")
+    other = "--generation=modern and a vocabulary of 32,768 give: 897M parameters, 435M of them"
+    assert other in said.splitlines()[-1]
+    modern = plan(PlanConfig(depth=20, generation="modern", vocab_size=65_536))
+    assert "1,400M parameters, 477M of them multiplied (839M are tables of values)" in modern
+    assert "--generation=classic and a vocabulary of 65,536 give: 561M" in modern
+
+
+def test_a_run_says_both_sizes_before_its_first_step(data, single, capsys):
+    stages.base(base_config(generation="classic", num_iterations=1), single)
+    said = capsys.readouterr().out
+    assert "base: classic d1, 29,248 parameters, 20,768 of them multiplied" in said
+    assert "instead, --generation=modern and a vocabulary of 265 give: " in said

@@ -36,6 +36,7 @@ def make_base(base: Path) -> None:
 
 def base_config(**changes) -> BaseConfig:
     settings = dict(
+        generation="modern",
         depth=1,
         aspect_ratio=32,
         head_dim=16,
