@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import torch
-from conftest import scripted
 from pseudo_terminal import ROOT, Terminal
 
 from nanochat import config as configs
@@ -124,7 +123,7 @@ def test_ctrl_c_stops_the_answer_only(engine):
     assert len(chat.session.turns) == 2
 
 
-def test_calls_are_shown_in_brackets(engine):
+def test_calls_are_shown_in_brackets(engine, scripted):
     encode, special = engine.tokenizer.encode, engine.tokenizer.encode_special
     call = [special("<|python_start|>"), *encode("6*7"), special("<|python_end|>")]
     forced = [0] * 4  # the result, which the calculator writes
@@ -146,7 +145,7 @@ STEERING = {
 
 
 @pytest.mark.parametrize("written", STEERING)
-def test_what_a_model_writes_does_not_steer_the_terminal(engine, written):
+def test_what_a_model_writes_does_not_steer_the_terminal(engine, scripted, written):
     ids = [*engine.tokenizer.encode(written), engine.tokenizer.encode_special("<|assistant_end|>")]
     scripted(engine, ids)
     shown, _ = converse(engine, ["hi"], max_tokens=80, temperature=0.0)
