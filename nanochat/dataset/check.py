@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nanochat.config import Positional
 from nanochat.dataset.conversations import FileContents, scan_conversations, write_conversations
@@ -63,11 +62,8 @@ def data_check(cfg: DataCheckConfig) -> int:
     for what in contents.notes():
         print(printable(what))
     if contents.conversations:
-        _show_counts(
-            count(contents, tokenizer, cfg.sequence_len),
-            cfg.sequence_len,
-            "bytes" if note else "tokens",
-        )
+        unit = "bytes" if note else "tokens"
+        print("\n".join(counts(contents, tokenizer, cfg.sequence_len, unit)))
     if note:
         print(note)
     _preview(contents, tokenizer, cfg.preview)
@@ -82,49 +78,32 @@ def data_check(cfg: DataCheckConfig) -> int:
     return 1 if bad else 0
 
 
-def count(contents: FileContents, tokenizer: Tokenizer, sequence_len: int) -> dict[str, Any]:
-    """The numbers of a file: conversations, forms, messages, duplicates, tokens, trained tokens,
-    longest, too long.
+def counts(contents: FileContents, tokenizer: Tokenizer, sequence_len: int, unit: str) -> list[str]:
+    """The numbers of a file, one line each: conversations and their forms, repetitions, marked
+    answers, tokens (`unit`), trained tokens, those longer than sequence_len.
     """
-    rendered = [
-        tokenizer.render_conversation(conversation) for conversation in contents.conversations
-    ]
+    rows = contents.conversations
+    rendered = [tokenizer.render_conversation(row) for row in rows]
     lengths = [len(ids) for ids, _ in rendered]
-    unique = {json.dumps(conversation, sort_keys=True) for conversation in contents.conversations}
-    return {
-        "conversations": len(rendered),
-        "forms": dict(contents.forms),
-        "messages": sum(len(conversation["messages"]) for conversation in contents.conversations),
-        "duplicates": len(rendered) - len(unique),
-        "unlearnt": sum(
-            not is_trained(message)
-            for conversation in contents.conversations
-            for message in conversation["messages"]
-        ),
-        "tokens": sum(lengths),
-        "trained_tokens": sum(sum(mask) for _, mask in rendered),
-        "longest": max(lengths, default=0),
-        "too_long": sum(length > sequence_len for length in lengths),
-    }
-
-
-def _show_counts(numbers: dict[str, Any], sequence_len: int, unit: str) -> None:
-    forms = ", ".join(f"{count:,} {form}" for form, count in sorted(numbers["forms"].items()))
-    share = 100 * numbers["trained_tokens"] / max(1, numbers["tokens"])
-    print(
-        f"conversations  {numbers['conversations']:,} ({forms}), {numbers['messages']:,} messages"
-    )
-    if numbers["duplicates"]:
-        print(f"duplicates     {numbers['duplicates']:,} exact repetitions (kept)")
-    if numbers["unlearnt"]:
-        print(f"not learnt     {numbers['unlearnt']:,} answers marked so (train: false, weight: 0)")
-    print(f"{unit:14} {numbers['tokens']:,}, longest conversation {numbers['longest']:,}")
-    print(f"trained {unit:6} {numbers['trained_tokens']:,} ({share:.1f}%: what the assistant says)")
-    if numbers["too_long"]:
-        print(
-            f"too long       {numbers['too_long']:,} exceed {sequence_len:,} {unit} and are cut "
-            "at the end"
+    messages = [message for row in rows for message in row["messages"]]
+    forms = ", ".join(f"{number:,} {form}" for form, number in sorted(contents.forms.items()))
+    repeated = len(rows) - len({json.dumps(row, sort_keys=True) for row in rows})
+    unlearnt = sum(not is_trained(message) for message in messages)
+    trained = sum(sum(mask) for _, mask in rendered)
+    share = 100 * trained / max(1, sum(lengths))
+    too_long = sum(length > sequence_len for length in lengths)
+    told = [f"conversations  {len(rows):,} ({forms}), {len(messages):,} messages"]
+    if repeated:
+        told.append(f"duplicates     {repeated:,} exact repetitions (kept)")
+    if unlearnt:
+        told.append(f"not learnt     {unlearnt:,} answers marked so (train: false, weight: 0)")
+    told.append(f"{unit:14} {sum(lengths):,}, longest conversation {max(lengths):,}")
+    told.append(f"trained {unit:6} {trained:,} ({share:.1f}%: what the assistant says)")
+    if too_long:
+        told.append(
+            f"too long       {too_long:,} exceed {sequence_len:,} {unit} and are cut at the end"
         )
+    return told
 
 
 def _tokenizer(name: str | None) -> tuple[Tokenizer, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import yaml
 
 from nanochat.runtime.errors import reason
+from nanochat.runtime.run_dir import expanded
 
 _FIELDS = ("name", "maker", "traits", "facts")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PersonaFact:
     """Something the persona knows about itself: questions that ask for it, the answer, what it must
     contain.
@@ -24,7 +26,7 @@ class PersonaFact:
     accept: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Persona:
     """name and maker; traits as adjectives; facts."""
 
@@ -38,14 +40,15 @@ def load_persona(path: Path | str | None = None) -> Persona:
     """Read a persona file; without a path the one that comes with the package. ValueError with
     every problem.
     """
-    file = Path(path) if path is not None else Path(__file__).with_name("persona_default.yaml")
+    default = Path(__file__).with_name("persona_default.yaml")
+    file = default if path is None else expanded(path)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(
             f"--persona={file}: cannot be read ({error.strerror}); give an existing YAML file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"--persona={file}: not valid YAML ({reason(error)})") from None
     return parse_persona(content, str(file))
 
@@ -69,21 +72,19 @@ def parse_persona(content: Any, where: str = "persona") -> Persona:
         problems.append("`traits` must be a list of words, such as [curious, friendly]")
     facts = []
     for number, entry in enumerate(_fact_entries(content.get("facts"), problems), 1):
-        fact = _fact(entry)
-        facts.append(fact) if isinstance(fact, PersonaFact) else problems.append(
-            f"fact {number}: {fact}"
-        )
-    asked = [question.casefold() for fact in facts for question in fact.ask]
-    problems += [
-        f"the question {q!r} is there twice" for q in dict.fromkeys(asked) if asked.count(q) > 1
-    ]
+        try:
+            facts.append(_fact(entry))
+        except ValueError as error:
+            problems.append(f"fact {number}: {error}")
+    asked = Counter(question.casefold() for fact in facts for question in fact.ask)
+    problems += [f"the question {q!r} is there twice" for q, times in asked.items() if times > 1]
     if problems:
         raise ValueError("\n".join(f"{where}: {problem}" for problem in problems))
     return Persona(
-        content["name"].strip(),
-        content["maker"].strip(),
-        tuple(t.strip() for t in traits),
-        tuple(facts),
+        name=content["name"].strip(),
+        maker=content["maker"].strip(),
+        traits=tuple(trait.strip() for trait in traits),
+        facts=tuple(facts),
     )
 
 
@@ -109,27 +110,26 @@ def _fact_entries(facts: Any, problems: list[str]) -> list[Any]:
     return []
 
 
-def _fact(entry: Any) -> PersonaFact | str:
-    """The fact, or what is wrong with the entry."""
-    if not isinstance(entry, dict) or not {"ask", "answer"} <= set(entry) <= {
-        "ask",
-        "answer",
-        "accept",
-    }:
-        return "must have `ask` and `answer`, and may have `accept`"
+def _fact(entry: Any) -> PersonaFact:
+    """The fact. ValueError with what is wrong with the entry."""
+    allowed = {"ask", "answer", "accept"}
+    if not isinstance(entry, dict) or not {"ask", "answer"} <= set(entry) <= allowed:
+        raise ValueError("must have `ask` and `answer`, and may have `accept`")
     ask = entry["ask"] if isinstance(entry["ask"], list) else [entry["ask"]]
     answer = entry["answer"]
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
         answer = str(answer)  # a year, written without quotes
     if not ask or not all(map(_is_phrase, ask)):
-        return "`ask` must be a question or a list of questions"
+        raise ValueError("`ask` must be a question or a list of questions")
     if not _is_phrase(answer):
-        return "`answer` must be one line of text"
+        raise ValueError("`answer` must be one line of text")
     accept = entry.get("accept", answer.strip().rstrip(".!"))
     accept = [str(word) for word in (accept if isinstance(accept, list) else [accept])]
-    if missing := [
-        word for word in accept if not word.strip() or word.casefold() not in answer.casefold()
-    ]:
-        return f"`accept` {missing[0]!r} is not in the answer {answer!r}"
-    questions = tuple(" ".join(question.split()).rstrip("?.! ") for question in ask)
-    return PersonaFact(questions, " ".join(answer.split()), tuple(accept))
+    for word in accept:
+        if not word.strip() or word.casefold() not in answer.casefold():
+            raise ValueError(f"`accept` {word!r} is not in the answer {answer!r}")
+    return PersonaFact(
+        ask=tuple(" ".join(question.split()).rstrip("?.! ") for question in ask),
+        answer=" ".join(answer.split()),
+        accept=tuple(accept),
+    )

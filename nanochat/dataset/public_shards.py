@@ -170,7 +170,8 @@ def _run(job: _Job, names: list[str], workers: int) -> list[str]:
             finished += 1
             if error is not None:
                 stopped = isinstance(error, FetchStopped)
-                reason = "not tried, as none of the others came" if stopped else error
+                told = str(error).removeprefix(f"{name}: ")
+                reason = "not tried, as none of the others came" if stopped else told
                 failures[name] = f"{name}: {reason}"
             progress.advance(1, MB=job.bytes / 1e6, failed=len(failures))
             if len(failures) == finished >= 2 * workers:
