@@ -4,59 +4,58 @@ the sandbox.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from nanochat.tasks.base import Conversation
 from nanochat.tasks.catalogue import TASKS
+from nanochat.tasks.code_answer import answer_program, defines
 from nanochat.tasks.row_task import RowTask, text_of
 from nanochat.tasks.sandbox import run_python
 from nanochat.tasks.task_data import load_rows
 
 TIMEOUT_S = 10.0
-_BLOCK = re.compile(
-    r"```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE
-)
-# A bare completion of the function's body is over where the next thing at the left margin begins.
-_NEXT_TOP_LEVEL = re.compile(r"\n(?=[^\s#)\]}'\"])")
+# The tests have a namespace of their own, in which the prompt's helpers are what they were. The
+# answer's statements run one after another, and none that fails keeps the next one from running:
+# what counts is the function, not an example of its use that reads input, or asserts something
+# wrong, or ends the program. The module is not the main one, so guarded examples do not run at all.
+PROGRAM = """\
+import __future__, ast, sys, types
 
 
-def extract_code(completion: str, entry_point: str) -> str:
-    """The code in a completion: the first markdown block that defines the function, else the first
-    block, else all.
+def load(name, *sources):
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    flags = 0
+    for statement in [node for source in sources for node in ast.parse(source).body]:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            for alias in statement.names:
+                flags |= getattr(__future__, alias.name).compiler_flag
+        try:
+            code = compile(ast.Module([statement], []), name, "exec", flags, True)
+            exec(code, module.__dict__)
+        except BaseException as error:
+            print(type(error).__name__, error, file=sys.stderr)
+    return module.__dict__
+
+
+prompt, answer, test, entry_point = {texts!r}
+tests = load("tests", prompt, test)
+check = tests["check"]
+tests[entry_point] = load("solution", prompt, answer)[entry_point]
+check(tests[entry_point])
+"""
+
+
+def judging_program(problem: Conversation, completion: str) -> str:
+    """A program that ends without an error exactly when the completion passes the problem's tests.
+
+    The prompt always comes first: its imports and helper functions belong to the problem. An answer
+    that defines the function replaces the prompt's empty one.
     """
-    blocks = _BLOCK.findall(completion)
-    if not blocks:
-        return completion
-    defining = [block for block in blocks if defines(block, entry_point)]
-    return (defining or blocks)[0]
-
-
-def defines(code: str, name: str) -> bool:
-    return (
-        re.search(rf"^[ \t]*(?:async[ \t]+)?def[ \t]+{re.escape(name)}\b", code, re.MULTILINE)
-        is not None
-    )
-
-
-def build_program(prompt: str, completion: str, entry_point: str, test: str) -> str:
-    """A program that ends without an error exactly when the completion passes the tests.
-
-    The prompt always comes first: its imports and helper functions belong to the problem. A
-    completion that defines the function replaces the prompt's empty one, any other is taken as the
-    function's body.
-    """
-    code = extract_code(completion, entry_point)
-    if defines(code, entry_point):
-        solution = f"{prompt.rstrip()}\n    pass\n\n{code}"
-    else:
-        body = code.lstrip("\n")
-        if (
-            body and not body[0].isspace()
-        ):  # the tokenizer's leading spaces are easily lost in a chat answer
-            body = "    " + body
-        solution = prompt.rstrip() + "\n" + _NEXT_TOP_LEVEL.split(body, maxsplit=1)[0]
-    return f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
+    prompt, entry_point = problem["prompt"], problem["entry_point"]
+    answer = answer_program(completion, prompt, entry_point)
+    texts = (prompt.rstrip() + "\n    pass\n", answer, problem["test"], entry_point)
+    return PROGRAM.format(texts=texts)
 
 
 class HumanEval(RowTask):
@@ -70,7 +69,7 @@ class HumanEval(RowTask):
 
     def read(self, row: dict[str, Any]) -> Conversation:
         prompt, entry_point = text_of(row, "prompt"), text_of(row, "entry_point")
-        if not defines(prompt, entry_point):
+        if not defines(prompt.rstrip() + "\n    pass\n", entry_point):
             raise ValueError(f"entry_point: {entry_point!r} is no function of the prompt")
         solution = text_of(row, "canonical_solution")
         messages = [
@@ -84,7 +83,5 @@ class HumanEval(RowTask):
         """Raises ValueError when no sandbox can be built and `unsafe_exec` is off: refusing is not
         a wrong answer.
         """
-        program = build_program(
-            conversation["prompt"], completion, conversation["entry_point"], conversation["test"]
-        )
+        program = judging_program(conversation, completion)
         return run_python(program, timeout_s=TIMEOUT_S, unsafe=self.unsafe_exec).ok

@@ -34,6 +34,6 @@ class MMLU(MultipleChoice, RowTask):
             raise ValueError(
                 f"answer: must be a number from 0 (A) to 3 (D), got {shown(row, 'answer')}"
             )
-        question = text_of(row, "question")
+        question = text_of(row, "question", may_be_blank=True)  # some choose between sentences
         conversation = self.conversation(question, LETTERS, choices, LETTERS[answer])
         return {**conversation, "subject": row.get("subject", "")}

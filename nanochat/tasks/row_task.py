@@ -59,10 +59,10 @@ class RowTask(Task):
                 problems.append(f"{self.rows.place(index)}: {error}")
 
 
-def text_of(row: dict[str, Any], field: str) -> str:
+def text_of(row: dict[str, Any], field: str, may_be_blank: bool = False) -> str:
     """A field that must hold text. ValueError otherwise."""
     value = row.get(field)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not (may_be_blank or value.strip()):
         raise ValueError(f"{field}: must be text, got {shown(row, field)}")
     return value
 
