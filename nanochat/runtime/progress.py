@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any, TextIO
 
+from nanochat.runtime.printable import printable
+
 
 class Progress:
     """Use as a context manager; `advance` after each unit of work, with values to show beside the
@@ -25,18 +27,15 @@ class Progress:
         enabled: bool = True,
         stream: TextIO | None = None,
     ):
-        self.total, self.description, self.every_s, self.enabled = (
-            total,
-            description,
-            every_s,
-            enabled,
-        )
+        self.total = total
+        self.description = printable(description)
+        self.every_s = every_s
+        self.enabled = enabled
         self.stream = stream if stream is not None else sys.stderr
         self.done = self._told = 0
         self._started = self._last = time.monotonic()
-        self._first: tuple[float, int] | None = (
-            None  # when the first unit was done, and how many that were
-        )
+        # When the first unit was done, and how many that were.
+        self._first: tuple[float, int] | None = None
         self._bar: Any = None
         self._shown: dict[str, Any] = {}
 
@@ -116,13 +115,13 @@ def _rich_bar(stream: TextIO) -> Any:
     from rich.progress import Progress as RichProgress
 
     return RichProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"),
+        TextColumn("{task.fields[shown]}", markup=False),
         console=Console(file=stream),
-        transient=False,
+        redirect_stdout=sys.stdout.isatty(),  # else what is printed to a file would be shown here
     )

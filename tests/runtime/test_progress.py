@@ -53,6 +53,24 @@ def test_terminal_gets_a_bar():
     assert "sft" in out.getvalue() and "4/4" in out.getvalue() and "loss 1.25" in out.getvalue()
 
 
+def test_a_name_neither_steers_the_terminal_nor_is_markup():
+    for out in (Terminal(), io.StringIO()):
+        with Progress(1, "[red]a[/red] :smile: \x1b[2J\x07", every_s=0, stream=out) as progress:
+            progress.advance(path="[bold]b[/x] :smile:")
+        shown = out.getvalue()
+        assert "[red]a[/red] :smile: \\x1b[2J\\x07" in shown and "\x07" not in shown
+        assert "[bold]b[/x] :smile:" in shown and "\x1b[2J" not in shown
+
+
+def test_what_is_printed_to_a_file_stays_there(capsys):
+    """Also while a bar is shown on the terminal."""
+    out = Terminal()
+    with Progress(1, "x", stream=out) as progress:
+        print("a sample")
+        progress.advance()
+    assert capsys.readouterr().out == "a sample\n" and "a sample" not in out.getvalue()
+
+
 def test_disabled_is_silent():
     out = io.StringIO()
     with Progress(2, "x", enabled=False, every_s=0, stream=out) as progress:
