@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,20 @@ def save_checkpoint(
 
     Raises OSError when the disk is full; the files of the unfinished step are removed then.
     """
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     files = {f"model_{step:06d}.pt": model_state}
     if optimizer_state is not None:
         files[f"optim_{step:06d}.pt"] = optimizer_state
     meta_path = directory / f"meta_{step:06d}.json"
     meta_path.unlink(missing_ok=True)  # while its files are replaced the step does not exist
+    begun = directory / f".saving_{step:06d}"  # what a killed save leaves is known by it
+    directory.mkdir(parents=True, exist_ok=True)
     try:
+        begun.touch()
         written = {name: write_tensors(directory / name, state) for name, state in files.items()}
         sync_directory(directory)
         write_meta(directory, step, {**meta, "step": step, "files": written})
+        begun.unlink()
     except OSError:
         remove_step(directory, step)
         raise
@@ -89,25 +94,38 @@ def write_meta(directory: Path, step: int, meta: dict[str, Any]) -> None:
 
 
 def complete_steps(directory: str | Path) -> list[int]:
-    """Steps in `directory`, ascending, whose meta file can be read and whose files all have the
-    recorded size.
+    """Steps in `directory`, ascending, whose meta file can be read, whose files all have the
+    recorded size, and from which training did not turn out to diverge.
     """
-    found = []
-    for path in Path(directory).glob("meta_*.json"):
-        match = re.fullmatch(r"meta_(\d+)\.json", path.name)
-        if match and incomplete(Path(directory), int(match.group(1))) is None:
-            found.append(int(match.group(1)))
-    return sorted(found)
+    directory = Path(directory).expanduser()
+    return [step for step in trained_steps(directory) if incomplete(directory, step) is None]
+
+
+def trained_steps(directory: Path) -> list[int]:
+    """Steps of which `directory` holds a model or a meta file, complete or not, ascending."""
+    names = [path.name for path in directory.glob("m*_*")]
+    found = [re.fullmatch(r"model_(\d+)\.pt|meta_(\d+)\.json", name) for name in names]
+    return sorted({int(match.group(1) or match.group(2)) for match in found if match})
+
+
+def step_files(directory: Path, step: int) -> list[Path]:
+    """The files of a step, the meta file first."""
+    patterns = (f"meta_{step:06d}.json", f"model_{step:06d}.pt", f"optim_{step:06d}*.pt")
+    return [path for pattern in patterns for path in sorted(directory.glob(pattern))]
 
 
 def incomplete(directory: Path, step: int) -> str | None:
     """What is missing for `step` to be loadable, or None. Sizes are compared, hashes only on
     loading.
     """
+    if not (directory / f"meta_{step:06d}.json").exists():
+        return f"{directory / f'meta_{step:06d}.json'} is missing, which says what the model is"
     try:
         meta = read_meta(directory, step)
     except ValueError as error:
         return str(error)
+    if meta.get("diverged"):
+        return "training went on to losses that are not finite from there"
     files = meta.get("files") or {f"model_{step:06d}.pt": {}}
     for name, facts in files.items():
         path = directory / name
@@ -138,31 +156,30 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
 
 def remove_step(directory: Path, step: int) -> None:
     """Delete a step: the meta file first, so that no half of it is ever taken for a checkpoint."""
-    (directory / f"meta_{step:06d}.json").unlink(missing_ok=True)
-    for pattern in (f"model_{step:06d}.pt", f"optim_{step:06d}*.pt"):
-        for path in directory.glob(pattern):
-            path.unlink(missing_ok=True)
+    for path in (*step_files(directory, step), directory / f".saving_{step:06d}"):
+        path.unlink(missing_ok=True)
 
 
 def remove_leftovers(directory: Path) -> list[str]:
-    """Delete what a killed save left: temporary files, and tensors that no meta file names. Returns
-    their names.
+    """Delete what a killed save left: temporary files, and the tensors of a step that was begun and
+    has no meta file. Returns their names. Tensors that came here in another way stay.
     """
     stale = [*directory.glob(".*.pt.partial"), *directory.glob(".meta_*.json.*")]
-    for path in (*directory.glob("model_*.pt"), *directory.glob("optim_*.pt")):
-        match = re.match(r"(?:model|optim)_(\d+)", path.name)
-        if match and not (directory / f"meta_{match.group(1)}.json").exists():
-            stale.append(path)
+    for begun in directory.glob(".saving_*"):
+        stale.append(begun)
+        step = begun.name.removeprefix(".saving_")
+        if step.isdigit() and not (directory / f"meta_{step}.json").exists():
+            stale += step_files(directory, int(step))
     for path in stale:
         path.unlink(missing_ok=True)
     return sorted(path.name for path in stale)
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Keep the `keep` newest complete steps and the one with the lowest `val_bpb`; delete the other
-    complete steps.
+def prune(directory: Path, keep: int, own: Collection[int], spare: int | None = None) -> None:
+    """Of a run's `own` complete steps keep the `keep` newest, the one with the lowest `val_bpb` and
+    `spare`; delete the others. Steps that are not its own stay.
     """
-    steps = complete_steps(directory)
+    steps = [step for step in complete_steps(directory) if step in own]
     if len(steps) <= keep:
         return
     scores = {step: read_meta(directory, step).get("val_bpb") for step in steps}
@@ -170,7 +187,7 @@ def prune(directory: Path, keep: int) -> None:
         ((score, step) for step, score in scores.items() if score is not None), default=(None, None)
     )[1]
     for step in steps[: len(steps) - keep]:
-        if step != best:
+        if step not in (best, spare):
             remove_step(directory, step)
 
 
@@ -182,7 +199,7 @@ def load_checkpoint(
 
     Raises ValueError naming the file when one is missing, damaged or not a checkpoint.
     """
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     meta = read_meta(directory, step)
     facts = meta.get("files", {})
     model = read_tensors(directory / f"model_{step:06d}.pt", facts, device)
@@ -204,10 +221,21 @@ def find_checkpoint(
     root = checkpoint_dir(source, model_tag or "d1").parent
     tags = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     usable = {tag: steps for tag in tags if (steps := complete_steps(root / tag))}
+    broken = {tag: _newest_fault(root / tag) for tag in tags if tag not in usable}
+    broken = {tag: fault for tag, fault in broken.items() if fault}
+    told = "; ".join(f"{tag} is incomplete: {fault}" for tag, fault in broken.items())
+    if model_tag in broken:
+        raise ValueError(
+            f"model_tag={model_tag}: this {source} checkpoint is incomplete: {broken[model_tag]}"
+        )
     if not usable:
-        raise ValueError(f"no {source} checkpoint in {root}; make one with `{COMMANDS[source]}`")
+        make = f"make one with `{COMMANDS[source]}`"
+        raise ValueError(
+            f"no {source} checkpoint in {root}; {make}" + (f" ({told})" if told else "")
+        )
     if model_tag is None:
         model_tag, why = _choose_tag(root, usable)
+        why += f"; {told}" if told else ""
     elif model_tag not in usable:
         raise ValueError(
             f"model_tag={model_tag}: no {source} checkpoint of that name; there are: "
@@ -224,6 +252,14 @@ def find_checkpoint(
             f"step={step}: not usable ({reason}); complete steps of {model_tag}: {steps}"
         )
     return root / model_tag, step, why
+
+
+def _newest_fault(directory: Path) -> str | None:
+    """What the newest step of a folder without a complete one lacks; None for a folder without
+    steps.
+    """
+    steps = trained_steps(directory)
+    return incomplete(directory, steps[-1]) if steps else None
 
 
 def _choose_tag(root: Path, usable: dict[str, list[int]]) -> tuple[str, str]:

@@ -48,6 +48,7 @@ stage() {
         [ ! -e "$DONE/$name.started" ] || words+=(--resume) # this job has been here before
         touch "$DONE/$name.started"
         words+=("--run=$WANDB_RUN")
+        [ -z "${NANOCHAT_REPLACE:-}" ] || words+=(--replace) # of models that other jobs left: to a dated folder
     fi
     echo "$name: ${words[*]}"
     if [ "$kind" = once ]; then

@@ -153,10 +153,16 @@ def test_a_flipped_bit_is_found_and_named(tmp_path, model):
 def test_the_newest_and_the_best_are_kept(tmp_path, model):
     for step, bpb in ((1, 2.0), (2, 1.0), (3, 1.5), (4, None), (5, 1.7)):
         save(tmp_path, model, step=step, val_bpb=bpb)
-    cm.prune(tmp_path, 2)
-    assert cm.complete_steps(tmp_path) == [2, 4, 5]
-    cm.prune(tmp_path, 2)
-    assert cm.complete_steps(tmp_path) == [2, 4, 5]
+    for _ in range(2):
+        cm.prune(tmp_path, 2, own=range(9))
+        assert cm.complete_steps(tmp_path) == [2, 4, 5]
+
+
+def test_pruning_leaves_what_is_not_the_runs_own_and_what_is_spared(tmp_path, model):
+    for step in range(1, 9):
+        save(tmp_path, model, step=step)
+    cm.prune(tmp_path, 1, own={2, 3, 4, 5, 6}, spare=3)
+    assert cm.complete_steps(tmp_path) == [1, 3, 6, 7, 8]
 
 
 def test_leftovers_are_removed_and_only_they(tmp_path, model):
@@ -167,19 +173,23 @@ def test_leftovers_are_removed_and_only_they(tmp_path, model):
         "model_000002.pt",
         "optim_000002.pt",
         ".meta_000002.json.x1",
+        ".saving_000002",
         "notes.txt",
+        "model_000700.pt",  # brought here by hand
     ):
         (tmp_path / name).write_bytes(b"x")
     removed = cm.remove_leftovers(tmp_path)
     assert removed == [
         ".meta_000002.json.x1",
         ".model_000002.pt.partial",
+        ".saving_000002",
         "model_000002.pt",
         "optim_000002.pt",
     ]
     assert names(tmp_path) == [
         "meta_000001.json",
         "model_000001.pt",
+        "model_000700.pt",
         "notes.txt",
         "optim_000001.pt",
         "tokenizer",
@@ -256,3 +266,26 @@ def test_public_checkpoints_load(shared_dir, base_dir, name):
     assert model.config.smear == (name == "modern_d3")
     assert model(torch.tensor([[1, 2, 3]])).isfinite().all()
     assert json.loads(meta_path.read_text())["model_config"]["n_layer"] == model.config.n_layer
+
+
+def test_a_home_folder_is_expanded(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    save("~/mine", model)
+    assert names(tmp_path) == ["mine"] and cm.complete_steps("~/mine") == [3]
+    assert cm.load_checkpoint("~/mine", 3, "cpu")[2]["step"] == 3
+
+
+@pytest.mark.parametrize("lost", ["meta", "model", "optim"])
+def test_an_incomplete_checkpoint_is_said_to_be_so(saved, base_dir, lost):
+    """By name, without a name where it is all there is, and beside one that can be used."""
+    saved("base", "d4", 700)
+    (path,) = (base_dir / "base_checkpoints" / "d4").glob(f"{lost}_000700*")
+    path.unlink()
+    said = rf"incomplete: .*{path.name} is missing"
+    for tag in ("d4", None):
+        with pytest.raises(ValueError, match=said):
+            cm.find_checkpoint("base", tag)
+    saved("base", "d2", 5)
+    directory, _, why = cm.find_checkpoint("base")
+    assert directory.name == "d2" and re.search("d4 is " + said, why)

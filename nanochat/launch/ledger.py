@@ -1,21 +1,18 @@
 """What recipes have made under a base directory: which steps are complete, and moving earlier
 results out of the way.
 
-Kept in `<base>/recipes.json`. Nothing is ever deleted that a recipe did not make: it moves to
-`<base>/previous/<time>`.
+Kept in `<base>/recipes.json`. Nothing is ever deleted: it moves to `<base>/previous/<time>`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nanochat.launch.recipes import RecipeStep
+from nanochat.runtime.previous import set_aside
 from nanochat.runtime.run_dir import atomic_write
 
 
@@ -80,50 +77,48 @@ class Ledger:
         known = self.read()["steps"].get(self.key(step), {})
         return known.get("state") == "started" and known.get("fingerprint") == fingerprint
 
-    def forget(self, step: RecipeStep) -> list[str]:
+    def forget(self, step: RecipeStep, when: str) -> list[str]:
         """Make a step not complete and move what it made away (downloads stay). Returns lines to
         show.
         """
         data = self.read()
         data["steps"].pop(self.key(step), None)
         self.write(data)
-        return (
-            []
-            if step.download
-            else [line for place in step.makes for line in self.set_aside(place)]
-        )
+        places = () if step.download else step.makes
+        return [line for place in places for line in self.set_aside(place, when)]
 
-    def clear_way(self, step: RecipeStep, fingerprint: str) -> list[str]:
-        """Move what others left where this step writes: a longer old run must not be taken for the
-        newest one.
-
-        An interrupted run of the same step with the same settings stays, and downloads add to
-        downloads.
+    def in_the_way(self, step: RecipeStep, fingerprint: str) -> list[str]:
+        """Places where this step writes and where others left something. A step that was
+        interrupted with the same settings finds its own, and downloads add to downloads.
         """
-        moved, places = [], self.read()["places"]
+        found, places = [], self.read()["places"]
         for place in step.makes:
             owner = places.get(place)
             if step.download:
                 foreign = owner is not None and not owner.get("download")
             else:
                 foreign = owner is None or owner.get("fingerprint") != fingerprint
-            moved += self.set_aside(place) if foreign else []
-        return moved
+            if foreign and holds_something(self.base / place):
+                found.append(place)
+        return found
 
-    def set_aside(self, place: str) -> list[str]:
-        """Move a file or folder below `previous/`: over the last one if this recipe made it, else
-        to a dated folder.
+    def clear_way(self, step: RecipeStep, fingerprint: str, when: str) -> list[str]:
+        """Move what others left where this step writes: a longer old run must not be taken for the
+        newest one.
         """
-        source, data = self.base / place, self.read()
-        owner = data["places"].pop(place, {})
-        if not source.exists():
+        places = self.in_the_way(step, fingerprint)
+        return [line for place in places for line in self.set_aside(place, when)]
+
+    def set_aside(self, place: str, when: str) -> list[str]:
+        """Move a file, or what a folder holds, into the dated folder `when`. Nothing is deleted."""
+        data = self.read()
+        data["places"].pop(place, None)
+        target = set_aside(self.base / place, self.base, when)
+        if target is None:
             return []
-        own = owner.get("recipe") == self.recipe and not owner.get("download")
-        folder = self.base / "previous" / (self.recipe if own else time.strftime("%Y%m%d-%H%M%S"))
-        target = folder / place
-        if own and target.is_dir():
-            shutil.rmtree(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
         self.write(data)
-        return [f"earlier {place} moved to {target}"]
+        return [f"set aside: earlier {place} is now in {target}"]
+
+
+def holds_something(place: Path) -> bool:
+    return place.is_file() or (place.is_dir() and any(place.iterdir()))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 from nanochat.launch.commands import call, find, load
@@ -18,6 +18,7 @@ from nanochat.launch.ledger import Ledger
 from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, RecipeStep, build
 from nanochat.runtime.entry import exit_code
 from nanochat.runtime.output import output_is_the_result
+from nanochat.runtime.previous import stamp
 from nanochat.runtime.progress import clock
 from nanochat.runtime.run_dir import base_dir
 
@@ -88,6 +89,7 @@ class RecipeRunner:
     recipe: Recipe
     cfg: RecipeConfig
     ledger: Ledger
+    when: str = field(default_factory=stamp)  # name of the folder for what is set aside
 
     def run(self) -> int:
         """All steps in order, complete ones skipped. Returns 0, or the exit code of the step that
@@ -103,15 +105,13 @@ class RecipeRunner:
                 continue
             argv = step.argv(self.cfg.run)
             if step.resumes and self.ledger.unfinished(step, fingerprint):
-                argv.append(
-                    "--resume"
-                )  # hours of training; a fresh start would set its checkpoints aside
+                argv.append("--resume")  # hours of training
             say(
                 f"\n{header} ({clock(time.monotonic() - began)} so far): nanochat "
                 f"{shown(step, argv)}"
             )
             if not step.always:
-                say(*self.ledger.clear_way(step, fingerprint))
+                say(*self.ledger.clear_way(step, fingerprint, self.when))
             self.ledger.note(step, fingerprint, "started", argv=argv)
             started = time.monotonic()
             if code := self.execute(step, argv):
@@ -125,13 +125,34 @@ class RecipeRunner:
         return 0
 
     def prepare(self, steps: list[RecipeStep], prints: dict[str, str]) -> None:
-        """Start over if asked to; a report begins empty when no step is complete."""
+        """Start over if asked to, or see that no models are in the way; a report begins empty when no
+        step is complete.
+        """
         if self.cfg.fresh:
-            say(*[line for step in steps for line in self.ledger.forget(step)])
+            say(*[line for step in steps for line in self.ledger.forget(step, self.when)])
+        self.ask(steps, prints)
         if not self.cfg.only and not any(
             self.ledger.complete(s, prints[s.name]) for s in steps if not s.download
         ):
-            say(*self.ledger.set_aside("report"))
+            say(*self.ledger.set_aside("report", self.when))
+
+    def ask(self, steps: list[RecipeStep], prints: dict[str, str]) -> None:
+        """Raise ValueError naming the models of other runs that would be replaced unasked."""
+        if self.cfg.replace:
+            return
+        trained = [
+            place
+            for step in steps
+            if step.resumes and not self.ledger.complete(step, prints[step.name])
+            for place in self.ledger.in_the_way(step, prints[step.name])
+        ]
+        if trained:
+            raise ValueError(
+                f"recipe {self.recipe.name}: {', '.join(trained)} under {self.ledger.base}: made "
+                "by another run or with other settings, and would be replaced; add --replace to "
+                "move them into a dated folder, or train beside them with --override "
+                "base.model_tag=NAME"
+            )
 
     def execute(self, step: RecipeStep, argv: list[str]) -> int:
         """Run one step; returns its exit code. On a CPU in this process, which saves importing

@@ -316,8 +316,10 @@ class RecipeConfig:
     name: Positional[str] = "auto"
     """cpu, gpu1, node8, d32, modern, or auto to pick by hardware."""
     fresh: bool = False
-    """Start over: earlier results move to <base>/previous (replacing what is there), downloads
-    stay.
+    """Start over: earlier results move to a dated folder in <base>/previous, downloads stay."""
+    replace: bool = False
+    """Where other runs have left models that a step would replace, move them to a dated folder
+    too.
     """
     only: tuple[str, ...] = ()
     """Run only these steps."""

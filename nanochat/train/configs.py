@@ -81,6 +81,8 @@ class TrainConfig:
     """Continue from the newest complete step of this stage and tag."""
     resume_from_step: int | None = None
     """Continue from this step; -1: a fresh start."""
+    replace: bool = False
+    """Let a fresh start have a folder with checkpoints: they are moved into a dated one."""
     compile: bool | None = None
     """Compile the model; by default on GPUs, and on CPUs with a C++ compiler where the run is long
     enough to pay.
@@ -96,6 +98,13 @@ class TrainConfig:
     """
     seed: int = 42
     """Seed of weights, order of the data and samples."""
+
+    @property
+    def resumes(self) -> bool:
+        """`--resume-from-step` counts more than `--resume`; -1 is a fresh start."""
+        if self.resume_from_step is None:
+            return self.resume
+        return self.resume_from_step != -1
 
     def problems(self) -> list[str]:
         found = at_least(

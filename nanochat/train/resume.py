@@ -13,12 +13,11 @@ from nanochat.config import as_dict
 from nanochat.gpt import GPT
 from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.world import World
-from nanochat.train.configs import TrainConfig
 from nanochat.train.run_facts import RunFacts
 from nanochat.train.run_folder import RunFolder
 from nanochat.train.shard_model import load_full_state
-from nanochat.train.supervise import watched
 from nanochat.train.trainer import Trainer
+from nanochat.train.watched import watched
 
 MUST_AGREE = (  # the user's flags that settings do not hold
     "seed",
@@ -56,7 +55,7 @@ def resume(trainer: Trainer, folder: RunFolder, facts: RunFacts) -> Resumed:
 
     Raises ValueError when the settings are not those of the run that stopped. Collective.
     """
-    if not asked_to_resume(facts.cfg):
+    if not facts.cfg.resumes:
         return Resumed()
     with watched(trainer.world, trainer.interrupt):
         return _resume(trainer, folder, facts)
@@ -68,6 +67,7 @@ def _resume(trainer: Trainer, folder: RunFolder, facts: RunFacts) -> Resumed:
         return Resumed()
     state, optimizer_state, meta = load_checkpoint(folder.path, step, "cpu", load_optimizer=True)
     check_settings(meta, facts)
+    check_source(meta, facts, folder.path)
     load_weights(trainer.model, state, folder.path / f"model_{step:06d}.pt")
     assert optimizer_state is not None
     trainer.optimizer.load_state_dict(optimizer_state)
@@ -78,13 +78,6 @@ def _resume(trainer: Trainer, folder: RunFolder, facts: RunFacts) -> Resumed:
             flush=True,
         )
     return Resumed(step, evaluated=bool(meta.get("evaluated")))
-
-
-def asked_to_resume(cfg: TrainConfig) -> bool:
-    """`--resume-from-step` counts more than `--resume`; -1 is a fresh start."""
-    if cfg.resume_from_step is None:
-        return cfg.resume
-    return cfg.resume_from_step != -1
 
 
 def choose_step(source: str, directory: Path, step: int | None, world: World) -> int | None:
@@ -149,6 +142,22 @@ def check_settings(meta: dict[str, Any], facts: RunFacts) -> None:
             "stopped "
             "(its config.yaml: --config), or start afresh under another --model-tag or --tag-out"
         )
+
+
+def check_source(meta: dict[str, Any], facts: RunFacts, folder: Path) -> None:
+    """Raise ValueError where `meta` is not of an unfinished run but of the checkpoint that this run
+    starts from, in the same folder.
+    """
+    own = folder.resolve()
+    if _source(facts.parent) == own and _source(meta.get("parent")) != own:
+        raise ValueError(
+            f"{folder}: --resume would go on with the run that made the checkpoint this one starts "
+            "from; name the folder of the run that stopped with --tag-out"
+        )
+
+
+def _source(parent: dict[str, Any] | None) -> Path | None:
+    return Path(parent["directory"]).resolve() if parent and parent.get("directory") else None
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,12 +8,21 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from nanochat.checkpoint_manager import checkpoint_dir, complete_steps, remove_leftovers
+from nanochat.checkpoint_manager import (
+    checkpoint_dir,
+    complete_steps,
+    remove_leftovers,
+    step_files,
+    trained_steps,
+)
 from nanochat.config import as_dict, dump
 from nanochat.runtime.metric_log import MetricLog
+from nanochat.runtime.previous import set_aside, sizes
+from nanochat.runtime.records import report_dir
 from nanochat.runtime.run_dir import atomic_write, base_dir
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
@@ -21,29 +30,69 @@ from nanochat.train.configs import TrainConfig
 
 
 class RunFolder:
-    """`history`: the rows of the log that were there before this run went on."""
+    """`flag`: the one that names it; `history`: the rows of the log that were there before this run
+    went on.
+    """
 
     def __init__(self, stage: str, tag: str, world: World) -> None:
         self.path = checkpoint_dir(stage, tag)
         self.metrics = self.path / "metrics.jsonl"
+        self.flag = "--model-tag" if stage == "base" else "--tag-out"
         self.world = world
         self.history: list[dict[str, Any]] = []
 
-    def check_disk(self, one_bytes: int, keep: int) -> None:
-        """Raise ValueError when the checkpoints of a run (`keep`, the best, one being written) will
-        not fit on the disk.
+    def check(
+        self, cfg: TrainConfig, checkpoint_bytes: int, source: dict[str, Any] | None = None
+    ) -> None:
+        """Before anything is written: may the run have this folder, can it write there, and will
+        its checkpoints fit? `source`: meta of the checkpoint that the run starts from.
+
+        Raises ValueError on all ranks. Collective.
         """
-        place = self.path
-        while not place.exists():
-            place = place.parent
-        wanted = max(1, keep + 2 - len(complete_steps(self.path))) * one_bytes
-        free = shutil.disk_usage(place).free
-        if wanted > free:
-            raise ValueError(
-                f"{self.path}: checkpoints need {wanted / 1e9:.1f} GB ({one_bytes / 1e9:.2f} GB "
-                f"each) and {free / 1e9:.1f} GB are free; free disk space, lower --keep, or set "
-                "NANOCHAT_BASE_DIR to a larger disk"
-            )
+        problem = None
+        if self.world.is_main:
+            problem = self._problem(cfg, checkpoint_bytes, source)
+        problem = self.world.broadcast_object(problem)
+        if problem:
+            raise ValueError(problem)
+
+    def _problem(
+        self, cfg: TrainConfig, checkpoint_bytes: int, source: dict[str, Any] | None
+    ) -> str | None:
+        if not cfg.resumes:
+            if source is not None and Path(source["directory"]).resolve() == self.path.resolve():
+                return (
+                    f"{self.path}: the run starts from a checkpoint in this folder (step "
+                    f"{source['step']}) and cannot replace it; name another with {self.flag}, "
+                    f"e.g. {self.flag}={self.path.name}-2"
+                )
+            steps = trained_steps(self.path)
+            if steps and not cfg.replace:
+                return (
+                    f"{self.path}: holds what an earlier run trained (steps "
+                    f"{', '.join(map(str, steps))}), which a fresh start would replace; go on with "
+                    f"it by --resume, name another folder with {self.flag}, or add --replace to "
+                    "move it into a dated folder"
+                )
+        for folder in (self.path, report_dir()):
+            if problem := not_writable(folder):
+                return problem
+        return self._too_full(cfg, checkpoint_bytes)
+
+    def _too_full(self, cfg: TrainConfig, one_bytes: int) -> str | None:
+        """The checkpoints of a run are `keep` (two where one is not proven yet), the best, and one
+        being written.
+        """
+        there = len(complete_steps(self.path)) if cfg.resumes else 0
+        wanted = max(1, max(cfg.keep, 2) + 2 - there) * one_bytes
+        free = shutil.disk_usage(existing(self.path)).free
+        if wanted <= free:
+            return None
+        return (
+            f"{self.path}: checkpoints need {wanted / 1e9:.1f} GB ({one_bytes / 1e9:.2f} GB each) "
+            f"and {free / 1e9:.1f} GB are free; free disk space, lower --keep, or set "
+            "NANOCHAT_BASE_DIR to a larger disk"
+        )
 
     def open_log(self, cfg: TrainConfig, tokenizer: Tokenizer, from_step: int) -> MetricLog:
         """The log of a run that goes on after `from_step`, or begins at 0, in a folder made ready
@@ -51,33 +100,61 @@ class RunFolder:
         """
         if not self.world.is_main:
             return MetricLog(None, cfg.run, as_dict(cfg))
-        if from_step == 0:
-            set_aside(self.path)
-            self.metrics.unlink(missing_ok=True)
+        remove_leftovers(self.path)
+        self._clear_way(from_step)
         self.path.mkdir(parents=True, exist_ok=True)
         self.history = rewind_metrics(self.metrics, from_step)
-        remove_leftovers(self.path)
         dump(cfg, self.path / "config.yaml")
         tokenizer.save(self.path / "tokenizer")
         return MetricLog(self.metrics, cfg.run, as_dict(cfg))
 
+    def _clear_way(self, from_step: int) -> None:
+        """Set aside what would be taken for later steps of this run, and the log that goes with it:
+        of a fresh start everything, after `--resume-from-step` the steps that are made again.
+        """
+        later = [step for step in trained_steps(self.path) if step > from_step]
+        if not later and (from_step or not self.metrics.exists()):
+            return
+        only = None
+        if from_step:
+            only = {path.name for step in later for path in step_files(self.path, step)}
+        log = self.metrics.read_bytes() if self.metrics.exists() else b""
+        target = set_aside(self.path, base_dir(), only=only)
+        if target is None:
+            return
+        if from_step and log:
+            (target / self.metrics.name).write_bytes(log)
+        n_files, n_bytes = sizes(target)
+        what = f"steps {', '.join(map(str, later))}" if later else "a log without checkpoints"
+        print(
+            f"set aside: {what} of {self.path} are now in {target} ({n_files} files, "
+            f"{n_bytes / 1e9:.2f} GB); delete that folder when you do not need them",
+            flush=True,
+        )
 
-def set_aside(directory: Path) -> None:
-    """Move the checkpoints of an earlier run out of a fresh one's way, to `previous/` in the base
-    directory: its steps must not be taken for newer ones, and whoever forgot `--resume` loses
-    nothing. One is kept.
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def not_writable(folder: Path) -> str | None:
+    """Why nothing can be written into a folder (to be), or None. Tried, for permissions do not tell
+    of all file systems.
     """
-    if not complete_steps(directory):
-        return
-    target = base_dir() / "previous" / directory.parent.name / directory.name
-    if target.exists():
-        shutil.rmtree(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(directory, target)
-    print(
-        f"a fresh start (no --resume): the earlier checkpoints of {directory} are now in {target}",
-        flush=True,
-    )
+    place = existing(folder)
+    if folder.is_symlink() and not folder.exists():
+        return f"{folder}: is a link to {os.readlink(folder)}, which is not there; make that folder"
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except OSError as error:
+        return (
+            f"{folder}: cannot be written to ({place}: {error.strerror}); make it writable, or set "
+            "NANOCHAT_BASE_DIR to a folder of your own"
+        )
 
 
 def rewind_metrics(path: Path, step: int) -> list[dict[str, Any]]:

@@ -74,6 +74,12 @@ def is_sharded(model: nn.Module) -> bool:
     return hasattr(model, "set_requires_gradient_sync")  # what fully_shard makes of a module
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's piece of a tensor in pieces, else the tensor."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
 def evened(batches: list[Batch], n: int, device: torch.device) -> list[Batch]:
     """`n` micro-batches: these, and as many as are missing in which nothing is learned."""
     ids = torch.zeros(1, 1, dtype=torch.int64, device=device)

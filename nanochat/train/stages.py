@@ -64,6 +64,8 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     tokenizer = Tokenizer.from_pretrained(cfg.tokenizer) if cfg.tokenizer else Tokenizer.load()
     # Build
     settings = pretraining(cfg, tokenizer.get_vocab_size(), world.device.type)
+    folder = RunFolder("base", cfg.model_tag or f"d{cfg.depth}", world)
+    folder.check(cfg, checkpoint_bytes(settings.model_config))
     micro = choose_micro_batch(cfg, settings, world)
     model = GPT(settings.model_config).to(world.device)
     model.init_weights(cfg.seed)
@@ -75,9 +77,7 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     facts = run_facts("base", cfg, settings, micro, tokenizer, n_steps=settings.n_steps)
     trainer = build_trainer(model, loader, facts, world, compile=cfg.compile)
     # Resume
-    folder = RunFolder("base", cfg.model_tag or f"d{cfg.depth}", world)
     resumed = resume(trainer, folder, facts)
-    folder.check_disk(checkpoint_bytes(model.config), cfg.keep)
     announce(facts, trainer)
     with folder.open_log(cfg, tokenizer, trainer.step) as log:
         # Hooks
@@ -91,7 +91,7 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
         core = CoreHook(tokenizer, cfg.core_metric_every, cfg.core_metric_max_per_task, log)
         trainer.hooks = [LogHook(log), saver, validation, sampling, core]
         # Fit
-        fit(trainer, saver, evaluated=resumed.evaluated)
+        fit(trainer, saver, resumed)
     loader.close()
     # Record
     scores = {**validation.scores, **({"bad_shards": len(train.bad)} if train.bad else {})}
@@ -123,6 +123,8 @@ def chat(
     held_out = ConversationDocuments(mixture.held_out, seed=cfg.seed, shuffle=False, masked=masked)
     # Build
     settings = later_stage(cfg, meta)
+    folder = RunFolder(stage, cfg.tag_out or Path(meta["directory"]).name, world)
+    folder.check(cfg, checkpoint_bytes(model.config), source=meta)
     micro = choose_micro_batch(cfg, settings, world)
     loader = training_loader(train, tokenizer, settings, micro, world)
     n_steps = settings.n_steps or loader.estimate_steps(cfg.num_epochs)
@@ -138,9 +140,7 @@ def chat(
     )
     trainer = build_trainer(model, loader, facts, world, compile=cfg.compile)
     # Resume
-    folder = RunFolder(stage, cfg.tag_out or Path(meta["directory"]).name, world)
     resumed = resume(trainer, folder, facts)
-    folder.check_disk(checkpoint_bytes(model.config), cfg.keep)
     announce(facts, trainer)
     announce_mixture(mixture, world)
     with folder.open_log(cfg, tokenizer, trainer.step) as log:
@@ -154,7 +154,7 @@ def chat(
         sampling = SampleHook(tokenizer, CHAT_PROMPTS, cfg.sample_every, chat=True)
         trainer.hooks = [LogHook(log), saver, validation, sampling]
         # Fit
-        fit(trainer, saver, evaluated=resumed.evaluated)
+        fit(trainer, saver, resumed)
     loader.close()
     # Record
     say(mixture.notice)
@@ -174,6 +174,8 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
     model, tokenizer, meta = load_model(cfg.source, world.device, "train", cfg.model_tag, cfg.step)
     # Build
     settings = reinforcement(cfg, meta, len(asked.train))
+    folder = RunFolder("rl", cfg.tag_out or Path(meta["directory"]).name, world)
+    folder.check(cfg, checkpoint_bytes(model.config), source=meta)
     micro = choose_micro_batch(cfg, settings, world, fixed_step=False)
     facts = run_facts("rl", cfg, settings, micro, tokenizer, n_steps=settings.n_steps, source=meta)
     # The starting model, before a resume puts later weights in its place.
@@ -183,9 +185,7 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
     source = RolloutSource(model, tokenizer, asked.train, interrupt.guarded(), options, reference)
     trainer = build_trainer(model, source, facts, world, compile=False, interrupt=interrupt)
     # Resume
-    folder = RunFolder("rl", cfg.tag_out or Path(meta["directory"]).name, world)
     resumed = resume(trainer, folder, facts)
-    folder.check_disk(checkpoint_bytes(model.config), cfg.keep)
     announce_rollouts(facts, cfg, trainer)
     with folder.open_log(cfg, tokenizer, trainer.step) as log:
         # Hooks
@@ -198,7 +198,7 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
         # Fit
         if cfg.eval_every and not trainer.step:
             exam.evaluate(trainer, model, world)
-        fit(trainer, saver, evaluated=resumed.evaluated)
+        fit(trainer, saver, resumed)
     # Record
     say(asked.notice)
     scores = {**exam.scores, **source.stats}

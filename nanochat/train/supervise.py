@@ -3,54 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-from nanochat.runtime.rank_watch import Watch, say_lost
-from nanochat.runtime.world import World
-from nanochat.train.interrupt import Interrupt, Stopped
+from nanochat.train.interrupt import Stopped
+from nanochat.train.resume import Resumed
 from nanochat.train.saving import SaveHook
 from nanochat.train.trainer import Trainer
+from nanochat.train.watched import watched
 
 
-@contextmanager
-def watched(
-    world: World, interrupt: Interrupt, settle: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Around collectives: a rank that dies, hangs or fails is named, and all end within a bounded
-    time, after `settle`.
+def fit(trainer: Trainer, saver: SaveHook, resumed: Resumed) -> None:
+    """`trainer.fit()`, before it the evaluations that the stopped part of a run had not made.
+
+    Raises Stopped when a signal ended it early.
     """
-    watch = Watch(world, lambda: interrupt.requested, interrupt.poke, settle)
-    try:
-        with watch:
-            yield
-    except RuntimeError as error:  # a collective, broken by another rank's end, or our own fault
-        cause = watch.explain(error)
-        settle()
-        if cause is error:
-            watch.fail(error)
-            raise
-        say_lost(str(watch.verdict), world.rank)
-        raise cause from None
-    except Exception as error:
-        watch.fail(error)
-        settle()
-        raise
 
+    def settle() -> None:
+        saver.settle(trainer)
 
-def fit(trainer: Trainer, saver: SaveHook, *, evaluated: bool) -> None:
-    """`trainer.fit()`; Stopped is raised when a signal ended it early. `evaluated`: whether the
-    evaluations of the step that a resumed run begins at had been made.
-    """
-    with watched(trainer.world, trainer.interrupt, saver.wait), trainer.interrupt:
-        if trainer.step and (trainer.done or not evaluated):
+    with watched(trainer.world, trainer.interrupt, settle), trainer.interrupt:
+        if trainer.step and (trainer.done or not resumed.evaluated):
             trainer.catch_up()
         trainer.fit()
     if trainer.interrupted:
-        message = (
-            f"{trainer.stop_reason}: saved and stopped after step {trainer.step}; "
-            "--resume goes on from there"
-        )
+        message = f"{trainer.stop_reason}: saved and stopped after step {trainer.step}"
+        if saver.saved_step != trainer.step:
+            message = f"{trainer.stop_reason}: stopped after step {trainer.step}, not finite"
+        message += "; --resume goes on from the last checkpoint"
         if trainer.world.is_main:
             print(message, file=sys.stderr, flush=True)
         raise Stopped(message)

@@ -27,7 +27,8 @@ from nanochat.train.compiled import ForwardPass
 from nanochat.train.gradients import Gradients, split_rows
 from nanochat.train.interrupt import Interrupt
 from nanochat.train.loss_scale import LossScale
-from nanochat.train.shard_model import evened, is_sharded, whole_model
+from nanochat.train.objective import loss_sum_and_count
+from nanochat.train.shard_model import evened, is_sharded, local_part, whole_model
 
 
 class Source(Protocol):
@@ -134,11 +135,17 @@ class Trainer:
         self.asked: list[Hook] = []
         self.scores: dict[int, dict[str, float | None]] = {}  # of evaluations, by step
         self.evaluated: set[int] = set()  # steps whose evaluations are all made
+        self._last_batches: list[Batch] = []  # of the run's last step
         self._position: dict[str, Any] | None = None  # of the source, when a step was given up
 
     @property
     def n_steps(self) -> int:
         return self.schedule.n_steps
+
+    @property
+    def diverged(self) -> bool:
+        """Whether steps were not finite up to the last one, or too many in a row."""
+        return self.n_bad_steps >= (1 if self.step >= self.n_steps else self.max_bad_steps)
 
     @property
     def done(self) -> bool:
@@ -219,6 +226,7 @@ class Trainer:
         self.step += 1
         self.tokens_seen += n_tokens
         self._count_bad_step(finite, loss, grad_norm)
+        self._last_batches = batches if self.step == self.n_steps else []
         seconds = time.perf_counter() - started
         self.train_s += seconds
         return StepStats(
@@ -287,6 +295,22 @@ class Trainer:
         self.optimizer.step(
             lr, self.schedule.muon_momentum(self.step), self.schedule.weight_decay(self.step)
         )
+
+    def healthy(self) -> bool:
+        """Whether the weights as they are now may be kept: the newest step was finite and so are
+        they. Collective.
+
+        What a step makes of the weights shows in the loss of the next one. The last has none: its
+        weights must give a finite loss on rows of that step.
+        """
+        # A sum that is finite has finite terms, and it reads the weights only once.
+        sums = [local_part(parameter).float().sum() for parameter in self.model.parameters()]
+        total = torch.stack(sums).sum().detach()
+        if self._last_batches:
+            with torch.no_grad():
+                total += loss_sum_and_count(whole_model(self.model), self._last_batches[0])[0]
+        finite = math.isfinite(float(self.world.all_reduce_sum(total)))
+        return finite and self.n_bad_steps == 0
 
     def _count_bad_step(self, finite: bool, loss: float, grad_norm: float) -> None:
         """Skipped steps are forgiven until `max_bad_steps` of them come in a row."""

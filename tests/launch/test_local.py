@@ -5,11 +5,14 @@ anybody is lost.
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import pytest
 
@@ -99,9 +102,47 @@ def test_complete_steps_are_skipped(world, capsys):
 
 def test_a_changed_setting_reruns_what_depends_on_it_and_keeps_the_old_result(world, base_dir):
     go(world)
-    assert go(world, override=("base.text=new",)) == ["a", "b"]
+    assert go(world, override=("base.text=new",), replace=True) == ["a", "b"]
     assert (base_dir / "a" / "text").read_text() == "new"
-    assert (base_dir / "previous" / "toy" / "a" / "text").read_text() == "x"
+    (kept,) = (base_dir / "previous").glob("2*/a/text")
+    assert kept.read_text() == "x"
+    go(world, override=("base.text=newer",), replace=True)
+    texts = {path.read_text() for path in (base_dir / "previous").glob("2*/a/text")}
+    assert texts == {"x", "new"}, "nothing that was set aside is replaced"
+
+
+@pytest.mark.parametrize("by", ["other settings", "someone else"])
+def test_models_that_would_be_replaced_are_asked_about_first(world, base_dir, by):
+    """`sft` is the step that trains. Nothing is moved or run before the answer."""
+    if by == "other settings":
+        go(world)
+        again = {"override": ("sft.text=new",)}
+    else:
+        (base_dir / "b").mkdir(parents=True)
+        (base_dir / "b" / "text").write_text("x")
+        again = {}
+    with pytest.raises(ValueError, match=r"recipe toy: b under .*add --replace.*model_tag=NAME"):
+        go(world, **again)
+    assert world == [] and (base_dir / "b" / "text").read_text() == "x"
+    assert not list(base_dir.glob("previous/*/b"))
+    assert go(world, replace=True, **again)[-1] == "b"
+    assert [path.read_text() for path in base_dir.glob("previous/2*/b/text")] == ["x"]
+
+
+def test_results_on_another_disk_are_set_aside_there(world, base_dir):
+    other = Path("/dev/shm") / f"nanochat-recipe-{os.getpid()}"
+    base_dir.mkdir(parents=True, exist_ok=True)
+    if not other.parent.is_dir() or other.parent.stat().st_dev == base_dir.stat().st_dev:
+        pytest.skip("no second file system here")
+    (other / "b").mkdir(parents=True)
+    (base_dir / "b").symlink_to(other / "b")
+    try:
+        go(world)
+        go(world, fresh=True)
+        assert (base_dir / "b").is_symlink() and (base_dir / "b" / "text").exists()
+        assert [path.read_text() for path in other.glob("previous/2*/b/text")] == ["x"]
+    finally:
+        shutil.rmtree(other)
 
 
 def test_missing_results_are_made_again(world, base_dir):
@@ -130,7 +171,7 @@ def test_a_failure_stops_the_recipe_and_is_continued(world, base_dir, capsys):
     said = capsys.readouterr()
     assert said.err == "error: --fail: as asked; leave it out\n" and "step sft failed" in said.out
     assert failing(override=("sft.fail=True",)) == 2 and world == ["b resumed"]
-    assert go(world) == ["b"]
+    assert go(world, replace=True) == ["b"]
 
 
 def test_an_interrupted_step_with_the_same_settings_finds_its_files(world, base_dir):

@@ -61,7 +61,9 @@ class Result:
 
 
 def starter(forks, base_dir: Path, tmp_path: Path):
-    """train(ranks, fault, **config changes) -> Result; several calls share the base directory."""
+    """train(ranks, fault, **config changes) -> Result; several calls share the base directory, the
+    next one setting aside what the last one made.
+    """
     numbers = iter(range(99))
 
     def start(
@@ -80,6 +82,7 @@ def starter(forks, base_dir: Path, tmp_path: Path):
         }
         import fault_child
 
+        changes = {"replace": True, **changes}
         out, began = str(tmp_path / f"out{next(numbers)}"), time.monotonic()
         processes = [
             forks.Process(target=fault_child.run, args=(rank, ranks, env, out, fault, changes))

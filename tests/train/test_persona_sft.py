@@ -25,8 +25,8 @@ facts:
 """
 
 
-def answer(world: World, question: str) -> str:
-    model, tokenizer, _ = load_model("sft", world.device)
+def answer(world: World, tag: str, question: str) -> str:
+    model, tokenizer, _ = load_model("sft", world.device, model_tag=tag)
     user = {"role": "user", "content": question}
     prompt = tokenizer.render_for_completion(
         {"messages": [user, {"role": "assistant", "content": ""}]}
@@ -70,6 +70,7 @@ def test_another_persona_is_another_answer(base_dir, tmp_path):
             "--source=base",
             "--mixture=none",
             f"--persona={files[name]}",
+            f"--tag-out={name}",
             "--device-type=cpu",
             "--max-seq-len=64",
         ]
@@ -84,5 +85,5 @@ def test_another_persona_is_another_answer(base_dir, tmp_path):
         )
         assert cfg is not None and not problems
         sft(cfg, world)
-        assert name in answer(world, "Who are you?")
-        assert maker in answer(world, "Who made you?")
+        assert name in answer(world, name, "Who are you?")
+        assert maker in answer(world, name, "Who made you?")
