@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 import zlib
 
 import pytest
 
-from nanochat.serve.http.body import MAX_BODY_BYTES
+from nanochat.serve.api_error import ApiError
+from nanochat.serve.http.body import MAX_BODY_BYTES, unpacked
 
 CHAT = "/v1/chat/completions"
 ASK = [{"role": "user", "content": "hi"}]
@@ -147,6 +149,17 @@ def test_bombs_and_damaged_packings(server, body, status):
     reply = packed(server, body)
     assert reply.status_code == status, reply.text
     assert reply.json()["error"]["message"]
+
+
+def test_a_bomb_takes_no_memory():
+    bomb = gzip.compress(b" " * (128 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError, match="larger than"):
+            unpacked(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MAX_BODY_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
