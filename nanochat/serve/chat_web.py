@@ -58,7 +58,6 @@ def load_service(config: ChatWebConfig, world: World) -> Service:
             raise ValueError(f"--model: {name} is named twice")
         setup = EngineSetup(
             spec=ModelSpec(spec.source, directory.name, step),
-            name=name,
             device=str(world.device),
             int8=config.int8,
             max_running=config.max_running,
@@ -91,7 +90,7 @@ def model_card(name: str, directory: Path, step: int) -> ModelCard:
 def load_workers(setup: EngineSetup, num_gpus: int, world: World) -> list[Worker]:
     """One worker in this process, or with `num_gpus` above 1 that many processes."""
     if num_gpus == 1:
-        return [ThreadWorker(load_engine(setup), setup.name)]
+        return [ThreadWorker(load_engine(setup), str(setup.spec))]
     threads = max(1, torch.get_num_threads() // num_gpus) if world.device.type == "cpu" else 0
     workers = [
         ProcessWorker(replace(setup, device=place, threads=threads), index)

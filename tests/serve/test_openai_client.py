@@ -260,3 +260,29 @@ def test_error_bodies(client):
         openai.BadRequestError, match="tools_used: this server does not know the field"
     ):
         client.chat.completions.create(model="sft:d2", messages=ASK, extra_body={"tools_used": 1})
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+def test_a_model_that_computes_no_numbers_is_named_and_the_worker_lives(own_server, spoilt):
+    running = own_server()
+    url = f"{running.url}/v1"
+    client = openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=30)
+    asked = {"model": "sft:d2", "messages": ASK, "max_tokens": 4, "temperature": 0}
+    said = client.chat.completions.create(**asked).choices[0].message.content
+    weight = running.engine.model.lm_head.weight
+    kept = weight.clone()
+    weight.fill_(spoilt)
+    with pytest.raises(openai.InternalServerError, match="sft:d2: .*not finite") as caught:
+        client.chat.completions.create(**asked)
+    assert caught.value.status_code == 500 and "earlier checkpoint" in str(caught.value)
+    with pytest.raises(openai.APIError, match="sft:d2: .*not finite"):
+        list(client.chat.completions.create(**asked, stream=True))
+    assert running.http.post(
+        f"{running.url}/chat/completions", json={"messages": ASK, "max_tokens": 4}
+    ).text.count("not finite")
+    other = client.chat.completions.create(**{**asked, "model": "base:d2"})
+    assert other.choices[0].message.content
+    running.wait_until_idle()
+    assert running.http.get(f"{running.url}/health/ready").status_code == 200
+    weight.copy_(kept)
+    assert client.chat.completions.create(**asked).choices[0].message.content == said

@@ -20,6 +20,11 @@ class ModelSpec:
     tag: str | None = None
     step: int | None = None
 
+    def __str__(self) -> str:
+        return ":".join(
+            str(part) for part in (self.source, self.tag, self.step) if part is not None
+        )
+
 
 def parse_spec(text: str) -> ModelSpec:
     """`stage`, `stage:tag` or `stage:tag:step`. ValueError with what is wrong."""
@@ -38,7 +43,6 @@ class EngineSetup:
     """What an engine is made of, in this process or another. `threads` 0: as many as torch likes."""
 
     spec: ModelSpec
-    name: str
     device: str
     int8: bool = False
     max_running: int = 32

@@ -149,7 +149,7 @@ def child(connection: Connection, setup: EngineSetup, index: int) -> None:
     if setup.threads:
         torch.set_num_threads(setup.threads)
     try:
-        worker = ThreadWorker(load_engine(setup), setup.name, index)
+        worker = ThreadWorker(load_engine(setup), str(setup.spec), index)
     except ValueError as error:
         connection.send_bytes(json.dumps({"problem": str(error)}).encode())
         return

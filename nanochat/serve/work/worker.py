@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from nanochat.engine import Engine, EngineStats, Event, SamplingParams
+from nanochat.engine.finite import NonFiniteLogits, checkpoint_named
 from nanochat.engine.sequence import FinishReason
 
 log = logging.getLogger(__name__)
@@ -90,16 +91,14 @@ class ThreadWorker:
                 self._wake.wait()
                 continue
             try:
-                events = self.engine.step()
+                with checkpoint_named(self.name):
+                    events = self.engine.step()
+            except NonFiniteLogits as error:
+                log.error("%s; its running requests end", error)
+                events = self.engine.fail_all(str(error))
             except Exception as error:
                 log.exception("%s: the engine failed; its running requests end", self.name)
-                events = self.engine.fail_all(f"{self.name}: {reason_of(error)}")
+                reason = f"{self.name}: the engine failed: {type(error).__name__}"
+                events = self.engine.fail_all(reason)
             if events:
                 deliver(events)
-
-
-def reason_of(error: Exception) -> str:
-    """An engine's own complaint as it is; of anything else only the kind (it may quote anything)."""
-    if isinstance(error, ValueError):
-        return str(error)
-    return f"the engine failed: {type(error).__name__}"
