@@ -89,7 +89,7 @@ def import_text(
         raise ValueError(
             f"--data={source}: is the folder the shards are kept in already; leave --data away"
         )
-    found = _shard_files(source) if is_shards else find_files(source, exclude=out_dir)
+    found = shard_files(source) if is_shards else find_files(source, exclude=out_dir)
     hashes = [sha256_file(path) for path in found.files]
     fingerprint = _fingerprint(found, hashes, encoding)
     with locked(out_dir):
@@ -111,7 +111,7 @@ def import_text(
         return _result(out_dir, made, found, unchanged=False)
 
 
-def _shard_files(source: Path) -> TextFiles:
+def shard_files(source: Path) -> TextFiles:
     """The shards of a folder in shard layout; whatever else is in it is told."""
     shards = list_shards(source)
     found = TextFiles(source=source, files=shards)

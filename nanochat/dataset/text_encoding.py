@@ -53,6 +53,17 @@ ALPHABETS = (
 SIGNS = "‘’“”„‚«»‹›–—…•·°§€£©®™ \u00a0²³†‰¿¡"
 
 
+# Names that people know better.
+KNOWN_AS = {
+    "gb18030": "GBK",
+    "big5hkscs": "Big5",
+    "cp932": "Shift-JIS",
+    "cp949": "EUC-KR",
+    "cp1251": "Windows-1251",
+    "cp1252": "Windows-1252",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextEncoding:
     """How to open a file: `open(path, encoding=codec, errors=errors)`. note: what to tell people;
@@ -206,7 +217,8 @@ def _detected(path: Path, wrong: int) -> TextEncoding:
             f"{path}: not UTF-8 from the byte at offset {wrong} on, and no other encoding is "
             f"certain{perhaps}; convert it to UTF-8, or name its encoding with --encoding"
         )
-    return TextEncoding(codec=found[0], note=found[0])
+    known = KNOWN_AS.get(found[0])
+    return TextEncoding(codec=found[0], note=found[0] + (f" ({known})" if known else ""))
 
 
 def _judged(data: bytes) -> list[str]:

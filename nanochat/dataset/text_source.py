@@ -4,12 +4,12 @@ own text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat.dataloader.parquet_text import read_groups, uncompressed_bytes
-from nanochat.dataset.own_text import import_text
+from nanochat.dataset.own_text import import_text, shard_files
 from nanochat.dataset.shards import list_shards, read_manifest, shard_paths
 from nanochat.dataset.text_files import find_files
 from nanochat.dataset.text_reader import TextReader
@@ -26,30 +26,35 @@ def find_shards(data: str | None = None, skip_bad: bool = False) -> tuple[list[P
     """
     if data is None:
         return shard_paths(base_dir() / "base_data", skip_bad)
-    folder = expanded(data)
-    if list_shards(folder) or list_shards(folder / "base_data"):
-        return shard_paths(folder, skip_bad)
-    made = import_text(folder, base_dir() / "own_text" / (folder.resolve().stem or "text"))
+    folder = _with_shards(expanded(data))
+    if list_shards(folder):
+        told = shard_files(folder).notes()
+    else:
+        made = import_text(folder, base_dir() / "own_text" / (folder.resolve().stem or "text"))
+        folder, told = made.folder, [made.summary()]
     if rank() == "0":
-        print(made.summary(), flush=True)
-    return shard_paths(made.folder, skip_bad)
+        for line in told:
+            print(line, flush=True)
+    return shard_paths(folder, skip_bad)
+
+
+def _with_shards(folder: Path) -> Path:
+    """The folder itself, or the `base_data` in it that has shards."""
+    inner = folder / "base_data"
+    return inner if not list_shards(folder) and list_shards(inner) else folder
 
 
 @dataclass(kw_only=True)
 class PlainText:
     """Text to learn a vocabulary from. texts: one pass over it. validation: shards held out.
-    estimated_characters: from the sizes of the files.
+    estimated_characters: from the sizes of the files. notes: what has to be said once the texts
+    have been read.
     """
 
     texts: Iterable[str]
     validation: list[Path]
     estimated_characters: int
-    reader: TextReader | None = None
-
-    def notes(self) -> list[str]:
-        """What has to be said once the texts have been read."""
-        held_out = [f"not read: {path.name}, the validation shard" for path in self.validation]
-        return held_out + (self.reader.notes() if self.reader else [])
+    notes: Callable[[], list[str]]
 
 
 def plain_text(data: str | None = None, encoding: str | None = None) -> PlainText:
@@ -58,19 +63,23 @@ def plain_text(data: str | None = None, encoding: str | None = None) -> PlainTex
     `data` None means the base directory's `base_data`. encoding: see `TextReader`. ValueError when
     there is no text.
     """
-    place = base_dir() / "base_data" if data is None else expanded(data)
-    folder = place if data is None or list_shards(place) else place / "base_data"
-    if data is None or len(list_shards(folder)) > 1:
-        train, validation = shard_paths(folder)
+    place = base_dir() / "base_data" if data is None else _with_shards(expanded(data))
+    if data is None or len(list_shards(place)) > 1:
+        train, validation = shard_paths(place)
+        beside = [] if data is None else shard_files(place).notes()
         return PlainText(
             texts=shard_texts(train),
             validation=[validation],
             estimated_characters=_estimate(train),
+            notes=lambda: [f"not read: {validation.name}, the validation shard", *beside],
         )
     found = find_files(place)
     reader = TextReader(found, encoding)
     return PlainText(
-        texts=reader, validation=[], estimated_characters=_estimate(found.files), reader=reader
+        texts=reader,
+        validation=[],
+        estimated_characters=_estimate(found.files),
+        notes=reader.notes,
     )
 
 

@@ -25,6 +25,7 @@ from nanochat.dataset.conversations import (
     write_conversations,
 )
 from nanochat.tasks.conversation_file import ConversationFile
+from nanochat.tasks.derived import Mixture
 from nanochat.tokenizer import Tokenizer
 
 GOOD = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -457,6 +458,12 @@ def test_whatever_is_in_a_file_it_is_read_or_reported(tmp_path_factory, lines):
 def test_mix_specs(spec, path, epochs):
     found, times = parse_mix(spec)
     assert (str(found), times) == (path, epochs)
+
+
+@pytest.mark.parametrize(("share", "rows"), [("0.1", 1), ("0.001", 1), ("0.6", 3), ("2.5", 12)])
+def test_a_part_of_a_file_is_at_least_one_row(tmp_path, share, rows):
+    path, epochs = parse_mix(f"{write(tmp_path / 'f.jsonl', *[GOOD] * 5)}:{share}")
+    assert len(Mixture([(ConversationFile(path), epochs)])) == rows
 
 
 def test_mix_specs_that_cannot_be(tmp_path, monkeypatch):

@@ -190,7 +190,11 @@ def test_an_import_says_which_file_was_read_how(tmp_path):
     row = json.dumps({"text": TEXTS["ja"]}, ensure_ascii=False)
     (source / "e.jsonl").write_bytes(f"{row}\n".encode("shift_jis"))
     made = import_text(source, tmp_path / "out")
-    for wanted in ("read as gb18030: a.txt, b.txt", "read as koi8_r: c.md", "cp932: e.jsonl"):
+    for wanted in (
+        "read as gb18030 (GBK): a.txt, b.txt",
+        "read as koi8_r: c.md",
+        "read as cp932 (Shift-JIS): e.jsonl",
+    ):
         assert any(wanted in line for line in made.summary().split("\n")), made.summary()
     again = import_text(source, tmp_path / "out")
     assert again.unchanged and again.notes == made.notes

@@ -11,6 +11,7 @@ from nanochat.dataset.__main__ import main
 from nanochat.dataset.own_text import import_text
 from nanochat.dataset.shards import read_manifest
 from nanochat.dataset.text_files import find_files
+from nanochat.dataset.text_source import find_shards, plain_text
 
 
 def make(path, text="Some text. " * 20):
@@ -80,6 +81,23 @@ def test_an_import_says_what_it_left_out_every_time(tmp_path):
         assert "not read: 1 files of other kinds" in summary and "1 .rtf" in summary
 
 
+def test_training_says_what_it_leaves_out_of_its_data(tmp_path, capsys, base_dir):
+    for i in range(40):
+        make(tmp_path / "src" / f"{i}.txt", f"Text number {i}. " * 9)
+    make(tmp_path / "src" / "notes.rtf")
+    train, validation = find_shards(str(tmp_path / "src"), skip_bad=True)
+    assert train[0].parent == validation.parent == base_dir / "own_text" / "src"
+    assert "1 .rtf" in capsys.readouterr().out
+    make(validation.parent / "beside.txt")
+    assert find_shards(str(validation.parent)) == (train, validation)
+    assert "1 files and folders beside the shards (beside.txt)" in capsys.readouterr().out
+    source = plain_text(str(validation.parent))
+    assert list(source.texts) and source.notes() == [
+        "not read: shard_00001.parquet, the validation shard",
+        "not read: 1 files and folders beside the shards (beside.txt)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "kind"),
     [
@@ -117,5 +135,5 @@ def test_names_that_are_not_utf8_are_told_as_escapes(tmp_path, capsys):
     for _ in range(2):
         main([f"--data={source}", f"--out={tmp_path / 'out'}"])
         out = capsys.readouterr().out
-        assert "read as cp1252: caf\\udce9.txt" in out and "1 .png" in out
-    assert read_manifest(tmp_path / "out")["read_as"] == {name: "cp1252"}
+        assert "read as cp1252 (Windows-1252): caf\\udce9.txt" in out and "1 .png" in out
+    assert read_manifest(tmp_path / "out")["read_as"] == {name: "cp1252 (Windows-1252)"}
