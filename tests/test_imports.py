@@ -240,6 +240,18 @@ def test_nothing_is_too_long():
                 assert n_lines < 60, f"{path.name}: {node.name} has {n_lines} lines; extract a step"
 
 
+def test_one_attribute_is_assigned_on_a_line():
+    """And calls name their arguments where there are many."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+                parts = [part for part in node.targets[0].elts if isinstance(part, ast.Attribute)]
+                assert len(parts) < 3, f"{where}: assigns {len(parts)} attributes"
+            if isinstance(node, ast.Call):
+                assert len(node.args) < 8, f"{where}: {len(node.args)} arguments by position"
+
+
 def test_tests_do_not_patch_private_names():
     """They would hold the code to how it is written today."""
     for path in sorted((ROOT / "tests").rglob("*.py")):

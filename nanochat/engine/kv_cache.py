@@ -34,7 +34,9 @@ class KVCache:
     """
 
     def __init__(self, config: GPTConfig, page_tokens: int, device: torch.device) -> None:
-        self.config, self.page_tokens, self.device = config, page_tokens, device
+        self.config = config
+        self.page_tokens = page_tokens
+        self.device = device
         self.n_pages = self.n_resized = 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
@@ -114,7 +116,9 @@ class StepView:
     """What the model sees of the cache during one forward pass (the `Cache` protocol of gpt.py)."""
 
     def __init__(self, cache: KVCache, rows: list[ScheduledRow]) -> None:
-        self.cache, self.rows, self.device = cache, rows, cache.device
+        self.cache = cache
+        self.rows = rows
+        self.device = cache.device
         self.n_tokens = sum(row.n_tokens for row in rows)
         positions = [position for row in rows for position in range(row.start, row.stop)]
         self._positions = torch.tensor([positions], dtype=torch.long, device=self.device)

@@ -32,7 +32,9 @@ class PagePool:
 
     def __init__(self, max_pages: int, page_tokens: int, max_retained: int) -> None:
         assert max_pages > 0 and page_tokens > 0 and max_retained >= 0
-        self.max_pages, self.page_tokens, self.max_retained = max_pages, page_tokens, max_retained
+        self.max_pages = max_pages
+        self.page_tokens = page_tokens
+        self.max_retained = max_retained
         self._free: list[int] = []  # a heap: low numbers first, so that the tensors stay small
         self._next = 1
         self._references: dict[int, int] = {}

@@ -55,7 +55,9 @@ class Runner:
         native: bool = True,
         static: Static = None,
     ) -> None:
-        self.model, self.n_tokens, self._native_wanted = model, n_tokens, native
+        self.model = model
+        self.n_tokens = n_tokens
+        self._native_wanted = native
         self.device = model.get_device()
         self._static_wanted = self.device.type == "cuda" if static is None else static
         self.cache = KVCache(model.config, page_tokens, self.device)

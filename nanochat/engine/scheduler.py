@@ -60,12 +60,10 @@ class Scheduler:
         assert pool.max_pages >= -(-context // pool.page_tokens), (
             "the cache must hold one sequence of full length"
         )
-        self.pool, self.max_running, self.max_step_tokens, self.reuse = (
-            pool,
-            max_running,
-            max_step_tokens,
-            reuse,
-        )
+        self.pool = pool
+        self.max_running = max_running
+        self.max_step_tokens = max_step_tokens
+        self.reuse = reuse
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._expected: dict[

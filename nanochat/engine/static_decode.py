@@ -81,11 +81,9 @@ class Place:
             self._ints, self.floats = self._host_ints.to(device), self._host_floats.to(device)
         self.header, self.table = self._split(self._ints)
         header, table = self._split(self._host_ints)
-        self._header, self._table, self._numbers = (
-            header.numpy(),
-            table.numpy(),
-            self._host_floats.numpy(),
-        )
+        self._header = header.numpy()
+        self._table = table.numpy()
+        self._numbers = self._host_floats.numpy()
         self._pages: list[tuple[list[int], int]] = [
             ([], 0)
         ] * n_rows  # what each row of the table was filled from
@@ -159,7 +157,10 @@ class StaticDecoder:
     def __init__(
         self, model: GPT, cache: KVCache, n_tokens: int, capture: bool, compiled: bool = False
     ) -> None:
-        self.model, self.cache, self.n_tokens, self.capture = model, cache, n_tokens, capture
+        self.model = model
+        self.cache = cache
+        self.n_tokens = n_tokens
+        self.capture = capture
         self._run = (
             torch.compile(self._step, fullgraph=True, dynamic=False) if compiled else self._step
         )

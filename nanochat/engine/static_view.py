@@ -24,7 +24,9 @@ class StaticView:
             cache,
             table,
         )  # (R, P) pages; past a row's own pages anything that exists
-        self._positions, self._slots, self._before = header[1], header[2], header[3]
+        self._positions = header[1]
+        self._slots = header[2]
+        self._before = header[3]
         self._windows: dict[int, tuple[Tensor, Tensor]] = {}
 
     def positions(self, n_tokens: int) -> Tensor:

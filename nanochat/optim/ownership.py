@@ -30,7 +30,9 @@ class Shard:
     replicated_below = REPLICATED_ELEMENTS
 
     def __init__(self, parameters: Sequence[Tensor], world: World, stacked: bool) -> None:
-        self.parameters, self.world, self.stacked = parameters, world, stacked
+        self.parameters = parameters
+        self.world = world
+        self.stacked = stacked
         self.count = len(parameters) if stacked else parameters[0].size(0)
         self.replicated = (
             world.world_size == 1 or sum(p.numel() for p in parameters) < self.replicated_below

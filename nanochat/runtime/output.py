@@ -73,7 +73,7 @@ class SteadyStream:
 @contextlib.contextmanager
 def steady_output() -> Iterator[None]:
     """Within the block stdin, stdout and stderr are there, and the last two are steady."""
-    before = sys.stdin, sys.stdout, sys.stderr
+    stdin, stdout, stderr = sys.stdin, sys.stdout, sys.stderr
     if sys.stdin is None:  # `<&-` in a shell; the next file opened would get its number
         sys.stdin = open(os.devnull)
     steady = [_steady(sys.stdout, "standard output"), _steady(sys.stderr, "standard error")]
@@ -86,7 +86,9 @@ def steady_output() -> Iterator[None]:
             stream.flush()
             if stream.failure is not None:  # or Python complains of it at its end
                 stream.discard()
-        sys.stdin, sys.stdout, sys.stderr = before
+        sys.stdin = stdin
+        sys.stdout = stdout
+        sys.stderr = stderr
 
 
 def _steady(stream: TextIO | None, name: str) -> SteadyStream:

@@ -50,7 +50,10 @@ class Watch:
         on_lost: Callable[[], None] = lambda: None,
         limit_s: float | None = None,
     ) -> None:
-        self.world, self.asked, self.on_ask, self.on_lost = world, asked, on_ask, on_lost
+        self.world = world
+        self.asked = asked
+        self.on_ask = on_ask
+        self.on_lost = on_lost
         self.limit_s = limit_s or read_variable("NANOCHAT_HEARTBEAT_S", 60.0)
         self.every_s = min(2.0, self.limit_s / 4)
         self.verdict: str | None = None

@@ -19,7 +19,9 @@ class _Hashing:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest, self.n_bytes = file, hashlib.sha256(), 0
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.n_bytes = 0
 
     def write(self, data: Any) -> int:
         self.digest.update(data)

@@ -18,7 +18,9 @@ class LossScale:
     """
 
     def __init__(self, scale: float = 2.0**16, patience: int = 1000) -> None:
-        self.scale, self.patience, self.good_steps = scale, patience, 0
+        self.scale = scale
+        self.patience = patience
+        self.good_steps = 0
 
     def update(self, overflow: bool) -> None:
         """After a step; `overflow` must be the same on every rank."""

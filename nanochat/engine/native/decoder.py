@@ -119,15 +119,15 @@ class NativeDecoder:
         layers = (Layer * config.n_layer)()
         for number, block in enumerate(model.transformer.h):
             attn, layer = block.attn, layers[number]
-            layer.q, layer.k, layer.v = (
-                self._weights(attn.c_q),
-                self._weights(attn.c_k),
-                self._weights(attn.c_v),
-            )
-            layer.proj, layer.fc, layer.out = map(
-                self._weights, (attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
-            )
-            layer.window, layer.residual, layer.first = config.window(number), 1.0, 0.0
+            layer.q = self._weights(attn.c_q)
+            layer.k = self._weights(attn.c_k)
+            layer.v = self._weights(attn.c_v)
+            layer.proj = self._weights(attn.c_proj)
+            layer.fc = self._weights(block.mlp.c_fc)
+            layer.out = self._weights(block.mlp.c_proj)
+            layer.window = config.window(number)
+            layer.residual = 1.0
+            layer.first = 0.0
             if config.residual_mixing:
                 layer.residual, layer.first = (
                     model.resid_lambdas[number].item(),
@@ -208,7 +208,9 @@ class NativeDecoder:
                 blocks += [at, min(self._block_tokens, len(ids) - at)]
             if row.samples:
                 sampled.append(len(ids) - 1)
-        step.n_tokens, step.n_sampled, step.n_blocks = len(ids), len(sampled), len(blocks) // 2
+        step.n_tokens = len(ids)
+        step.n_sampled = len(sampled)
+        step.n_blocks = len(blocks) // 2
         arrays = {
             "ids": ids,
             "positions": positions,

@@ -100,7 +100,9 @@ class Team:
     """
 
     def __init__(self, loaded: ctypes.CDLL) -> None:
-        self._library, self._made_for, self._team = loaded, (0, 0), 0
+        self._library = loaded
+        self._made_for = (0, 0)
+        self._team = 0
         loaded.team_begin.argtypes, loaded.team_begin.restype = [ctypes.c_int], c_void_p
         loaded.team_end.argtypes, loaded.team_end.restype = [c_void_p], None
 
