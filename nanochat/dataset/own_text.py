@@ -115,9 +115,8 @@ def shard_files(source: Path) -> TextFiles:
     """The shards of a folder in shard layout; whatever else is in it is told."""
     shards = list_shards(source)
     found = TextFiles(source=source, files=shards)
-    for path in sorted(source.iterdir()):
-        if path not in shards and path.name != MANIFEST:
-            found.leave_out(path, "files and folders beside the shards")
+    for path in sorted({*source.iterdir()} - {*shards, source / MANIFEST}):
+        found.leave_out(path, "files and folders beside the shards")
     return found
 
 
