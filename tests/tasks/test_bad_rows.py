@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from nanochat.eval.suite import ChatEvalConfig, open_tasks
+from nanochat.eval.chat_eval import ChatEvalConfig, open_tasks
 from nanochat.tasks.opening import open_task
 from nanochat.tasks.rows import read_rows
 
