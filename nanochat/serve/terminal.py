@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from nanochat.checkpoint_manager import load_model, weights_path
 from nanochat.config import Short
 from nanochat.engine import ChatSession, Engine, Event, SamplingParams
-from nanochat.engine.finite import checkpoint_named
+from nanochat.engine.finite import NonFiniteLogits, checkpoint_named
 from nanochat.engine.quantize import quantize_int8
 from nanochat.runtime.printable import printable
 from nanochat.runtime.world import World
@@ -145,10 +145,13 @@ class TerminalChat:
 
     def answer(self, text: str) -> None:
         """Stream the answer to one message, and say what a person should know about how it ended.
-        ValueError when there is none, but in a conversation that is said, too.
+        ValueError when there is none; in a conversation that is said, too, and it goes on, unless
+        the model is of no use (NonFiniteLogits).
         """
         try:
             self._answer(text)
+        except NonFiniteLogits:
+            raise
         except ValueError as error:
             if self.config.prompt is not None:  # scripts look at the exit code
                 raise

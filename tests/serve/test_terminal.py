@@ -12,8 +12,11 @@ import pytest
 import torch
 from pseudo_terminal import ROOT, Terminal
 
+from nanochat import cli
 from nanochat import config as configs
+from nanochat.checkpoint_manager import load_checkpoint, save_checkpoint
 from nanochat.engine import Engine
+from nanochat.engine.finite import NonFiniteLogits
 from nanochat.engine.quantize import Int8Linear
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.world import World
@@ -160,6 +163,28 @@ def test_what_cannot_be_read_is_not_the_end(engine):
     broken = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     shown, chat = converse(engine, [broken, "hello"])
     assert "(this is not text in utf-8)" in shown and len(chat.session.turns) == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"prompt": "hi"}, {"temperature": 1.0}, {"source": "base"}]
+)
+def test_a_model_of_no_use_ends_the_conversation(engine, settings):
+    with torch.no_grad():
+        engine.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteLogits, match="not finite"):
+        converse(engine, ["hello", "again"], **settings)
+
+
+def test_a_checkpoint_of_no_use_is_named_in_one_line(checkpoint, capsys):
+    """Its weights are numbers, as else it is not even loaded, but too large to compute with."""
+    state, _, meta = load_checkpoint(checkpoint, 10, CPU)
+    large = {name: torch.full_like(tensor, 3e38) for name, tensor in state.items()}
+    save_checkpoint(checkpoint, 20, large, None, meta)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["chat-cli", "-p", "hi", "--device-type=cpu"])
+    assert ended.value.code == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "warning" not in line]
+    assert error.startswith("error: ") and "model_000020.pt" in error and "not finite" in error
 
 
 @pytest.fixture
