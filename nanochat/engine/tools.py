@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 import re
+from collections.abc import Callable
 
 from nanochat.tokenizer import Tokenizer
 from nanochat.tokenizer.special_tokens import SpecialIds
@@ -23,7 +25,8 @@ _STRING = re.compile(r"""'[^'\\\n]*'|"[^"\\\n]*\"""")
 _ARITHMETIC = re.compile(r"[\d\s+\-*/%().,]*")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
 
-Value = int | float | str
+Number = int | float
+Value = Number | str
 
 
 def use_calculator(expression: str) -> str | None:
@@ -38,20 +41,16 @@ def use_calculator(expression: str) -> str | None:
         return None
     bare = _STRING.sub("", expression).replace(".count", "")
     if not _ARITHMETIC.fullmatch(bare) or not bare.isascii():
-        return (
-            None  # no names, no escapes: the parser sees nothing it could warn about or be slow at
-        )
+        return None  # no names, no escapes: nothing the parser could warn about or be slow at
     if not _STRING.search(expression):
         expression = _THOUSANDS.sub("", expression)
     try:
-        return _printed(_value(ast.parse(" ".join(expression.splitlines()), mode="eval").body))
+        return _printed(_number(ast.parse(" ".join(expression.splitlines()), mode="eval").body))
     except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError, TypeError):
         return None
 
 
-def _printed(value: Value) -> str:
-    if isinstance(value, str):
-        raise ValueError("a string is no number")
+def _printed(value: Number) -> str:
     if isinstance(value, int):
         return str(value)
     if not math.isfinite(value):
@@ -65,60 +64,44 @@ def _value(node: ast.AST) -> Value:
     """Value of a syntax tree. ValueError for whatever is not arithmetic, ArithmeticError from the
     arithmetic.
     """
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str)):
-        return _bounded(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):
-        operand = _number(node.operand)
-        return -operand if isinstance(node.op, ast.USub) else operand
-    if isinstance(node, ast.BinOp):
-        return _bounded(_combine(node.op, _number(node.left), _number(node.right)))
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "count"
-    ):
-        if len(node.args) == 1 and not node.keywords:
-            text, part = _value(node.func.value), _value(node.args[0])
-            if isinstance(text, str) and isinstance(part, str):
-                return text.count(part)
-    raise ValueError("not arithmetic")
-
-
-def _number(node: ast.AST) -> int | float:
-    value = _value(node)
-    if isinstance(value, str):
-        raise ValueError("a string is no number")
-    return value
-
-
-def _bounded(value: Value) -> Value:
+    match node:
+        case ast.Constant(value=int() | float() | str() as constant):
+            value: Value = constant
+        case ast.UnaryOp(op=ast.UAdd()):
+            value = _number(node.operand)
+        case ast.UnaryOp(op=ast.USub()):
+            value = -_number(node.operand)
+        case ast.BinOp() if type(node.op) in OPERATORS:
+            value = OPERATORS[type(node.op)](_number(node.left), _number(node.right))
+        case ast.Call(func=ast.Attribute(value=text, attr="count"), args=[part], keywords=[]):
+            value = _text(text).count(_text(part))
+        case _:
+            raise ValueError("not arithmetic")
     if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
         raise ValueError("number too large")
     return value
 
 
-def _combine(operator: ast.operator, left: int | float, right: int | float) -> int | float:
-    if isinstance(operator, ast.Add):
-        return left + right
-    if isinstance(operator, ast.Sub):
-        return left - right
-    if isinstance(operator, ast.Mult):
-        return left * right
-    if isinstance(operator, ast.Div):
-        exact = (
-            isinstance(left, int) and isinstance(right, int) and right != 0 and left % right == 0
-        )
-        return left // right if exact else left / right
-    if isinstance(operator, ast.FloorDiv):
-        return left // right
-    if isinstance(operator, ast.Mod):
-        return left % right
-    if isinstance(operator, ast.Pow):
-        return _power(left, right)
-    raise ValueError("not arithmetic")
+def _number(node: ast.AST) -> Number:
+    value = _value(node)
+    if isinstance(value, str):
+        raise ValueError("a text is no number")
+    return value
 
 
-def _power(base: int | float, exponent: int | float) -> int | float:
+def _text(node: ast.AST) -> str:
+    value = _value(node)
+    if not isinstance(value, str):
+        raise ValueError("a number is no text")
+    return value
+
+
+def _divided(left: Number, right: Number) -> Number:
+    whole = isinstance(left, int) and isinstance(right, int) and left % right == 0
+    return left // right if whole else left / right
+
+
+def _power(base: Number, exponent: Number) -> Number:
     if isinstance(base, int) and isinstance(exponent, int) and exponent > 0:
         if abs(base) > 1 and base.bit_length() * exponent > 2 * MAX_INTEGER_BITS:
             raise ValueError("number too large")
@@ -129,6 +112,17 @@ def _power(base: int | float, exponent: int | float) -> int | float:
     if isinstance(result, complex):
         raise ValueError("not a real number")
     return result
+
+
+OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: _divided,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: _power,
+}
 
 
 class CalculatorCalls:

@@ -1,17 +1,14 @@
 """Categorical tasks: which of the question's letters does the model find likeliest as its answer?
 
-Only the letters' logits at the answer position are compared, so a small model need not have learned
-to answer with a letter and nothing else, and one forward pass a question is enough.
+Only the letters at the answer position are compared, so a small model need not have learned to
+answer with a letter and nothing else, and one forward pass a question is enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-
-from nanochat.engine.finite import check_finite
-from nanochat.eval.loglikelihood import default_max_tokens
+from nanochat.eval.loglikelihood import ScoredRow, score_groups
 from nanochat.eval.ranks import gather_in_order
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
@@ -34,20 +31,6 @@ def letter_tokens(tokenizer: Tokenizer, letters: Sequence[str]) -> list[int]:
     return [tokens[0] for tokens in ids]
 
 
-def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices in batches of similar length, longest first, at most `max_tokens` padded tokens
-    each."""
-    done: list[list[int]] = []
-    current: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if current and (len(current) + 1) * lengths[current[0]] > max_tokens:
-            done.append(current)
-            current = []
-        current.append(index)
-    return [*done, current] if current else done
-
-
-@torch.inference_mode()
 def predict_letters(
     model: GPT,
     prompts: Sequence[Sequence[int]],
@@ -58,23 +41,14 @@ def predict_letters(
     """For each prompt the index of the likeliest of its candidate next tokens. Prompts are cropped
     from the left. NonFiniteLogits when the model computes no numbers.
     """
-    context, device = model.config.sequence_len, model.get_device()
-    cropped = [list(prompt[-context:]) for prompt in prompts]
-    chosen = [0] * len(cropped)
-    for batch in batches_by_length(
-        [len(p) for p in cropped], max_tokens or default_max_tokens(device)
-    ):
-        width = len(cropped[batch[0]])
-        rows = [cropped[i] + [0] * (width - len(cropped[i])) for i in batch]
-        hidden = model.hidden(torch.tensor(rows, device=device))
-        last = torch.tensor([len(cropped[i]) - 1 for i in batch], device=device)
-        logits = model.head(hidden[torch.arange(len(batch), device=device), last])
-        check_finite(logits.amax(dim=-1))
-        for i, row in zip(batch, logits, strict=True):
-            chosen[i] = int(row[torch.tensor(candidates[i], device=device)].argmax())
-        if on_done is not None:
-            on_done(len(batch))
-    return chosen
+    groups = [
+        [ScoredRow([*prompt, letter], len(prompt), len(prompt) + 1) for letter in letters]
+        for prompt, letters in zip(prompts, candidates, strict=True)
+    ]
+    # The candidates themselves are never forwarded, so the prompt may fill the context.
+    context = model.config.sequence_len + 1
+    scores = score_groups(model, groups, max_tokens, on_done=on_done, context=context)
+    return [min(range(len(group)), key=lambda i: group[i].nll) for group in scores]
 
 
 def evaluate_choice(
@@ -91,13 +65,9 @@ def evaluate_choice(
     mine = problems[world.rank :: world.world_size]
     conversations = [task[index] for index in mine]
     prompts = [tokenizer.render_for_completion(conversation) for conversation in conversations]
-    known: dict[tuple[str, ...], list[int]] = {}
-    for conversation in conversations:
-        letters = tuple(conversation["letters"])
-        if letters not in known:
-            known[letters] = letter_tokens(tokenizer, letters)
-    candidates = [known[tuple(conversation["letters"])] for conversation in conversations]
-    with Progress(len(prompts), task.name, enabled=world.is_main) as progress:
+    candidates = [letter_tokens(tokenizer, row["letters"]) for row in conversations]
+    n_letters = sum(map(len, candidates))
+    with Progress(n_letters, f"{task.name}, choices", enabled=world.is_main) as progress:
         chosen = predict_letters(model, prompts, candidates, max_tokens, on_done=progress.advance)
     own = [
         task.evaluate(conversation, conversation["letters"][choice])

@@ -7,12 +7,7 @@ import pytest
 import torch
 
 from nanochat.engine import Engine, SamplingParams
-from nanochat.eval.choice import (
-    batches_by_length,
-    evaluate_choice,
-    letter_tokens,
-    predict_letters,
-)
+from nanochat.eval.choice import evaluate_choice, letter_tokens, predict_letters
 from nanochat.eval.generative import AnswerSampling, evaluate_generative, fit_prompt
 from nanochat.eval.ranks import gather_in_order
 from nanochat.tasks.base import Task
@@ -83,14 +78,6 @@ def test_letters_must_be_tokens(tokenizer):
     assert letter_tokens(tokenizer, "AB") == [65, 66]
     with pytest.raises(ValueError, match="10 are not single tokens"):
         letter_tokens(tokenizer, ["A", "10"])
-
-
-def test_batches_by_length():
-    lengths = [5, 1, 9, 3, 9, 2]
-    batches = batches_by_length(lengths, 18)
-    assert sorted(i for batch in batches for i in batch) == list(range(6))
-    assert all(len(b) * max(lengths[i] for i in b) <= 18 for b in batches) and batches[0] == [2, 4]
-    assert batches_by_length([50], 10) == [[0]] and batches_by_length([], 10) == []
 
 
 def test_gathering_in_order(on_ranks):
