@@ -201,8 +201,8 @@ def quality(args: argparse.Namespace) -> dict:
     from nanochat.checkpoint_manager import load_model
     from nanochat.dataloader.loader import Batch
     from nanochat.eval.bpb import bits_per_byte
+    from nanochat.model_spec import parse_spec
     from nanochat.runtime.world import World
-    from nanochat.serve.work.loading import parse_spec
 
     spec, world, result = parse_spec(args.source), World(0, 0, 1, torch.device("cpu"), None), {}
     for kind in KINDS:  # int8 from bf16, as it is served

@@ -40,7 +40,7 @@ def build(source: str | None):
 
     if source:
         from nanochat.checkpoint_manager import load_model
-        from nanochat.serve.work.loading import parse_spec
+        from nanochat.model_spec import parse_spec
 
         spec = parse_spec(source)
         return load_model(spec.source, "cpu", model_tag=spec.tag, step=spec.step)[:2]

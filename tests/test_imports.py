@@ -26,6 +26,7 @@ ORDER = [
     ("tasks",),
     ("dataset",),
     ("dataloader",),
+    ("model_spec",),
     ("checkpoint_manager", "importers", "export"),
     ("optim",),
     ("logprobs",),

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-from nanochat.config import Short
 from nanochat.eval.core import evaluate_core, read_bundle
-from nanochat.eval.results import centered_mean, identify, table
-from nanochat.eval.subject import open_subject
+from nanochat.eval.results import centered_mean, table
+from nanochat.eval.subject import SubjectConfig, open_subject
 from nanochat.gpt import GPT
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 
 
 @dataclass
-class BaseEvalConfig:
+class BaseEvalConfig(SubjectConfig):
     """CORE (arXiv 2406.11794): 22 few-shot tasks, each centred on blind guessing."""
 
     max_per_task: int = -1
     """Examples of each task; -1 for all."""
-    source: Annotated[Literal["base", "mid", "sft", "rl"], Short("-i")] = "base"
-    """Stage whose checkpoint is evaluated."""
-    model_tag: Annotated[str | None, Short("-g")] = None
-    """Which checkpoint, such as d20."""
-    step: Annotated[int | None, Short("-s")] = None
-    """Which step; the newest when not given."""
     eval_bundle: str = ""
     """Folder with core.yaml; <base>/eval_bundle when empty."""
     tasks: str = ""
     """Labels of some tasks, separated by |; all when empty. CORE itself needs all."""
     max_tokens: int = -1
     """Tokens forwarded at once; -1 picks by device."""
-    device_type: str = ""
-    """cuda, cpu or mps; the best there is when empty."""
 
     def problems(self) -> list[str]:
         found = []
@@ -48,40 +39,35 @@ class BaseEvalConfig:
 
 
 def base_eval(cfg: BaseEvalConfig, world: World) -> dict[str, Any]:
-    """`nanochat base-eval`: CORE of a checkpoint, printed, in its results file and in the
-    report.
+    """`nanochat base-eval`: CORE of a checkpoint, printed, in its results file and in the report
+    -> label -> entry of each task (see results.scored).
     """
     labels = [label.strip() for label in cfg.tasks.split("|") if label.strip()]
     asked = read_bundle(cfg.eval_bundle or None, labels)  # before a large model is loaded
-    subject = open_subject(
-        "base_eval", world, source=cfg.source, model_tag=cfg.model_tag, step=cfg.step
-    )
-    max_tokens = cfg.max_tokens if cfg.max_tokens > 0 else None
-    model, tokenizer = subject.model, subject.tokenizer
+    subject = open_subject("base_eval", cfg, world)
     with subject.watched():
-        tasks = evaluate_core(model, tokenizer, world, asked, cfg.max_per_task, max_tokens)
-    settings = {
-        **asdict(cfg),
-        "compute_dtype": str(model.compute_dtype),
-        "world_size": world.world_size,
-    }
-    for entry in tasks.values():
-        entry["settings"] = settings
-    core = None if labels else centered_mean(tasks, tasks)  # of some of the tasks it is not CORE
-    document: dict[str, Any] = {"tasks": tasks, "metrics": {} if labels else {"CORE": core}}
+        tasks = evaluate_core(
+            subject.model,
+            subject.tokenizer,
+            world,
+            asked,
+            max_per_task=cfg.max_per_task,
+            max_tokens=cfg.max_tokens if cfg.max_tokens > 0 else None,
+        )
+    means = {} if labels else {"CORE": tuple(tasks)}  # of some of the tasks it is not CORE
     if world.is_main:
         print("\n" + table(tasks, tasks))
+        core = centered_mean(tasks, tasks)
         print(
-            f"CORE {core:.4f}"
-            if core is not None
-            else f"CORE: not computed, only {len(labels)} tasks were run"
+            f"CORE: not computed, only {len(labels)} tasks were run"
+            if labels
+            else f"CORE {core:.4f}"
         )
-        means = {} if labels else {"CORE": tuple(tasks)}
-        document = subject.results.document(identify(subject.meta, tokenizer), tasks, means=means)
+        document = subject.document(tasks, means=means)
         subject.results.save(document)
         subject.results.save_section("base_eval", document)
     world.barrier()
-    return document
+    return tasks
 
 
 def core_metric(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from nanochat.config import Short
 from nanochat.dataloader.documents import ShardDocuments
 from nanochat.dataloader.loader import Batch, PackedLoader
 from nanochat.dataset.shards import shard_paths
 from nanochat.engine import Engine, SamplingParams
 from nanochat.engine.finite import NonFiniteLogits
 from nanochat.eval.bpb import bits_per_byte
-from nanochat.eval.results import identify
-from nanochat.eval.subject import open_subject
+from nanochat.eval.subject import SubjectConfig, open_subject
 from nanochat.gpt import GPT
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.run_dir import base_dir
@@ -27,21 +25,13 @@ SAMPLE_TOKENS = 24
 
 
 @dataclass
-class BaseLossConfig:
+class BaseLossConfig(SubjectConfig):
     """Bits per byte on training and validation text, and a few completions."""
 
     device_batch_size: int = 32
     """Rows of one forward pass on a rank."""
     split_tokens: int = -1
     """Tokens of each split; -1 is 10,485,760 on a GPU and 262,144 on a CPU."""
-    source: Annotated[Literal["base", "mid", "sft", "rl"], Short("-i")] = "base"
-    """Stage whose checkpoint is evaluated."""
-    model_tag: Annotated[str | None, Short("-g")] = None
-    """Which checkpoint, such as d20."""
-    step: Annotated[int | None, Short("-s")] = None
-    """Which step; the newest when not given."""
-    device_type: str = ""
-    """cuda, cpu or mps; the best there is when empty."""
 
     def problems(self) -> list[str]:
         found = []
@@ -108,35 +98,29 @@ def sample_completions(model: GPT, tokenizer: Tokenizer) -> list[dict[str, Any]]
     ]
 
 
-def base_loss(cfg: BaseLossConfig, world: World) -> dict[str, Any]:
+def base_loss(cfg: BaseLossConfig, world: World) -> dict[str, float]:
     """`nanochat base-loss`: bits per byte of both splits and completions, printed, saved beside
-    CORE.
+    CORE -> the bits per byte by name.
     """
     train, validation = shard_paths(base_dir() / "base_data")
-    subject = open_subject(
-        "base_eval", world, source=cfg.source, model_tag=cfg.model_tag, step=cfg.step
-    )
+    subject = open_subject("base_eval", cfg, world)
     model, tokenizer = subject.model, subject.tokenizer
     default = 20 * 524288 if world.device.type == "cuda" else 2**18
     tokens = cfg.split_tokens if cfg.split_tokens > 0 else default
     with subject.watched():
-        metrics = {
-            f"{name}_bpb": split_bpb(
-                model, tokenizer, paths, world, tokens, cfg.device_batch_size, name
-            )
+        bpb = {
+            name: split_bpb(model, tokenizer, paths, world, tokens, cfg.device_batch_size, name)
             for name, paths in (("train", train), ("val", [validation]))
         }
         completions = sample_completions(model, tokenizer) if world.is_main else []
-    document: dict[str, Any] = {"tasks": {}, "metrics": metrics}
+    metrics = {f"{name}_bpb": value for name, value in bpb.items()}
     if world.is_main:
-        for name, value in metrics.items():
-            print(f"{name.removesuffix('_bpb')} bits per byte: {value:.4f} ({tokens:,} tokens)")
+        for name, value in bpb.items():
+            print(f"{name} bits per byte: {value:.4f} ({tokens:,} tokens)")
         for sample in completions:
             print(f"- {sample['prompt']} -> {sample['completion']!r}")
-        document = subject.results.document(
-            identify(subject.meta, tokenizer), {}, metrics, completions=completions
-        )
+        document = subject.document({}, metrics=metrics, completions=completions)
         subject.results.save(document)
         subject.results.save_section("base_eval", document)
     world.barrier()
-    return document
+    return metrics

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,8 +16,8 @@ import torch
 from nanochat.config import Short
 from nanochat.dataset.shards import read_manifest
 from nanochat.eval.generative import AnswerSampling
-from nanochat.eval.results import centered_mean, identify, table
-from nanochat.eval.subject import Subject, open_subject
+from nanochat.eval.results import centered_mean, table
+from nanochat.eval.subject import Subject, SubjectConfig, open_subject
 from nanochat.eval.suite import run_chat_eval
 from nanochat.runtime.run_dir import base_dir
 from nanochat.runtime.world import World
@@ -29,7 +29,7 @@ from nanochat.tasks.task_data import DataNotFound
 
 
 @dataclass
-class ChatEvalConfig:
+class ChatEvalConfig(SubjectConfig):
     """Score a chat model on benchmark tasks and on the embedded world's exam."""
 
     source: Annotated[Literal["base", "mid", "sft", "rl"], Short("-i")] = "sft"
@@ -52,12 +52,6 @@ class ChatEvalConfig:
     """Answers written at the same time."""
     max_problems: Annotated[int | None, Short("-x")] = None
     """Problems of each task: a fixed random subset. All when not given."""
-    model_tag: Annotated[str | None, Short("-g")] = None
-    """Which checkpoint, such as d20."""
-    step: Annotated[int | None, Short("-s")] = None
-    """Which step; the newest when not given."""
-    device_type: str = ""
-    """cuda, cpu or mps; the best there is when empty."""
     unsafe_exec: bool = False
     """Run model-written code even where no sandbox can be built. Only on a machine you can lose."""
     seed: int = 42
@@ -118,20 +112,13 @@ def open_tasks(cfg: ChatEvalConfig) -> tuple[dict[str, Task], dict[str, str]]:
 
 def chat_eval(cfg: ChatEvalConfig, world: World) -> dict[str, Any]:
     """`nanochat chat-eval`: evaluate, print the table, write the results file and the report's
-    sections.
+    sections -> name -> entry of each task evaluated.
 
     Raises ValueError for a missing checkpoint, an unknown task, or a task asked for by name whose
     data is absent.
     """
     tasks, absent = open_tasks(cfg)
-    subject = open_subject(
-        "chat_eval",
-        world,
-        source=cfg.source,
-        model_tag=cfg.model_tag,
-        step=cfg.step,
-        dtype=cfg.dtype,
-    )
+    subject = open_subject("chat_eval", cfg, world, cfg.dtype)
     if world.is_main:
         for reason in absent.values():
             print(f"warning: left out: {reason}", file=sys.stderr)
@@ -157,20 +144,10 @@ def chat_eval(cfg: ChatEvalConfig, world: World) -> dict[str, Any]:
             max_problems=cfg.max_problems,
             on_result=show if world.is_main else None,
         )
-    settings = {
-        **asdict(cfg),
-        "compute_dtype": str(subject.model.compute_dtype),
-        "world_size": world.world_size,
-    }
-    for entry in results.values():
-        entry["settings"] = settings
-    document: dict[str, Any] = {"tasks": results, "not_found": absent}
     if world.is_main:
-        identity = identify(subject.meta, subject.tokenizer)
-        document = subject.results.document(identity, results, not_found=absent)
-        report(subject, document)
+        report(subject, subject.document(results, not_found=absent))
     world.barrier()
-    return document
+    return results
 
 
 def show(name: str, entry: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nanochat.checkpoint_manager import find_checkpoint
 from nanochat.config import Positional
 from nanochat.eval.intervals import (
     bootstrap_difference,
@@ -25,6 +26,7 @@ from nanochat.eval.intervals import (
     mcnemar_exact,
 )
 from nanochat.eval.results import read_results
+from nanochat.model_spec import parse_spec
 from nanochat.runtime.run_dir import expanded
 
 KINDS = ("base_eval", "chat_eval")
@@ -35,7 +37,7 @@ class CompareConfig:
     """Compare two evaluated models task by task and say which differences exceed noise."""
 
     run_a: Positional[str]
-    """Results file, checkpoint folder, or source[/tag[/step]] such as sft/d20."""
+    """Results file, checkpoint folder, or stage[:tag[:step]] such as sft:d20."""
     run_b: Positional[str]
     """The other one."""
     alpha: float = 0.05
@@ -70,7 +72,7 @@ class Difference:
 
 
 def find_results(run: str) -> dict[str, Any]:
-    """Results named by a file, a checkpoint folder or source[/tag[/step]] -> {"name", "tasks"}.
+    """Results named by a file, a checkpoint folder or stage[:tag[:step]] -> {"name", "tasks"}.
 
     In a folder the newest evaluated step counts. Raises ValueError saying where it looked.
     """
@@ -94,22 +96,12 @@ def find_results(run: str) -> dict[str, Any]:
 
 
 def _checkpoint_folder(run: str) -> tuple[Path, int | None]:
-    from nanochat.checkpoint_manager import FOLDERS, find_checkpoint
-
-    source, _, rest = run.partition("/")
-    if source not in FOLDERS:
-        raise ValueError(
-            f"{run}: no such file or folder, and no stage; name a results file, a checkpoint "
-            "folder, or one of "
-            f"{', '.join(FOLDERS)} with an optional /tag/step"
-        )
-    tag, _, step = rest.partition("/")
-    if step and not step.isdigit():
-        raise ValueError(
-            f"{run}: {step!r} is not a step; write it like {source}/{tag or 'd20'}/650"
-        )
-    folder, _, _ = find_checkpoint(source, tag or None, int(step) if step else None)
-    return folder, int(step) if step else None
+    try:
+        spec = parse_spec(run.replace("/", ":"))
+    except ValueError as error:
+        raise ValueError(f"{run}: no such file or folder; {error}") from None
+    folder, _, _ = find_checkpoint(spec.source, spec.tag, spec.step)
+    return folder, spec.step
 
 
 def _newest(folder: Path, kind: str, step: int | None) -> list[Path]:

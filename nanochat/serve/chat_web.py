@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from nanochat.checkpoint_manager import find_checkpoint, load_tokenizer, read_meta
+from nanochat.model_spec import ModelSpec
 from nanochat.runtime.world import World
 from nanochat.serve.http.app import build_app
 from nanochat.serve.http.server import Server, listen
 from nanochat.serve.web_config import ChatWebConfig, read_keys
-from nanochat.serve.work.loading import EngineSetup, ModelSpec, load_engine
+from nanochat.serve.work.loading import EngineSetup, load_engine
 from nanochat.serve.work.process_worker import ProcessWorker, devices
 from nanochat.serve.work.served_model import ModelCard, ServedModel
 from nanochat.serve.work.service import Defaults, Service

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from nanochat.config import Short
 from nanochat.engine import SamplingParams
-from nanochat.serve.work.loading import ModelSpec, parse_spec
+from nanochat.model_spec import ModelSpec, parse_spec
 
 MIN_KEY_LENGTH = 16
 MAKE_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(24))" > keys.txt'

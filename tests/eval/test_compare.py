@@ -81,12 +81,13 @@ def test_command_prints_the_verdicts(tmp_path, capsys):
 
 
 def test_errors_say_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="name a results file, a checkpoint folder"):
+    with pytest.raises(ValueError, match="nothing/here: no such file or folder; write stage:tag"):
         find_results("nothing/here")
     with pytest.raises(ValueError, match="evaluate it first"):
         find_results(str(tmp_path))
-    with pytest.raises(ValueError, match="no sft checkpoint"):
-        find_results("sft/d20")
+    for name in ("sft/d20", "sft:d20", "sft:d20:650"):
+        with pytest.raises(ValueError, match="no sft checkpoint"):
+            find_results(name)
     bad = tmp_path / "x.json"
     bad.write_text("{")
     with pytest.raises(ValueError, match="not a readable results file"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nanochat.config import collect
+from nanochat.model_spec import ModelSpec, parse_spec
 from nanochat.serve.web_config import ChatWebConfig, is_loopback, read_keys
-from nanochat.serve.work.loading import ModelSpec, parse_spec
 
 
 def problems(*words: str) -> list[str]:
