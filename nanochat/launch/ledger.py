@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.launch.recipes import RecipeStep
-from nanochat.runtime.previous import set_aside
+from nanochat.runtime.previous import set_aside, sizes
 from nanochat.runtime.run_dir import atomic_write
 
 
@@ -66,7 +66,7 @@ class Ledger:
             same = (
                 owner.get("download") if step.download else owner.get("fingerprint") == fingerprint
             )
-            if not same or not (self.base / place).exists():
+            if not same or not holds_something(self.base / place):
                 return False
         return True
 
@@ -117,7 +117,11 @@ class Ledger:
         if target is None:
             return []
         self.write(data)
-        return [f"set aside: earlier {place} is now in {target}"]
+        n_files, n_bytes = sizes(target)
+        return [
+            f"set aside: earlier {place} is now in {target} ({n_files} files, "
+            f"{n_bytes / 1e9:.2f} GB)"
+        ]
 
 
 def holds_something(place: Path) -> bool:

@@ -106,16 +106,14 @@ class RecipeRunner:
             argv = step.argv(self.cfg.run)
             if step.resumes and self.ledger.unfinished(step, fingerprint):
                 argv.append("--resume")  # hours of training
-            say(
-                f"\n{header} ({clock(time.monotonic() - began)} so far): nanochat "
-                f"{shown(step, argv)}"
-            )
+            so_far = clock(time.monotonic() - began)
+            say(f"\n{header} ({so_far} so far): nanochat {shown(step, argv)}")
             if not step.always:
                 say(*self.ledger.clear_way(step, fingerprint, self.when))
             self.ledger.note(step, fingerprint, "started", argv=argv)
             started = time.monotonic()
             if code := self.execute(step, argv):
-                say(f"\n{verdict(step, code)}")
+                say(f"\n{verdict(step, code, self.cfg.fresh)}")
                 return code
             took[step.name] = time.monotonic() - started
             self.ledger.note(
@@ -138,7 +136,7 @@ class RecipeRunner:
 
     def ask(self, steps: list[RecipeStep], prints: dict[str, str]) -> None:
         """Raise ValueError naming the models of other runs that would be replaced unasked."""
-        if self.cfg.replace:
+        if self.cfg.replace or self.cfg.smoke:  # nobody keeps what a trial has trained
             return
         trained = [
             place
@@ -196,17 +194,15 @@ def run_child(words: list[str]) -> int:
                 signal.signal(number, handler)
 
 
-def verdict(step: RecipeStep, code: int) -> str:
+def verdict(step: RecipeStep, code: int, fresh: bool) -> str:
     """What to do after a step that did not finish."""
+    again = "run the same command again" + " without --fresh" * fresh
     if code in (STOPPED, 76):  # train/interrupt.py: saved and stopped, or another rank was lost
-        return (
-            f"step {step.name} was stopped: run the same command again and it goes on from "
-            "its last checkpoint"
-        )
+        return f"step {step.name} was stopped: {again} and it goes on from its last checkpoint"
     kept = "complete steps are kept"
     if step.resumes:  # torchrun ends with 1 also when its workers have saved and stopped
         kept += ", and this one goes on from its last checkpoint, if it has one"
-    return f"step {step.name} failed: put it right and run the same command again; {kept}"
+    return f"step {step.name} failed: put it right and {again}; {kept}"
 
 
 def shown(step: RecipeStep, argv: list[str]) -> str:

@@ -147,9 +147,10 @@ def test_results_on_another_disk_are_set_aside_there(world, base_dir):
 
 def test_missing_results_are_made_again(world, base_dir):
     go(world)
-    (base_dir / "b" / "text").unlink()
-    (base_dir / "b" / "half").unlink()
-    (base_dir / "b").rmdir()
+    for path in (base_dir / "b").iterdir():
+        path.unlink()
+    assert go(world) == ["b"]  # an empty folder, as a link or a disk that was cleared
+    shutil.rmtree(base_dir / "b")
     assert go(world) == ["b"]
 
 
@@ -159,6 +160,24 @@ def test_fresh_starts_over_but_keeps_downloads(world, base_dir):
     assert go(world, fresh=True) == ["shards", "a", "b"]
     assert (base_dir / "shards" / "mark").exists()
     assert go(world, fresh=True, only=("sft",)) == ["b"]
+
+
+def test_a_run_that_starts_over_and_stops_goes_on_without_fresh(world, base_dir, capsys):
+    go(world)
+    local.recipe(RecipeConfig("run", "toy", fresh=True, override=("sft.fail=True",)))
+    said = capsys.readouterr().out
+    assert "run the same command again without --fresh" in said
+    assert "set aside: earlier b is now in " in said and "(2 files, 0.00 GB)" in said
+    assert go(world, override=("sft.fail=True",)) == ["b resumed"]
+
+
+def test_a_trial_asks_nobody_about_what_earlier_trials_trained(world, base_dir, monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "cpu", recipes.RECIPES["toy"])
+    (base_dir / "smoke" / "b").mkdir(parents=True)
+    (base_dir / "smoke" / "b" / "text").write_text("x")
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(base_dir))  # a trial changes it
+    assert local.recipe(RecipeConfig("run", "cpu", smoke=True)) == 0
+    assert [path.read_text() for path in base_dir.glob("smoke/previous/2*/b/text")] == ["x"]
 
 
 def test_a_failure_stops_the_recipe_and_is_continued(world, base_dir, capsys):
