@@ -27,26 +27,9 @@ from nanochat.tasks.cage.supervisor import Outcome, watch
 
 # Every way a run can end. "exit" is a program that left with status 0 before its last line: a test
 # program in which the tested function calls sys.exit() has not passed its tests.
-REASONS = (
-    "ok",
-    "exit",
-    "error",
-    "timeout",
-    "memory",
-    "output",
-    "processes",
-    "disk",
-    "crash",
-    "killed",
-)
-CRASHES = {
-    signal.SIGSEGV,
-    signal.SIGABRT,
-    signal.SIGBUS,
-    signal.SIGFPE,
-    signal.SIGILL,
-    signal.SIGSYS,
-}
+REASONS = tuple("ok exit error timeout memory output processes disk crash killed".split())
+CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+CRASHES |= {signal.SIGSYS}
 # The last line of a traceback that tells of a limit the kernel enforced within one process.
 TRACES = (
     ("memory", re.compile(r"^MemoryError\b|^OSError: \[Errno 12\]")),

@@ -52,29 +52,11 @@ def _parents(paths: list[str]) -> list[str]:
 
 def _view(limits: Limits, program_fd: int) -> list[str]:
     """The file system inside, as bubblewrap's options; later ones lie over earlier ones."""
-    options = [
-        "--perms",
-        "1777",
-        "--size",
-        str(limits.disk_bytes),
-        "--tmpfs",
-        "/tmp",
-        "--proc",
-        "/proc",
-    ]
+    options = f"--perms 1777 --size {limits.disk_bytes} --tmpfs /tmp --proc /proc".split()
     # Process 1 inside is bubblewrap's own. Under an ordinary user it has the program's user but not
     # its filter and limits: through /proc/1/mem a program could live on in it. Seen open with
     # 0.8.0, so its folder is covered.
-    options += [
-        "--perms",
-        "0555",
-        "--size",
-        "4096",
-        "--tmpfs",
-        "/proc/1",
-        "--remount-ro",
-        "/proc/1",
-    ]
+    options += "--perms 0555 --size 4096 --tmpfs /proc/1 --remount-ro /proc/1".split()
     shown = read_only_paths()
     for folder in _parents([*shown, *DEVICES, PROGRAM]):
         options += ["--perms", "0755", "--dir", folder]
@@ -96,20 +78,14 @@ def plan(program: bytes, limits: Limits, status_fd: int) -> CagePlan:
     uid = unprivileged_id()
     program_fd = memory_file("program", program)
     filter_fd = memory_file("filter", seccomp.program())
-    user = ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+    user = "--unshare-user --uid 65534 --gid 65534"
     if uid is not None:
-        user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        user = "--cap-drop ALL --cap-add CAP_SETUID --cap-add CAP_SETGID"
     argv = [
         shutil.which("bwrap") or "bwrap",
-        *(
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-ipc",
-            "--unshare-uts",
-            "--unshare-cgroup-try",
-        ),
-        *("--hostname", "cage", "--die-with-parent", "--new-session"),
-        *user,
+        *"--unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try".split(),
+        *"--hostname cage --die-with-parent --new-session".split(),
+        *user.split(),
         *_view(limits, program_fd),
         *("--seccomp", str(filter_fd), "--"),
         *guard_command(

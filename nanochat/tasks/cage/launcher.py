@@ -16,30 +16,28 @@ import socket
 import struct
 import sys
 
-CLONE = {
-    "ns": 0x00020000,
-    "cgroup": 0x02000000,
-    "uts": 0x04000000,
-    "ipc": 0x08000000,
-    "user": 0x10000000,
-}
-CLONE.update({"pid": 0x20000000, "net": 0x40000000})
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
+# The kernel's numbers, from its headers.
+NEW_NAMESPACES = 0x6E020000  # mount, cgroup, uts, ipc, pid, net
+NEW_USER = 0x10000000
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 1 << 12
+MS_REC = 1 << 14
+MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
-SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_LOCKED_DOWN = (
-    442,
-    0x8000,
-    1 | 2 | 4,
-)  # read-only, nosuid, nodev
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = (
-    1,
-    4,
-    22,
-    24,
-    38,
-)
-CAP_SETGID, CAP_SETUID = 6, 7
+SYS_MOUNT_SETATTR = 442
+AT_RECURSIVE = 0x8000
+MOUNT_ATTR_LOCKED_DOWN = 1 | 2 | 4  # read-only, nosuid, nodev
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+CAP_SETGID = 6
+CAP_SETUID = 7
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 
@@ -70,10 +68,15 @@ class Kernel:
         self.check(self.libc.syscall(ctypes.c_long(number), *args), doing)
 
 
+def read(source: str | int) -> bytes:
+    with open(source, "rb") as file:
+        return file.read()
+
+
 def enter_namespaces(kernel: Kernel, as_root: bool) -> None:
     """Unshare everything; an ordinary user becomes nobody in a user namespace of its own."""
     uid, gid = os.getuid(), os.getgid()
-    flags = sum(flag for name, flag in CLONE.items() if name != "user" or not as_root)
+    flags = NEW_NAMESPACES if as_root else NEW_NAMESPACES | NEW_USER
     kernel.check(kernel.libc.unshare(flags), "unshare")
     if not as_root:
         for name, text in (
@@ -108,16 +111,16 @@ def bind_read_only(kernel: Kernel, source: str, target: str) -> None:
 
 def build_root(kernel: Kernel, job: dict) -> None:
     """Make the new root in memory, move into it and let go of the old one."""
-    files = {source: open(source, "rb").read() for source in job["files"]}  # before they are hidden
+    files = {target: read(source) for source, target in job["files"].items()}  # still in sight
     new = job["root"]
     kernel.mount("none", "/", None, MS_REC | MS_PRIVATE)
     kernel.mount("tmpfs", new, "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=755")
     for path in job["read_only"]:
         bind_read_only(kernel, path, new + path)
     os.makedirs(new + "/cage", mode=0o755)
-    for source, target in job["files"].items():
+    for target, content in files.items():
         with open(new + target, "wb") as file:
-            file.write(files[source])
+            file.write(content)
         os.chmod(new + target, 0o444)
     for name in ("/tmp", "/proc"):
         os.makedirs(new + name, exist_ok=True)
@@ -145,9 +148,8 @@ def lock_down(kernel: Kernel, rules: bytes, as_root: bool) -> None:
     buffer = ctypes.create_string_buffer(rules, len(rules))
     program = struct.pack("@HP", len(rules) // 8, ctypes.addressof(buffer))
     kernel.prctl(PR_SET_SECCOMP, 2, ctypes.c_char_p(program))
-    kernel.prctl(
-        PR_SET_DUMPABLE, 0
-    )  # closes /proc/1/mem of the keeper inside; the program gets its own back by exec
+    # Closes /proc/1/mem of the keeper inside; the program gets its own back by exec.
+    kernel.prctl(PR_SET_DUMPABLE, 0)
 
 
 def status_of(pid: int) -> int:
@@ -171,19 +173,15 @@ def main(job_fd: int, filter_fd: int) -> int:
     dead."""
     kernel = Kernel()
     kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    with open(job_fd, "rb") as file:
-        job = json.load(file)
-    with open(filter_fd, "rb") as file:
-        rules = file.read()
+    job, rules = json.loads(read(job_fd)), read(filter_fd)
     as_root = os.geteuid() == 0
     enter_namespaces(kernel, as_root)
     first = os.fork()
     if first:
         return keep(kernel, first, job["status_fd"])
     kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # the first process of a namespace ignores what it does not handle
+    # The first process of a namespace ignores what it does not handle.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     build_root(kernel, job)
     lock_down(kernel, rules, as_root)
     second = os.fork()

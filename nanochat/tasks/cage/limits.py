@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import secrets
 import sys
 from dataclasses import dataclass, field
@@ -35,6 +36,16 @@ ENVIRONMENT = {
 FIRST_UID, UID_COUNT = 61_184, 4_000
 
 
+# Below these there is no run: an interpreter alone needs 32 MiB.
+LEAST = {
+    "memory_bytes": 32 * MIB,
+    "output_bytes": 1,
+    "disk_bytes": 4096,
+    "files": 16,
+    "processes": 1,
+}
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a program may use. Bytes and seconds; `processes` counts threads too."""
@@ -53,16 +64,7 @@ class Limits:
             found.append(
                 f"timeout_s={self.timeout_s}: give a number of seconds above 0 and up to 3600"
             )
-        if self.memory_bytes < 32 * MIB:
-            found.append(
-                f"memory_bytes={self.memory_bytes}: an interpreter needs at least {32 * MIB}"
-            )
-        for name, least in (
-            ("output_bytes", 1),
-            ("disk_bytes", 4096),
-            ("files", 16),
-            ("processes", 1),
-        ):
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 found.append(f"{name}={getattr(self, name)}: give at least {least}")
         return found
@@ -87,12 +89,8 @@ def read_only_paths() -> list[str]:
     """Host files and folders shown read-only, each at its own place: libraries, the interpreter,
     its library.
     """
-    wanted = [
-        *LIBRARY_DIRS,
-        "/etc/ld.so.cache",
-        os.path.join(sys.base_prefix, "lib"),
-        interpreter(),
-    ]
+    own = (os.path.join(sys.base_prefix, "lib"), interpreter())
+    wanted = (*LIBRARY_DIRS, "/etc/ld.so.cache", *own)
     shown: list[str] = []
     for path in wanted:
         inside = any(path.startswith(other + "/") for other in shown if not os.path.islink(other))
@@ -114,11 +112,8 @@ def per_namespace_process_limit() -> bool:
 
     Elsewhere the limit would count everything the user runs, so only the watcher counts there.
     """
-    major, minor = (
-        int("".join(c for c in part if c.isdigit()) or 0)
-        for part in platform.release().split(".")[:2]
-    )
-    return os.geteuid() == 0 or (major, minor) >= (5, 14)
+    version = [int(number) for number in re.findall(r"\d+", platform.release())[:2]]
+    return os.geteuid() == 0 or version >= [5, 14]
 
 
 def guard_command(
@@ -127,15 +122,10 @@ def guard_command(
     """The command that runs inside: the guard applies the limits, drops the user and becomes the
     program.
     """
-    cpu_s = (
-        int(limits.timeout_s) + 2
-    )  # the wall clock ends a program first; this is the net below it
     numbers = [
         -1 if uid is None else uid,
-        limits.processes + 2
-        if nproc
-        else 0,  # up to two of the cage's own are in its user namespace too
-        cpu_s,
+        limits.processes + 2 if nproc else 0,  # two of the cage's own may be in its namespace too
+        int(limits.timeout_s) + 2,  # s of CPU: the wall clock ends a program first
         limits.memory_bytes,
         limits.disk_bytes,
         status_fd,

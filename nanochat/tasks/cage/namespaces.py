@@ -54,7 +54,6 @@ def plan(program: bytes, limits: Limits, status_fd: int) -> CagePlan:
     )
     job = {
         "root": str(folder),
-        "drop_uid": uid,
         "read_only": [*read_only_paths(), *DEVICES],
         "files": {str(GUARD): "/cage/guard.py", str(code): PROGRAM},
         "disk_bytes": limits.disk_bytes,

@@ -84,24 +84,25 @@ MACHINES = {
     "x86_64": (0, 0xC000003E, 56, 435, 41, 16),
     "aarch64": (1, 0xC00000B7, 220, 435, 198, 29),
 }
-NEW_NAMESPACES = (
-    0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
-)
+NEW_NAMESPACES = 0x7E020000  # mount, cgroup, uts, ipc, user, pid, net
 TERMINAL_INJECTION = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
-SOCKET_FAMILIES = (
-    1,
-    2,
-    10,
-)  # unix, inet, inet6: all empty inside; others (vsock!) are not held by a network namespace
+# unix, inet, inet6: all empty inside; others (vsock!) are not held by a network namespace
+SOCKET_FAMILIES = (1, 2, 10)
 
-LOAD, EQUAL, GREATER_OR_EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-NUMBER_AT, ARCH_AT, ARG0_AT, ARG1_AT = (
-    0,
-    4,
-    16,
-    24,
-)  # offsets in struct seccomp_data; low halves of the arguments
+# Instructions and answers of a filter.
+LOAD = 0x20
+EQUAL = 0x15
+GREATER_OR_EQUAL = 0x35
+ANY_BIT = 0x45
+RETURN = 0x06
+ALLOW = 0x7FFF0000
+KILL = 0x80000000
+ERRNO = 0x00050000
+# Offsets in struct seccomp_data; low halves of the arguments.
+NUMBER_AT = 0
+ARCH_AT = 4
+ARG0_AT = 16
+ARG1_AT = 24
 
 
 def _op(code: int, k: int, jump_true: int = 0, jump_false: int = 0) -> bytes:
@@ -117,6 +118,11 @@ def _when(number: int, body: list[bytes]) -> list[bytes]:
     behind it.
     """
     return [_op(EQUAL, number, 0, len(body)), *body]
+
+
+def _any_of(values: tuple[int, ...]) -> list[bytes]:
+    """Skip the one instruction behind these when what is loaded is one of the values."""
+    return [_op(EQUAL, value, len(values) - i) for i, value in enumerate(values)]
 
 
 def supported(machine: str | None = None) -> bool:
@@ -135,9 +141,8 @@ def program(machine: str | None = None) -> bytes:
     column, arch, clone, clone3, socket, ioctl = MACHINES[machine]
     refuse = _return(ERRNO | errno.EPERM)
     code = [_op(LOAD, ARCH_AT), _op(EQUAL, arch, 1, 0), _return(KILL), _op(LOAD, NUMBER_AT)]
-    if (
-        machine == "x86_64"
-    ):  # the x32 calls are the same numbers with bit 30 set: an unlocked second door
+    # The x32 calls are the same numbers with bit 30 set: an unlocked second door.
+    if machine == "x86_64":
         code += [_op(GREATER_OR_EQUAL, 0x40000000, 0, 1), _return(KILL)]
     for numbers in REFUSED.values():
         number = numbers[column]
@@ -149,15 +154,8 @@ def program(machine: str | None = None) -> bytes:
     code += _when(
         clone, [_op(LOAD, ARG0_AT), _op(ANY_BIT, NEW_NAMESPACES, 0, 1), refuse, _return(ALLOW)]
     )
-    known = [
-        _op(EQUAL, family, len(SOCKET_FAMILIES) - i, 0) for i, family in enumerate(SOCKET_FAMILIES)
-    ]
-    code += _when(
-        socket, [_op(LOAD, ARG0_AT), *known, _return(ERRNO | errno.EAFNOSUPPORT), _return(ALLOW)]
-    )
-    inject = [
-        _op(EQUAL, request, len(TERMINAL_INJECTION) - i, 0)
-        for i, request in enumerate(TERMINAL_INJECTION)
-    ]
+    unknown = _return(ERRNO | errno.EAFNOSUPPORT)
+    code += _when(socket, [_op(LOAD, ARG0_AT), *_any_of(SOCKET_FAMILIES), unknown, _return(ALLOW)])
+    inject = _any_of(TERMINAL_INJECTION)
     code += _when(ioctl, [_op(LOAD, ARG1_AT), *inject, _return(ALLOW), refuse])
     return b"".join([*code, _return(ALLOW)])

@@ -55,10 +55,8 @@ def _memory_bytes(pid: int) -> int:
             lines = file.read().splitlines()
     except OSError:
         return 0
-    return (
-        sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
-        * 1024
-    )
+    counted = [line for line in lines if line.startswith(("RssAnon:", "RssShmem:"))]
+    return sum(int(line.split()[1]) for line in counted) * 1024
 
 
 def family(pid: int) -> list[tuple[int, int]]:
