@@ -1,8 +1,8 @@
 """One optimizer object over mixed groups: AdamW for tables and scalars, Muon for the matrices of
 the blocks.
 
-On several ranks each owns a part of every stack and table (shards.py; pieces.py where the model
-itself is in pieces): reduce-scatter, update, all-gather. A step is `grads = reduce_gradients()`,
+On several ranks each owns a part of every stack and table (shard.py; fsdp_shard.py where the model
+itself is sharded): reduce-scatter, update, all-gather. A step is `grads = reduce_gradients()`,
 then whatever looks at or scales them (`grad_norm`, clipping), then `step`.
 """
 
@@ -14,16 +14,25 @@ import torch
 from torch import Tensor
 
 from nanochat.optim.adamw import adamw_update
+from nanochat.optim.fsdp_shard import FSDPStackShard, FSDPTableShard, is_fsdp
+from nanochat.optim.gradient_overlap import GradientOverlap
 from nanochat.optim.groups import Group
 from nanochat.optim.muon import muon_update
-from nanochat.optim.overlap import Overlap
-from nanochat.optim.ownership import Shard
-from nanochat.optim.pieces import StackPieces, TablePiece, in_pieces
+from nanochat.optim.shard import Shard, StackShard, TableShard
 from nanochat.runtime.world import World
 
 # Matrices updated at once: Muon's temporaries are several times the stack it works on (d20 on a 24
 # GB card).
 MUON_ELEMENTS = 2**26
+
+
+def shards_of(group: Group, world: World) -> list[Shard]:
+    """One stack of all matrices of a Muon group, or each table of the others by itself."""
+    fsdp = is_fsdp(group.parameters[0])
+    if group.kind == "muon":
+        return [(FSDPStackShard if fsdp else StackShard)(group.parameters, world)]
+    table = FSDPTableShard if fsdp else TableShard
+    return [table([parameter], world) for parameter in group.parameters]
 
 
 class Optimizer:
@@ -35,19 +44,10 @@ class Optimizer:
         self.groups = groups
         self.world = world
         self.n_updates = 0
-        self.shards: dict[str, list[Shard]] = {}
-        for group in groups:
-            stacked = group.kind == "muon"
-            parts = (
-                [group.parameters] if stacked else [[parameter] for parameter in group.parameters]
-            )
-            kind = Shard
-            if in_pieces(group.parameters[0]):
-                kind = StackPieces if stacked else TablePiece
-            self.shards[group.name] = [kind(part, self.world, stacked) for part in parts]
+        self.shards = {group.name: shards_of(group, world) for group in groups}
         tables = [*self.shards.get("head", []), *reversed(self.shards.get("value_embeds", []))]
-        self.overlap = Overlap(
-            [shard for shard in tables if type(shard) is Shard and not shard.replicated]
+        self.overlap = GradientOverlap(
+            [shard for shard in tables if type(shard) is TableShard and not shard.replicated]
         )
 
     @property
@@ -89,11 +89,8 @@ class Optimizer:
         Collective.
         """
         if self.world.world_size == 1:
-            return float(
-                torch.nn.utils.get_total_norm(
-                    [s.grad for s in self._all_shards() if s.grad is not None]
-                )
-            )
+            grads = [shard.grad for shard in self._all_shards() if shard.grad is not None]
+            return float(torch.nn.utils.get_total_norm(grads))
         square = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for shard in self._all_shards():
             if not shard.replicated or self.world.is_main:  # what all ranks hold counts once
@@ -119,8 +116,16 @@ class Optimizer:
                     decay = group.weight_decay * weight_decay_multiplier
                     self._muon(group, shard, own, lr, momentum, decay)
                 else:
-                    arguments = (self.n_updates, lr, group.betas, group.eps, group.weight_decay)
-                    adamw_update(own, shard.grad, shard.state, *arguments)
+                    adamw_update(
+                        own,
+                        shard.grad,
+                        shard.state,
+                        step=self.n_updates,
+                        lr=lr,
+                        betas=group.betas,
+                        eps=group.eps,
+                        weight_decay=group.weight_decay,
+                    )
                 shard.grad = None
                 shard.publish(own)  # travels while the next part is being updated
         for shard in self._all_shards():
@@ -134,9 +139,8 @@ class Optimizer:
         states = []
         for start in range(0, own.size(0), size):
             rows = slice(start, start + size)
-            states.append(
-                {name: tensor[rows] for name, tensor in shard.state.items()}
-            )  # views: updated in place
+            # Views: updated in place.
+            states.append({name: tensor[rows] for name, tensor in shard.state.items()})
             muon_update(
                 own[rows],
                 shard.grad[rows],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT
-from nanochat.optim.overlap import Overlap
+from nanochat.optim.gradient_overlap import GradientOverlap
 from nanochat.runtime.errors import reason
 from nanochat.train.compiled import ForwardPass
 from nanochat.train.loss_scale import LossScale
@@ -31,7 +31,7 @@ class Gradients:
         forward: ForwardPass,
         *,
         loss_scale: LossScale | None,
-        overlap: Overlap,
+        overlap: GradientOverlap,
         rank: int = 0,
     ) -> None:
         self.model = model

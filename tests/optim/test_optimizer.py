@@ -13,7 +13,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import optimizer as module
 from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
-from nanochat.optim.ownership import Shard
+from nanochat.optim.shard import StackShard, TableShard
 from nanochat.optim.training_recipe import RECIPES
 from nanochat.runtime.world import World
 
@@ -136,7 +136,9 @@ def test_parts_of_all_ranks_cover_everything_once(n_ranks, stacked):
     parameters = [torch.randn(40, 300) for _ in range(7)] if stacked else [torch.randn(101, 300)]
     whole = torch.stack(parameters) if stacked else parameters[0]
     shards = [
-        Shard(parameters, World(rank, rank, n_ranks, torch.device("cpu")), stacked)
+        (StackShard if stacked else TableShard)(
+            parameters, World(rank, rank, n_ranks, torch.device("cpu"))
+        )
         for rank in range(n_ranks)
     ]
     together = torch.cat([shard.own_parameters() for shard in shards])

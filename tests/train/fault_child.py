@@ -197,9 +197,9 @@ def overflow(last: bool) -> None:
 
 def after_the_pass(last: bool) -> None:
     """No reduction begins while the backward pass goes on."""
-    from nanochat.optim.overlap import Overlap
+    from nanochat.optim.gradient_overlap import GradientOverlap
 
-    Overlap._hook = lambda self, number: lambda parameter: None
+    GradientOverlap._hook = lambda self, number: lambda parameter: None
 
 
 def told_when_early(last: bool) -> None:
@@ -207,11 +207,11 @@ def told_when_early(last: bool) -> None:
     step 3.
     """
     from nanochat.dataloader.loader import PackedLoader
-    from nanochat.optim.overlap import Overlap
+    from nanochat.optim.gradient_overlap import GradientOverlap
 
     start, finish, next_step, finishing, calls = (
-        Overlap._start,
-        Overlap.finish,
+        GradientOverlap._start,
+        GradientOverlap.finish,
         PackedLoader.next_step,
         [],
         [],
@@ -232,7 +232,11 @@ def told_when_early(last: bool) -> None:
         batches = next_step(self)
         return [] if last and len(calls) == 3 else batches
 
-    Overlap._start, Overlap.finish, PackedLoader.next_step = tell, finish_all, maybe_none
+    GradientOverlap._start, GradientOverlap.finish, PackedLoader.next_step = (
+        tell,
+        finish_all,
+        maybe_none,
+    )
 
 
 def out_of_memory_late(last: bool) -> None:

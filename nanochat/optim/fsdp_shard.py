@@ -1,10 +1,10 @@
-"""Shards of a model that is itself kept in pieces (PyTorch FSDP2): of every parameter each rank
-holds some rows.
+"""Shards of a model that is itself sharded (PyTorch FSDP2): of every parameter each rank holds some
+rows.
 
 FSDP has summed the gradients by then and cuts rows as `Shard` does, so a rank updates its rows of a
 table where they lie. Muon needs whole matrices: a rank gathers those of a stack that it owns,
-updates them and hands the rows back. States are those of `Shard`, so checkpoints do not tell
-whether the model was in pieces.
+updates them and hands the rows back. States are those of any shard, so checkpoints do not tell
+whether the model was sharded.
 
 Shape legend: K matrices of a stack, R rows, C columns, W ranks, n = ceil(K / W) matrices owned by a
 rank, r = ceil(R / W) rows held by a rank, zeros where there are fewer.
@@ -17,34 +17,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.optim.ownership import Shard, with_rows
+from nanochat.optim.shard import StackShard, TableShard, with_rows
 
 
-def in_pieces(parameter: Tensor) -> bool:
+def is_fsdp(parameter: Tensor) -> bool:
     """Whether FSDP has cut this parameter (it is a DTensor then)."""
     return hasattr(parameter, "to_local")
 
 
-class TablePiece(Shard):
+class FSDPTableShard(TableShard):
     """One table or vector (N, ...), of which this rank holds and updates rows."""
 
     replicated_below = 0
 
     def reduce(self) -> None:
-        self.grad = with_rows(_gradient_rows(self.parameters[0]), self.n_own)
-        self.parameters[0].grad = None
+        self.grad = with_rows(_gradient_rows(self.table), self.n_own)
+        self.table.grad = None
 
     def own_parameters(self) -> Tensor:
-        return with_rows(_rows(self.parameters[0]), self.n_own)
+        return with_rows(_rows(self.table), self.n_own)
 
     def publish(self, updated: Tensor) -> None:
         """Nobody else wants them: FSDP gathers what the next forward pass needs."""
-        own = _rows(self.parameters[0])
+        own = _rows(self.table)
         if own.data_ptr() != updated.data_ptr():
             own.copy_(updated[: len(own)])
 
 
-class StackPieces(Shard):
+class FSDPStackShard(StackShard):
     """A stack (K, R, C) of matrices, of each of which this rank holds rows. It updates n whole
     ones.
     """
@@ -52,9 +52,8 @@ class StackPieces(Shard):
     replicated_below = 0
 
     def reduce(self) -> None:
-        self._pending = self.world.all_to_all(
-            self._packed([_gradient_rows(p) for p in self.parameters])
-        )
+        grads = [_gradient_rows(parameter) for parameter in self.parameters]
+        self._pending = self.world.all_to_all(self._packed(grads))
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -63,9 +62,8 @@ class StackPieces(Shard):
             self.grad, self._pending = self._matrices(self._pending.wait()), None
 
     def own_parameters(self) -> Tensor:
-        return self._matrices(
-            self.world.all_to_all(self._packed([_rows(p) for p in self.parameters])).wait()
-        )
+        rows = self._packed([_rows(parameter) for parameter in self.parameters])
+        return self._matrices(self.world.all_to_all(rows).wait())
 
     def publish(self, updated: Tensor) -> None:
         rows = self._rows_each()
@@ -78,9 +76,8 @@ class StackPieces(Shard):
         if self._pending is None:
             return
         received, self._pending = self._pending.wait(), None
-        for parameter, rows in zip(
-            self.parameters, received, strict=False
-        ):  # below them is padding
+        # What follows the parameters' rows is padding.
+        for parameter, rows in zip(self.parameters, received, strict=False):
             own = _rows(parameter)
             own.copy_(rows[: len(own)])
 

@@ -12,24 +12,23 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from nanochat.optim.ownership import Shard
+from nanochat.optim.shard import TableShard
 
 
-class Overlap:
-    """Starts the reductions of `shards` (one table each, in the order in which gradients come) in
-    that order.
+class GradientOverlap:
+    """Starts the reductions of `shards` in that order, in which their gradients come.
 
     The order is what all ranks must agree on, also one that had nothing to pass backwards: it
     starts all of them in `finish`. `armed`: whether the pass under way is the step's last.
     """
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[TableShard]) -> None:
         self.shards = list(shards)
         self.armed = False
         self._there: set[int] = set()
         self._n_started = 0
         for number, shard in enumerate(self.shards):
-            shard.parameters[0].register_post_accumulate_grad_hook(self._hook(number))
+            shard.table.register_post_accumulate_grad_hook(self._hook(number))
 
     def _hook(self, number: int):  # type: ignore[no-untyped-def]
         def on_gradient(parameter: Tensor) -> None:
@@ -47,10 +46,10 @@ class Overlap:
     def finish(self) -> None:
         """Start what is not started yet; the next step begins anew."""
         for shard in self.shards[: self._n_started]:
-            shard.parameters[
-                0
-            ].grad = None  # made again by a step that ran out of memory: what was sent is the whole
+            # Made again by a step that ran out of memory: what was sent is the whole.
+            shard.table.grad = None
         while self._n_started < len(self.shards):
             self._start()
-        self.armed, self._n_started = False, 0
+        self.armed = False
+        self._n_started = 0
         self._there.clear()
