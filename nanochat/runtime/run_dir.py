@@ -64,15 +64,25 @@ def check_writable(folder: Path, fix: str = "name another place") -> None:
 
     Raises ValueError with the folder, the reason and `fix`. Leaves nothing behind.
     """
-    place = folder
-    while not os.path.lexists(place):
-        place = place.parent
-    try:
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(
+            f"{folder}: is a link to {os.readlink(folder)}, which is not there; make that folder"
+        )
+    place = nearest_existing(folder)
+    try:  # permissions do not tell of all file systems
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        reason = "leads nowhere" if place.is_symlink() and not place.exists() else error.strerror
-        raise ValueError(f"{folder}: cannot be written ({place}: {reason}); {fix}") from None
+        raise ValueError(
+            f"{folder}: cannot be written ({place}: {error.strerror}); {fix}"
+        ) from None
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:

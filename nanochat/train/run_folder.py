@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from nanochat.config import as_dict, dump
 from nanochat.runtime.metric_log import MetricLog
 from nanochat.runtime.previous import set_aside, sizes
 from nanochat.runtime.records import report_dir
-from nanochat.runtime.run_dir import atomic_write, base_dir
+from nanochat.runtime.run_dir import atomic_write, base_dir, check_writable, nearest_existing
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.configs import TrainConfig
@@ -74,9 +72,13 @@ class RunFolder:
                     f"it by --resume, name another folder with {self.flag}, or add --replace to "
                     "move it into a dated folder"
                 )
-        for folder in (self.path, report_dir()):
-            if problem := not_writable(folder):
-                return problem
+        try:
+            for folder in (self.path, report_dir()):
+                check_writable(
+                    folder, "make it so, or set NANOCHAT_BASE_DIR to a folder of your own"
+                )
+        except ValueError as error:
+            return str(error)
         return self._too_full(cfg, checkpoint_bytes)
 
     def _too_full(self, cfg: TrainConfig, one_bytes: int) -> str | None:
@@ -85,7 +87,7 @@ class RunFolder:
         """
         there = len(complete_steps(self.path)) if cfg.resumes else 0
         wanted = max(1, max(cfg.keep, 2) + 2 - there) * one_bytes
-        free = shutil.disk_usage(existing(self.path)).free
+        free = shutil.disk_usage(nearest_existing(self.path)).free
         if wanted <= free:
             return None
         return (
@@ -130,30 +132,6 @@ class RunFolder:
             f"set aside: {what} of {self.path} are now in {target} ({n_files} files, "
             f"{n_bytes / 1e9:.2f} GB); delete that folder when you do not need them",
             flush=True,
-        )
-
-
-def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def not_writable(folder: Path) -> str | None:
-    """Why nothing can be written into a folder (to be), or None. Tried, for permissions do not tell
-    of all file systems.
-    """
-    place = existing(folder)
-    if folder.is_symlink() and not folder.exists():
-        return f"{folder}: is a link to {os.readlink(folder)}, which is not there; make that folder"
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            return None
-    except OSError as error:
-        return (
-            f"{folder}: cannot be written to ({place}: {error.strerror}); make it writable, or set "
-            "NANOCHAT_BASE_DIR to a folder of your own"
         )
 
 

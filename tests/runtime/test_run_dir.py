@@ -50,13 +50,14 @@ def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path):
     for place, why in (
         (tmp_path / "file" / "x", "Not a directory"),
         (tmp_path / "file", "Not a directory"),
-        (tmp_path / "link" / "x", "leads nowhere"),
         (Path("/proc/x"), "/proc: "),  # nobody makes files there
     ):
         with pytest.raises(
             ValueError, match=f"^{place}: cannot be written .*{why}.*; take another"
         ):
             run_dir.check_writable(place, "take another")
+    with pytest.raises(ValueError, match="link: is a link to .*gone, which is not there"):
+        run_dir.check_writable(tmp_path / "link")
 
 
 def test_default_base_dir_is_under_home(tmp_path, monkeypatch):
