@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nanochat.engine.event import Event
 from nanochat.engine.sample import Sample
 from nanochat.engine.sequence import FinishReason, SamplingParams
+from nanochat.tokenizer.chat_prompt import PromptTooLong
 
 
 @dataclass(eq=False, kw_only=True)
@@ -32,12 +33,14 @@ class Request:
 
 
 def checked_prompt(tokens: Iterable[int], context: int, vocab_size: int) -> list[int]:
-    """The tokens as a list. ValueError when the model cannot continue them."""
+    """The tokens as a list. ValueError when the model cannot continue them, PromptTooLong when
+    there are too many.
+    """
     prompt = list(tokens)
     if not prompt:
         raise ValueError("tokens=[]: a prompt needs at least one token; begin with the bos token")
     if len(prompt) > context:
-        raise ValueError(
+        raise PromptTooLong(
             f"tokens: the prompt has {len(prompt)} tokens, the context holds {context}; cut it"
         )
     for token in prompt:

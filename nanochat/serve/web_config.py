@@ -67,15 +67,11 @@ class ChatWebConfig:
         if not 0 <= self.port <= 65535:
             problems.append(f"--port={self.port}: must be from 0 to 65535")
         for name in ("max_tokens", "num_gpus", "max_running", "max_queue"):
-            if getattr(self, name) < 1:
-                problems.append(
-                    f"--{name.replace('_', '-')}={getattr(self, name)}: must be 1 or more"
-                )
+            if (value := getattr(self, name)) < 1:
+                problems.append(f"--{name.replace('_', '-')}={value}: must be 1 or more")
         for name in ("time_limit_s", "drain_s"):
-            if not 0 < getattr(self, name) < float("inf"):
-                problems.append(
-                    f"--{name.replace('_', '-')}={getattr(self, name)}: must be seconds above 0"
-                )
+            if not 0 < (value := getattr(self, name)) < float("inf"):
+                problems.append(f"--{name.replace('_', '-')}={value}: must be seconds above 0")
         try:
             SamplingParams(temperature=self.temperature, top_k=self.top_k)
         except ValueError as error:

@@ -195,7 +195,7 @@ def checkpoint(base_dir: Path, tokenizer: Tokenizer) -> Path:
 
 @pytest.fixture
 def scripted() -> Callable[[Engine, list[int]], None]:
-    """Makes an engine write these tokens, whatever it is asked (greedily, one request at a time)."""
+    """Makes an engine write these tokens, whatever it is asked (one request at a time)."""
 
     def follow(engine: Engine, script: list[int]) -> None:
         n_vocab = engine.tokenizer.get_vocab_size()

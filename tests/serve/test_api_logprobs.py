@@ -1,4 +1,4 @@
-"""Log-probabilities belong to the text that is shown: no more tokens, no fewer, each with a name."""
+"""Log-probabilities belong to the text that is shown: all of its tokens, each with a name."""
 
 from __future__ import annotations
 

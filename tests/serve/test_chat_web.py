@@ -1,4 +1,4 @@
-"""Starting the server: the port comes before the model, and a model that cannot be used is named."""
+"""Starting the server: the port comes before the model."""
 
 from __future__ import annotations
 

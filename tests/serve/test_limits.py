@@ -127,7 +127,7 @@ def test_shutdown_has_a_bound(own_server):
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/chat/completions"])
 @pytest.mark.parametrize("why", ["shutdown", "time limit"])
 def test_a_stream_that_is_cut_says_why(own_server, path, why):
-    """Shutdown is an error, in its own event; at the time limit an answer is as long as it may be."""
+    """Shutdown is an error, in its own event; at the time limit an answer is too long."""
     running = own_server(drain_s=0.3, time_limit_s=0.5 if why == "time limit" else 60.0)
     running.engine.step_s = 0.05
     body = {"max_tokens": 200, "temperature": 0}

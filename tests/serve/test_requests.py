@@ -104,7 +104,7 @@ BAD = {
         "99999 is no token id",
     ),
     "negative token id": ("/v1/completions", b'{"prompt":[-1]}', 400, "-1 is no token id"),
-    "no token ids": ("/v1/completions", b'{"prompt":[[]]}', 400, "must not be empty"),
+    "no token ids": ("/v1/completions", b'{"prompt":[[]]}', 400, "needs at least one token"),
     "long prompt": (
         "/v1/completions",
         json.dumps({"prompt": "x" * 300}).encode(),

@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 from nanochat.engine import SamplingParams
+from nanochat.engine.request import checked_prompt
 from nanochat.serve.api_error import ApiError, too_long
 from nanochat.serve.http.schema import (
     ChatRequest,
@@ -120,19 +121,16 @@ def prompt_ids(model: ServedModel, prompt: str | list[int]) -> list[int]:
     card = model.card
     if isinstance(prompt, str):
         check_size(model, prompt, "prompt")
-        ids = card.tokenizer.encode(prompt, prepend=card.tokenizer.get_bos_token_id())
+        bos = card.tokenizer.get_bos_token_id()
+        ids: list[int] = card.tokenizer.encode(prompt, prepend=bos)
     else:
-        ids = list(prompt)
-    if not ids:
-        raise ApiError(400, "prompt: a list of token ids must not be empty", "prompt")
-    wrong = next((token for token in ids if not 0 <= token < card.vocab_size), None)
-    if wrong is not None:
-        known = f"which has 0 to {card.vocab_size - 1}"
-        raise ApiError(400, f"prompt: {wrong} is no token id of this model, {known}", "prompt")
-    if len(ids) > card.context:
-        found = f"{len(ids)} tokens, the context holds {card.context}"
-        raise too_long(f"prompt: {found}; shorten it", "prompt")
-    return ids
+        ids = prompt
+    try:
+        return checked_prompt(ids, card.context, card.vocab_size)
+    except PromptTooLong as error:
+        raise too_long(str(error).replace("tokens", "prompt", 1), "prompt") from None
+    except ValueError as error:
+        raise ApiError(400, str(error).replace("tokens", "prompt", 1), "prompt") from None
 
 
 def check_size(model: ServedModel, text: str, param: str) -> None:

@@ -15,7 +15,6 @@ from nanochat.serve.http.gate import Gate, LocalCORS
 from nanochat.serve.http.openai_form import DROPPED_HEADER
 from nanochat.serve.http.openai_routes import openai_router
 from nanochat.serve.http.page_routes import health_router, page_router
-from nanochat.serve.http.prometheus import Holdings
 from nanochat.serve.work.service import Service
 
 
@@ -41,7 +40,6 @@ def build_app(
     app.include_router(openai_router(service), dependencies=needs_key)
     app.include_router(health_router(service))
     add_error_handlers(app)
-    service.metrics.registry.register(Holdings(service))
     # a request passes them from the last to the first
     app.add_middleware(BodyReader)
     app.add_middleware(Gate, keys=keys, allowed_origins=allowed_origins, metrics=service.metrics)

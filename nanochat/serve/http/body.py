@@ -1,4 +1,4 @@
-"""Request bodies: read whole, unpacked and within limits, before the application sees the request."""
+"""Request bodies: read whole, unpacked and within limits, before the application sees them."""
 
 from __future__ import annotations
 

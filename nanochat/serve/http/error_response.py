@@ -119,7 +119,7 @@ def reason_of(cause: BaseException | None) -> str:
 
 
 def invalid_body(problems: Any, body: Any) -> ApiError:
-    """The first problem that pydantic found, as one sentence with the field, the value and the rule.
+    """What pydantic found, as one sentence with the field, the value and the rule.
 
     Where a field may be of several types there is a problem for each; the one furthest inside says
     most.

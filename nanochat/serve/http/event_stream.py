@@ -62,7 +62,7 @@ async def send_in_time(send: Send, message: Message) -> None:
 
 
 async def unless_gone(work: Awaitable[T], request: Request) -> T:
-    """The result of `work`. When the client goes away first, `work` is cancelled: ClientDisconnect."""
+    """The result of `work`. When the client leaves first it is cancelled: ClientDisconnect."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(until_gone(request))
     try:

@@ -9,6 +9,8 @@ from importlib import resources
 from typing import Any
 
 from fastapi import APIRouter
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +19,6 @@ from nanochat.serve.http.admission import chat_job
 from nanochat.serve.http.error_response import ERRORS
 from nanochat.serve.http.event_stream import EventStream, sse, unless_gone
 from nanochat.serve.http.openai_form import DROPPED_HEADER
-from nanochat.serve.http.prometheus import exposition
 from nanochat.serve.http.schema import PageRequest
 from nanochat.serve.work.job import Job
 from nanochat.serve.work.service import Service
@@ -57,7 +58,8 @@ def page_router(service: Service) -> APIRouter:
 
     @routes.get("/metrics", summary="The same and more, for Prometheus")
     async def metrics() -> Response:
-        return exposition(service)
+        text = generate_latest(service.metrics.registry)
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return routes
 

@@ -14,7 +14,7 @@ MIN_STEP_TOKENS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSetup:
-    """What an engine is made of, in this process or another. `threads` 0: as many as torch likes."""
+    """What an engine is made of, in this process or another. `threads` 0: torch's choice."""
 
     spec: ModelSpec
     device: str

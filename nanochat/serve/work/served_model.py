@@ -72,6 +72,17 @@ class ServedModel:
         self._jobs: dict[int, Job] = {}  # by the number a worker knows a prompt by
         self._load = {worker.index: 0 for worker in self.workers}
         self._answer_s = 1.0  # a moving average
+        self._show_holdings()
+
+    def _show_holdings(self) -> None:
+        """Let the metrics look at what is held when they are asked."""
+        metrics, name = self.metrics, self.card.name
+        metrics.waiting.labels(name).set_function(lambda: len(self.queue))
+        metrics.running.labels(name).set_function(lambda: self.running)
+        metrics.ready.labels(name).set_function(lambda: self.ready)
+        for worker in self.workers:
+            for held, gauge in metrics.cache.items():
+                gauge.labels(name, worker.index).set_function(partial(held_by, worker, held))
 
     def start(self) -> None:
         """Start the workers; must be called in the event loop that everything else is called in."""
@@ -248,6 +259,12 @@ class ServedModel:
             job.timer.cancel()
             for request in job.first_answer:
                 del self._jobs[request]
+
+
+def held_by(worker: Worker, held: str) -> float:
+    """A number of the worker's engine; NaN while it has none."""
+    stats = worker.stats()
+    return float("nan") if stats is None else getattr(stats, held)
 
 
 def refuse(job: Job, error: ApiError) -> None:
