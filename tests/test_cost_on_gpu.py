@@ -14,7 +14,7 @@ from nanochat.optim.schedule import Schedule
 from nanochat.optim.training_recipe import RECIPES
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
-from nanochat.train.compiled import hidden_function
+from nanochat.train.compiled import ForwardPass
 from nanochat.train.trainer import Trainer
 
 
@@ -66,7 +66,7 @@ def test_plan_is_what_a_gpu_takes(generation, compiled, checkpointing):
         optimizer,
         Schedule(2),
         world,
-        hidden_fn=hidden_function(model, compiled, 0),
+        forward=ForwardPass(model, compiled),
     )
     trainer.train_step()
     trainer.train_step()
