@@ -30,7 +30,8 @@ from nanochat.engine.native.structs import memory_bandwidth
 from nanochat.engine.quantize import Int8Linear
 from nanochat.engine.runner import Static
 from nanochat.gpt import GPT, Linear
-from nanochat.runtime.run_dir import atomic_write, environment
+from nanochat.runtime.files import atomic_write
+from nanochat.runtime.machine import environment
 from nanochat.runtime.world import World
 
 WARM_UP_STEPS = 4

@@ -35,7 +35,8 @@ from bench.decode import bandwidth_of, measure
 from bench.random_models import KINDS, convert, random_model, wide_tokenizer
 from nanochat.engine import Engine, SamplingParams
 from nanochat.gpt import GPT
-from nanochat.runtime.run_dir import atomic_write, environment
+from nanochat.runtime.files import atomic_write
+from nanochat.runtime.machine import environment
 
 PARTS = ("decode", "samples", "streams", "turns", "quality")
 

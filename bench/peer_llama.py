@@ -321,7 +321,8 @@ def main() -> None:
         return
     import torch
 
-    from nanochat.runtime.run_dir import atomic_write, environment
+    from nanochat.runtime.files import atomic_write
+    from nanochat.runtime.machine import environment
 
     torch.set_num_threads(args.threads)
     print(

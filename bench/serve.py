@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 from bench.timed_client import TimedReply, ask, chat_body, percentiles
 from nanochat.checkpoint_manager import FOLDERS, save_checkpoint
 from nanochat.config import Short, as_dict
-from nanochat.runtime.run_dir import atomic_write, environment
+from nanochat.runtime.files import atomic_write
+from nanochat.runtime.machine import environment
 from nanochat.serve.web_config import is_loopback, read_keys
 
 WORDS = (

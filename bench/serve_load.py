@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.timed_client import ask, chat_body, percentiles
-from nanochat.runtime.run_dir import atomic_write
+from nanochat.runtime.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = "sea house bird moon river stone song garden winter lamp".split()

@@ -19,10 +19,11 @@ import torch
 
 from nanochat.gpt import GPT
 from nanochat.gpt_config import GPTConfig
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.errors import rank
+from nanochat.runtime.files import atomic_write
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.records import plain
-from nanochat.runtime.run_dir import atomic_write, base_dir
 from nanochat.runtime.tensor_files import read_tensors, sync_directory, write_tensors
 from nanochat.tokenizer import Tokenizer
 

@@ -16,8 +16,8 @@ from nanochat.config.config_file import read_file
 from nanochat.config.fields import REQUIRED, fields_of
 from nanochat.config.help_page import help_page
 from nanochat.runtime.errors import lines, rank
+from nanochat.runtime.files import atomic_write
 from nanochat.runtime.output import output_is_the_result
-from nanochat.runtime.run_dir import atomic_write
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from nanochat.config import Short, parse
 from nanochat.dataset.fetcher import mirror_problem
 from nanochat.dataset.text_encoding import encoding_problem
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.entry import run_as_command
-from nanochat.runtime.run_dir import base_dir
 
 
 @dataclass

@@ -18,7 +18,8 @@ from nanochat.dataset.convert import Conversation, looks_like_messages, to_conve
 from nanochat.dataset.file_kinds import special_kind, what_it_is
 from nanochat.dataset.strict_json import parse_json
 from nanochat.dataset.text_encoding import WIDE_MARKS, text_encoding
-from nanochat.runtime.run_dir import atomic_write, expanded
+from nanochat.runtime.base_dir import expanded
+from nanochat.runtime.files import atomic_write
 
 NOTHING_TRAINED = "rows of which no answer is to be trained on"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat.dataset.fetcher import Check, Fetcher, source_of
-from nanochat.runtime.run_dir import base_dir
+from nanochat.runtime.base_dir import base_dir
 
 STORE = "https://karpathy-public.s3.us-west-2.amazonaws.com"
 WORDS = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/words_alpha.txt"

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.dataset.hub import authorization, offline
-from nanochat.runtime.run_dir import expanded, sha256_file
+from nanochat.runtime.base_dir import expanded
+from nanochat.runtime.files import sha256_file
 
 # When a connection breaks, the block being read is lost: with 1 MiB slow lines never got on.
 BLOCK_BYTES = 16 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nanochat.runtime.run_dir import expanded
+from nanochat.runtime.base_dir import expanded
 
 
 def hub_endpoint() -> str:

@@ -31,8 +31,9 @@ from nanochat.dataset.shards import (
 )
 from nanochat.dataset.text_files import TextFiles, find_files
 from nanochat.dataset.text_reader import TextReader, notes_of, split_text
+from nanochat.runtime.base_dir import expanded
+from nanochat.runtime.files import locked, sha256_file
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import expanded, locked, sha256_file
 
 KIND = "own text"
 IMPORT_VERSION = 2  # part of the fingerprint: raise it when the same files would give other shards

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from nanochat.runtime.base_dir import expanded
 from nanochat.runtime.errors import reason
-from nanochat.runtime.run_dir import expanded
 
 _FIELDS = ("name", "maker", "traits", "facts")
 

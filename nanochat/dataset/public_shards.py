@@ -19,8 +19,8 @@ from nanochat.dataset.shards import (
     shard_name,
     write_manifest,
 )
+from nanochat.runtime.files import locked
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import locked
 
 KIND = "hub"
 

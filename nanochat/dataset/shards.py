@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.dataloader.parquet_text import damaged_shard, read_groups
-from nanochat.runtime.run_dir import atomic_write, sha256_file
+from nanochat.runtime.files import atomic_write, sha256_file
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # of the manifest; one without it was written by another program

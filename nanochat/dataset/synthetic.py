@@ -24,8 +24,8 @@ from nanochat.dataset.convert import Conversation, to_conversation
 from nanochat.dataset.embedded_world.tables import read_sections
 from nanochat.dataset.identity import identity_conversations
 from nanochat.dataset.persona import Persona, load_persona
+from nanochat.runtime.base_dir import base_dir, expanded
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import base_dir, expanded
 
 MAX_ANSWER_BYTES = 2**20
 FIRST_PAUSE_S = 0.5  # before the second try of a request; doubled from try to try

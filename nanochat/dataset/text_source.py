@@ -13,8 +13,8 @@ from nanochat.dataset.own_text import import_text, shard_files
 from nanochat.dataset.shards import list_shards, read_manifest, shard_paths
 from nanochat.dataset.text_files import find_files
 from nanochat.dataset.text_reader import TextReader
+from nanochat.runtime.base_dir import base_dir, expanded
 from nanochat.runtime.errors import rank
-from nanochat.runtime.run_dir import base_dir, expanded
 
 
 def find_shards(data: str | None = None, skip_bad: bool = False) -> tuple[list[Path], Path]:

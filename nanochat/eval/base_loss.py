@@ -15,8 +15,8 @@ from nanochat.engine.finite import NonFiniteLogits
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.eval.subject import SubjectConfig, open_subject
 from nanochat.gpt import GPT
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import base_dir
 from nanochat.runtime.world import World
 from nanochat.tasks.base_prompts import BASE_PROMPTS, completes
 from nanochat.tokenizer import Tokenizer

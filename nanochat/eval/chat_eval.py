@@ -19,7 +19,7 @@ from nanochat.eval.generative import AnswerSampling
 from nanochat.eval.results import centered_mean, table
 from nanochat.eval.subject import Subject, SubjectConfig, open_subject
 from nanochat.eval.suite import run_chat_eval
-from nanochat.runtime.run_dir import base_dir
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.world import World
 from nanochat.tasks.base import Task
 from nanochat.tasks.catalogue import CHATCORE, UNAIDED, WORLD, named_tasks

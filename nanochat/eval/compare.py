@@ -27,7 +27,7 @@ from nanochat.eval.intervals import (
 )
 from nanochat.eval.results import read_results
 from nanochat.model_spec import parse_spec
-from nanochat.runtime.run_dir import expanded
+from nanochat.runtime.base_dir import expanded
 
 KINDS = ("base_eval", "chat_eval")
 

@@ -24,8 +24,8 @@ from nanochat.eval.loglikelihood import Score, ScoredRow, common_prefix, score_g
 from nanochat.eval.ranks import gather_in_order
 from nanochat.eval.results import scored
 from nanochat.gpt import GPT
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import base_dir
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 

@@ -15,14 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.eval.intervals import centered, wilson
+from nanochat.runtime.base_dir import check_writable
+from nanochat.runtime.files import atomic_write, sha256_file
+from nanochat.runtime.machine import code_version, environment
 from nanochat.runtime.records import report_dir, write_record
-from nanochat.runtime.run_dir import (
-    atomic_write,
-    check_writable,
-    code_version,
-    environment,
-    sha256_file,
-)
 from nanochat.tokenizer import Tokenizer
 
 LIMITS = ("max_problems", "max_per_task")  # settings that leave problems out

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.launch.recipes import RecipeStep
+from nanochat.runtime.files import atomic_write
 from nanochat.runtime.previous import set_aside, sizes
-from nanochat.runtime.run_dir import atomic_write
 
 
 @dataclass

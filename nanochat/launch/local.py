@@ -16,11 +16,11 @@ from types import FrameType
 from nanochat.launch.commands import call, find, load
 from nanochat.launch.ledger import Ledger
 from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, RecipeStep, build
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.entry import exit_code
 from nanochat.runtime.output import output_is_the_result
 from nanochat.runtime.previous import stamp
 from nanochat.runtime.progress import clock
-from nanochat.runtime.run_dir import base_dir
 
 STOPPED = 75
 

@@ -12,7 +12,8 @@ from nanochat.report.blocks import Block, Heading, Text
 from nanochat.report.markdown import markdown
 from nanochat.report.stage_records import PICTURES, clear_pictures, read_records, report_dir
 from nanochat.report.stage_section import section
-from nanochat.runtime.run_dir import atomic_write, code_version
+from nanochat.runtime.files import atomic_write
+from nanochat.runtime.machine import code_version
 
 TITLE = "nanochat report"
 NO_RECORDS = (

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.records import SECTIONS, plain, report_dir
-from nanochat.runtime.run_dir import base_dir
 
 # Folder beside report.md, named so that a copy of both does not meet another tool's.
 PICTURES = "report_files"

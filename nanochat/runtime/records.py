@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nanochat.runtime.run_dir import atomic_write, base_dir, code_version, environment
+from nanochat.runtime.base_dir import base_dir
+from nanochat.runtime.files import atomic_write
+from nanochat.runtime.machine import code_version, environment
 
 # The order in which sections are read and shown. Names outside this list are refused, so that a
 # mistyped section cannot silently vanish from the report.

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from nanochat.runtime.errors import reason
-from nanochat.runtime.run_dir import sha256_file
+from nanochat.runtime.files import sha256_file
 
 
 class _Hashing:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from nanochat.runtime.base_dir import expanded
 from nanochat.runtime.errors import rank
-from nanochat.runtime.run_dir import expanded
 from nanochat.runtime.suggest import suggestion
 
 DTYPES = ("float32", "bfloat16", "float16")

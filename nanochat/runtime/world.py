@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from nanochat.runtime.errors import reason
-from nanochat.runtime.run_dir import core_count
+from nanochat.runtime.machine import core_count
 from nanochat.runtime.variables import read_variable
 
 

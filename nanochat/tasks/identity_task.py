@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nanochat.dataset.identity import Split, exam_questions, identity_conversations
 from nanochat.dataset.persona import Persona, as_persona
-from nanochat.runtime.run_dir import base_dir
+from nanochat.runtime.base_dir import base_dir
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.catalogue import TASKS, world_name
 from nanochat.tasks.conversation_file import ConversationFile

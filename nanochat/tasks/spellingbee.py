@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from nanochat.dataset.embedded_world.split import held_out_word
-from nanochat.runtime.run_dir import base_dir
+from nanochat.runtime.base_dir import base_dir
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.catalogue import TASKS, TaskEntry
 from nanochat.tasks.gsm8k import final_number, spoken

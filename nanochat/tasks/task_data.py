@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from nanochat.dataset.fetcher import Fetcher
 from nanochat.dataset.hub import cached_repo, cached_snapshots, hub_endpoint, offline
+from nanochat.runtime.base_dir import base_dir, expanded
+from nanochat.runtime.files import locked
 from nanochat.runtime.progress import Progress
-from nanochat.runtime.run_dir import base_dir, expanded, locked
 from nanochat.runtime.suggest import suggestion
 from nanochat.tasks.catalogue import DATA_SETS, DataSet
 from nanochat.tasks.rows import Rows, read_parquet, read_rows

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import tiktoken
 
-from nanochat.runtime.run_dir import atomic_write, base_dir, expanded
+from nanochat.runtime.base_dir import base_dir, expanded
+from nanochat.runtime.files import atomic_write
 from nanochat.tokenizer import chat_format
 from nanochat.tokenizer.public_pickle import read_encoding_pickle
 from nanochat.tokenizer.special_tokens import BOS, SPECIAL_TOKENS

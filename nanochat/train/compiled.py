@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from nanochat.gpt import GPT, TransformerBlock
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.errors import reason
-from nanochat.runtime.run_dir import base_dir
 from nanochat.train.shard_model import is_sharded
 
 # Compiling takes about 20 s on two cores and saves a third of the step: below this it does not pay.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nanochat.config import as_dict
-from nanochat.runtime.run_dir import code_version
+from nanochat.runtime.machine import code_version
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.configs import TrainConfig
 from nanochat.train.derive import Settings

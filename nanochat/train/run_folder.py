@@ -18,10 +18,11 @@ from nanochat.checkpoint_manager import (
     trained_steps,
 )
 from nanochat.config import as_dict, dump
+from nanochat.runtime.base_dir import base_dir, check_writable, nearest_existing
+from nanochat.runtime.files import atomic_write
 from nanochat.runtime.metric_log import MetricLog
 from nanochat.runtime.previous import set_aside, sizes
 from nanochat.runtime.records import report_dir
-from nanochat.runtime.run_dir import atomic_write, base_dir, check_writable, nearest_existing
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.configs import TrainConfig

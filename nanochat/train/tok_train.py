@@ -12,9 +12,9 @@ from typing import Any
 
 from nanochat.dataset.text_encoding import encoding_problem
 from nanochat.dataset.text_source import PlainText, plain_text
+from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.records import write_record
-from nanochat.runtime.run_dir import base_dir
 from nanochat.tokenizer.bpe import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer
 
 

@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nanochat.runtime.run_dir import expanded
+from nanochat.runtime.base_dir import expanded
 
 SOURCES = (
     "decode.c",
