@@ -58,6 +58,7 @@ READERS: dict[str, Callable[[str], object]] = {
     # for scripts/*.sh
     "NANOCHAT_EXTRAS": str,
     "NANOCHAT_PYTHON": str,
+    "NANOCHAT_REPLACE": str,
     "NANOCHAT_SHARDS": str,
     "NANOCHAT_SKIP_SETUP": str,
     "NANOCHAT_TORCH_INDEX": str,
