@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from nanochat.cost import GIB, memory
+from nanochat.cost import GIB
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim.groups import parameter_groups
@@ -31,6 +31,7 @@ from nanochat.runtime.world import World
 from nanochat.train.compiled import forward_pass
 from nanochat.train.derive import shape_for_depth
 from nanochat.train.objective import loss_sum_and_count
+from nanochat.training_memory import StepShape, training_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {"cpu": ("naive", "chunked", "checkpointed")}
@@ -118,15 +119,16 @@ def main() -> None:
         done = subprocess.run(
             command, cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True
         )
-        planned = memory(
-            model_config(args),
-            args.rows,
-            args.seq_len,
+        shape = StepShape(
+            config=model_config(args),
+            rows=args.rows,
+            seq_len=args.seq_len,
             element_bytes=element_bytes,
             device_type=device.type,
             checkpointing=way.endswith("checkpointed"),
             compiled=way.startswith("compiled"),
-        ).peak
+        )
+        planned = training_memory(shape).peak
         told = f"{planned / GIB:.2f}" if way != "naive" else "-"
         if done.returncode:
             last = (done.stderr.strip() or f"ended by signal {-done.returncode}").splitlines()[-1]

@@ -30,7 +30,7 @@ ORDER = [
     ("checkpoint_manager", "importers", "export"),
     ("optim",),
     ("logprobs",),
-    ("gpt", "gpt_config", "attention", "cost", "fp8"),
+    ("gpt", "gpt_config", "attention", "cost", "training_memory", "fp8"),
     ("tokenizer",),
     ("config",),
     ("runtime",),

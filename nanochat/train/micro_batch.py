@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from nanochat.cost import fitting_rows
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
 from nanochat.train.compiled import wants_compiling
 from nanochat.train.configs import TrainConfig
 from nanochat.train.derive import Settings
+from nanochat.training_memory import StepShape, fitting_rows
 
 MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536, "mps": 8192}
 USABLE_MEMORY = 0.97  # of what is free when the run starts
@@ -77,18 +77,17 @@ def fitting_micro_batch(
         compiled = step_rows is not None and wants_compiling(
             device_type, cfg.compile, in_pieces, settings.total_batch_size
         )
-        rows, checkpointing = fitting_rows(
-            settings.model_config,
-            rows,
-            settings.seq_len,
-            budget_bytes,
-            step_rows,
+        step = StepShape(
+            config=settings.model_config,
+            rows=rows,
+            seq_len=settings.seq_len,
             world_size=world_size,
             element_bytes=element_bytes,
             checkpointing=checkpointing,
             shard_model=in_pieces,
             compiled=compiled,
         )
+        rows, checkpointing = fitting_rows(step, budget_bytes, step_rows)
     return MicroBatch(
         device_batch_size=max(1, rows),
         activation_checkpointing=checkpointing,

@@ -13,11 +13,9 @@ import torch
 
 from nanochat.cost import (
     GIB,
-    Memory,
     checkpoint_bytes,
     count_parameters,
     flops_per_token,
-    memory,
 )
 from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.chips import CHIPS, Chip, find_chip
@@ -26,6 +24,7 @@ from nanochat.train.compiled import wants_compiling
 from nanochat.train.configs import BaseConfig, at_least
 from nanochat.train.derive import Settings, pretraining
 from nanochat.train.micro_batch import MicroBatch, fitting_micro_batch
+from nanochat.training_memory import Memory, StepShape, training_memory
 
 USABLE = 0.95  # of a card's memory: the driver and the desktop have the rest
 # Flags of `plan` that mean what they mean to `base_train`.
@@ -186,10 +185,10 @@ def make_plan(
     """The plan of a run whose settings and micro-batch are decided."""
     config, rows = settings.model_config, micro.device_batch_size
     share = -(-settings.rows_per_step // world_size)
-    needs = memory(
-        config,
-        rows,
-        settings.seq_len,
+    step = StepShape(
+        config=config,
+        rows=rows,
+        seq_len=settings.seq_len,
         world_size=world_size,
         element_bytes=element_bytes,
         checkpointing=micro.activation_checkpointing,
@@ -198,6 +197,7 @@ def make_plan(
         compiled=compiled,
         micro_batches=-(-share // rows),
     )
+    needs = training_memory(step)
     hours, usd = price(settings, n_steps, chip, world_size)
     return RunPlan(
         recipe=settings.recipe,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_runs import base_config
 
-from nanochat.cost import GIB, count_parameters, memory
+from nanochat.cost import GIB, count_parameters
 from nanochat.gpt import GPT
 from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.world import World
@@ -16,6 +18,7 @@ from nanochat.train.derive import pretraining
 from nanochat.train.micro_batch import MicroBatch, choose_micro_batch
 from nanochat.train.plan import PlanConfig, parse_memory, plan, run_plan
 from nanochat.train.tok_train import TokTrainConfig
+from nanochat.training_memory import StepShape, training_memory
 
 
 def test_d20_on_one_24_gb_card():
@@ -67,8 +70,9 @@ def test_a_model_in_pieces_fits_where_a_whole_one_does_not():
         n_embd=1536,
         window_pattern="L",
     )
-    one, eight = (memory(shape, 1, 2048, world_size=n, shard_model=True) for n in (1, 8))
-    assert one == memory(shape, 1, 2048), "a single process keeps its model whole"
+    step = StepShape(config=shape, rows=1, seq_len=2048)
+    one, eight = (training_memory(replace(step, world_size=n, shard_model=True)) for n in (1, 8))
+    assert one == training_memory(step), "a single process keeps its model whole"
     assert eight.weights < one.weights / 3 and eight.gradients < one.gradients / 3
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanochat.cost import memory
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim.groups import parameter_groups
@@ -16,6 +15,7 @@ from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.world import World
 from nanochat.train.compiled import ForwardPass
 from nanochat.train.trainer import Trainer
+from nanochat.training_memory import StepShape, training_memory
 
 
 class _Random:
@@ -76,5 +76,5 @@ def test_plan_is_what_a_gpu_takes(generation, compiled, checkpointing):
         "compiled": compiled,
         "element_bytes": model.compute_dtype.itemsize,
     }
-    needs = memory(config, rows, 1024, **how)
+    needs = training_memory(StepShape(config=config, rows=rows, seq_len=1024, **how))
     assert needs.peak - needs.runtime == pytest.approx(measured, rel=0.1)
