@@ -22,10 +22,13 @@ from nanochat.eval.suite import run_chat_eval
 from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.world import World
 from nanochat.tasks.base import Task
-from nanochat.tasks.catalogue import CHATCORE, UNAIDED, WORLD, named_tasks
+from nanochat.tasks.catalogue import CHATCORE, UNAIDED, WORLD, named_tasks, world_name
+from nanochat.tasks.identity_task import identity_exam
 from nanochat.tasks.opening import open_task
 from nanochat.tasks.sandbox import CageUnavailable
 from nanochat.tasks.task_data import DataNotFound
+
+IDENTITY = world_name("identity")
 
 
 @dataclass
@@ -119,6 +122,14 @@ def chat_eval(cfg: ChatEvalConfig, world: World) -> dict[str, Any]:
     """
     tasks, absent = open_tasks(cfg)
     subject = open_subject("chat_eval", cfg, world, cfg.dtype)
+    if IDENTITY in tasks:
+        try:
+            tasks[IDENTITY] = identity_exam(subject.meta)
+        except ValueError as error:
+            if len(tasks) == 1:
+                raise
+            absent[IDENTITY] = f"{IDENTITY}: {error}"
+            del tasks[IDENTITY]
     if world.is_main:
         for reason in absent.values():
             print(f"warning: left out: {reason}", file=sys.stderr)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
+from nanochat.checkpoint_manager import read_meta
 from nanochat.dataset.identity import Split, exam_questions, identity_conversations
 from nanochat.dataset.persona import Persona, as_persona
 from nanochat.runtime.base_dir import base_dir
@@ -12,6 +15,7 @@ from nanochat.tasks.catalogue import TASKS, world_name
 from nanochat.tasks.conversation_file import ConversationFile
 
 OWN_FILE = "identity_conversations.jsonl"
+PERSONA = "persona "  # begins the name of a source that is made from one
 
 
 class IdentityTask(Task):
@@ -42,7 +46,7 @@ class IdentityTask(Task):
             self.rows = ConversationFile(own).rows
             return
         self.persona = as_persona(persona)
-        self.source = f"persona {self.persona.name}"
+        self.source = PERSONA + self.persona.name
         if split == "train":
             count = TASKS["identity"].train_rows if size is None else size
             self.rows = identity_conversations(self.persona, count, seed)
@@ -83,3 +87,27 @@ def own_identity_file() -> Path | None:
     """The base directory's own file of identity conversations, if there is one."""
     path = base_dir() / OWN_FILE
     return path if path.is_file() else None
+
+
+def identity_exam(meta: dict[str, Any]) -> IdentityTask:
+    """The exam about who a checkpoint was taught to be, in its own stage or in one before. `meta`:
+    as in its meta file.
+
+    ValueError where nothing can be asked: an own file says nothing about right answers.
+    """
+    current: dict[str, Any] | None = meta
+    while current is not None:
+        sources = [line["source"] for line in current.get("mixture") or ()]
+        if any(source.startswith(PERSONA) for source in sources):
+            return IdentityTask(current["user_config"].get("persona"), "exam")
+        if taught := [source for source in sources if Path(source).name == OWN_FILE]:
+            raise ValueError(
+                f"who it is was taught by {taught[0]}, and only a --persona says which answers "
+                "are right"
+            )
+        parent = current.get("parent")
+        current = None
+        if parent is not None:
+            with contextlib.suppress(ValueError):  # gone since, or on another machine
+                current = read_meta(Path(parent["directory"]), parent["step"])
+    return IdentityTask(None, "exam")

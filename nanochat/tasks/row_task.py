@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+from nanochat.runtime.errors import rank
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.catalogue import TaskEntry
 from nanochat.tasks.content import Content, content_of
 from nanochat.tasks.rows import Rows
 
 SHOWN_PROBLEMS = 5
+MANY_ROWS = 50_000  # some seconds' work, which is announced
 
 
 class RowTask(Task):
@@ -25,6 +28,8 @@ class RowTask(Task):
     def __init__(self, entry: TaskEntry, rows: Rows) -> None:
         super().__init__(entry)
         self.rows = rows
+        if len(rows) >= MANY_ROWS and rank() == "0":
+            print(f"{self.name}: checking {len(rows):,} rows", file=sys.stderr, flush=True)
         problems: list[str] = []
         self._content = content_of(self._good(problems))
         if problems:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-BOM = b"\xef\xbb\xbf"
+from nanochat.dataset.file_kinds import what_it_is
+from nanochat.dataset.strict_json import parse_json
 
 
 class Rows(Sequence[Any]):
@@ -49,7 +50,8 @@ class JsonRows(Rows):
         self._lines: list[bytes] = []
         self._places: list[tuple[Path, int]] = []
         for path in files:
-            for number, line in enumerate(_read(path).removeprefix(BOM).split(b"\n"), start=1):
+            lines = _read(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
+            for number, line in enumerate(lines, start=1):
                 if line.strip():
                     self._lines.append(line)
                     self._places.append((path, number))
@@ -70,14 +72,9 @@ class JsonRows(Rows):
 
     def _row(self, index: int) -> Any:
         try:
-            return json.loads(self._lines[index].decode("utf-8"))
-        except UnicodeDecodeError as error:
-            byte = error.start + 1
-            raise ValueError(
-                f"{self.place(index)}: not UTF-8 (byte {byte} of the line); save the file as UTF-8"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.place(index)}: not JSON ({error}); correct the line") from None
+            return parse_json(self._lines[index])
+        except ValueError as error:
+            raise ValueError(f"{self.place(index)}: {error}") from None
 
 
 class ParquetRows(Rows):
@@ -131,6 +128,8 @@ def read_parquet(path: Path) -> Any:
 
 def _read(path: Path) -> bytes:
     try:
+        if kind := what_it_is(path):
+            raise ValueError(f"{path}: not JSONL but {kind}")
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None

@@ -69,7 +69,8 @@ def _read_words(path: Path | None) -> tuple[str, ...]:
         from nanochat.dataset.embedded_world.tables import read_words
 
         return tuple(w for w in read_words("words.txt", "spelling") if usable(w))
-    return tuple(sorted({w for w in path.read_text(encoding="utf-8").split() if usable(w)}))
+    words = path.read_text(encoding="utf-8", errors="replace").split()
+    return tuple(sorted({word for word in words if usable(word)}))
 
 
 def usable(word: str) -> bool:

@@ -4,6 +4,8 @@ meet.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from nanochat.dataset.identity import (
     normal,
 )
 from nanochat.dataset.persona import load_persona, parse_persona
-from nanochat.tasks.identity_task import IdentityTask
+from nanochat.tasks.identity_task import IdentityTask, identity_exam
 
 OTHER = {
     "name": "Ada {x}",
@@ -215,3 +217,22 @@ def test_the_base_directorys_own_conversations_are_used_where_no_persona_is_give
     file.write_text("not json\n")
     with pytest.raises(ValueError, match="identity_conversations.jsonl:1"):
         IdentityTask()
+
+
+def test_the_exam_asks_about_who_the_checkpoint_was_taught_to_be(base_dir, tmp_path):
+    path = tmp_path / "ada.yaml"
+    path.write_text("name: Ada\nmaker: a school\n")
+    taught = {"mixture": [{"source": "persona Ada"}], "user_config": {"persona": str(path)}}
+    assert identity_exam(taught).persona.name == "Ada"
+    directory = base_dir / "chatsft_checkpoints" / "d2"
+    directory.mkdir(parents=True)
+    meta = {**taught, "model_config": {}, "files": {}, "step": 7}
+    (directory / "meta_000007.json").write_text(json.dumps(meta))
+    parent = {"directory": str(directory), "step": 7}
+    later = {"mixture": [{"source": "my.jsonl"}], "user_config": {}, "parent": parent}
+    assert identity_exam(later).persona.name == "Ada"
+    assert identity_exam({**later, "parent": {**parent, "step": 8}}).persona.name == "nanochat"
+    assert identity_exam({}).name == "World-identity"
+    own = {"mixture": [{"source": "/x/identity_conversations.jsonl"}], "user_config": {}}
+    with pytest.raises(ValueError, match="taught by /x/identity_conversations.jsonl"):
+        identity_exam(own)

@@ -131,15 +131,37 @@ def test_a_bad_file_stops_an_evaluation_that_did_not_name_it(file):
     [
         (b"{nope", "not JSON"),
         (b'{"question": "caf\xe9"}', r"not UTF-8 \(byte 18 of the line\)"),
-        (b"[" * 100_000, "not JSON"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b"[" * 100_000, "not usable JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not usable JSON"),
+        (
+            b'{"question": "q", "answer": "#### 2", "answer": "#### 3"}',
+            "the key 'answer' is there 2",
+        ),
     ],
 )
 def test_lines_that_cannot_be_read(file, line, reason):
     good = json.dumps(GSM8K).encode()
     path = file("GSM8K", text=good + b"\n\n" + line + b"\n")
-    with pytest.raises(ValueError, match=f"{path}:3: {reason}"):
+    with pytest.raises(ValueError, match=f"{path}:3: .*{reason}"):
         open_task("GSM8K")
+
+
+@pytest.mark.parametrize(
+    "head, kind",
+    [(b"PAR1", "a parquet file"), (b"\x1f\x8b\x08", "gzip"), (b"7z\xbc\xaf'\x1c", "a 7z")],
+)
+def test_a_file_of_another_kind_is_told_apart(file, head, kind):
+    path = file("MMLU", text=head + b"\0" * 600)
+    with pytest.raises(ValueError, match=f"{path}: not JSONL but {kind}"):
+        open_task("MMLU")
+
+
+def test_what_a_conversation_file_holds_besides_is_told(file, capsys):
+    odd = {"role": "assistant", "content": "b", "reasoning_content": "hmm"}
+    file("SmolTalk", CHAT, {"messages": [CHAT["messages"][0], odd]})
+    assert len(open_task("SmolTalk")) == 2
+    said = capsys.readouterr().out
+    assert "not used: " in said and "reasoning_content" in said and "(1 rows)" in said
 
 
 def test_only_a_newline_ends_a_line(file):
