@@ -235,7 +235,7 @@ class Harness:
             self.counts.update({"kills": 1, "kills during a save": int(self.unfinished())})
         bad = {
             c
-            for rank, c in run.codes.items()
+            for c in run.codes.values()
             if c not in (0, -signal.SIGKILL, EXIT_LOST_RANK, EXIT_ALONE)
         }
         if bad:

@@ -97,7 +97,13 @@ def main() -> None:
     world = World(0, 0, 1, device)
     groups = parameter_groups(model, RECIPES["classic"].optim)
     with tempfile.TemporaryDirectory(prefix="nanochat-stall-") as folder:
-        saver = SaveHook(Path(folder), {"model_config": config.to_dict()}, -1, args.every_s, keep=2)
+        saver = SaveHook(
+            Path(folder),
+            {"model_config": config.to_dict()},
+            every=-1,
+            every_s=args.every_s,
+            keep=2,
+        )
         clock = Clock(saver, 60 * args.minutes)
         optimizer, schedule = Optimizer(groups, world), Schedule(10**6)
         trainer = Trainer(

@@ -128,7 +128,7 @@ def test_the_check_can_fail():
     assert wrong("optim/muon.py", "from ..engine import x\n")
     assert not wrong(
         "gpt.py",
-        "import torch\nfrom nanochat.runtime.world import World\nfrom nanochat import __version__\n",
+        "import torch\nfrom nanochat.runtime import world\nfrom nanochat import __version__\n",
     )
 
 

@@ -120,7 +120,7 @@ def _starts_with_system(messages: list[Any]) -> bool:
 
 
 def _plain(messages: Any, unused: list[str]) -> Any:
-    """Messages with their role, content and mark; a user's list of text parts becomes one string."""
+    """Messages with their role, content and mark; a user's list of parts becomes one string."""
     if not isinstance(messages, list):
         return messages
     result = []

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, for errors about files that are not what they were given as."""
+"""What a file is by its first bytes, for errors about files that are not what they should be."""
 
 from __future__ import annotations
 

@@ -190,8 +190,8 @@ class _Split:
             self.unique.duplicates += fresh.duplicates
         if len(everything) < 2:
             raise ValueError(
-                f"--data={self.found.source}: too little text to split into training and validation; "
-                "give a few paragraphs"
+                f"--data={self.found.source}: too little text to split into training and "
+                "validation; give a few paragraphs"
             )
         # The lowest hashes are validation: those under the share, or the lowest one when there is
         # none.

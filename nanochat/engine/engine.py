@@ -332,6 +332,7 @@ class Engine:
         max_tokens: int | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
+        *,
         top_p: float | None = None,
         seed: int | None = 42,
         **params: Any,

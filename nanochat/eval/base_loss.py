@@ -49,6 +49,7 @@ def split_bpb(
     tokenizer: Tokenizer,
     paths: Sequence[Any],
     world: World,
+    *,
     tokens: int,
     rows: int,
     name: str,
@@ -109,7 +110,15 @@ def base_loss(cfg: BaseLossConfig, world: World) -> dict[str, float]:
     tokens = cfg.split_tokens if cfg.split_tokens > 0 else default
     with subject.watched():
         bpb = {
-            name: split_bpb(model, tokenizer, paths, world, tokens, cfg.device_batch_size, name)
+            name: split_bpb(
+                model,
+                tokenizer,
+                paths,
+                world,
+                tokens=tokens,
+                rows=cfg.device_batch_size,
+                name=name,
+            )
             for name, paths in (("train", train), ("val", [validation]))
         }
         completions = sample_completions(model, tokenizer) if world.is_main else []

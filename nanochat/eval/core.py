@@ -225,6 +225,7 @@ def evaluate_task(
     task: CoreTask,
     examples: Sequence[dict[str, Any]],
     world: World,
+    *,
     max_tokens: int | None = None,
     share_prefixes: bool = True,
 ) -> list[bool]:
@@ -257,6 +258,7 @@ def evaluate_core(
     world: World,
     tasks: Sequence[CoreTask],
     max_per_task: int = -1,
+    *,
     max_tokens: int | None = None,
     on_result: Callable[[str, dict[str, Any]], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -269,7 +271,9 @@ def evaluate_core(
     entries = {}
     for task in tasks:
         started = time.monotonic()
-        correct = evaluate_task(model, tokenizer, task, examples[task.label], world, max_tokens)
+        correct = evaluate_task(
+            model, tokenizer, task, examples[task.label], world, max_tokens=max_tokens
+        )
         wall_s = time.monotonic() - started
         entries[task.label] = scored(correct, task.baseline, wall_s=wall_s)
         if on_result is not None:

@@ -36,6 +36,7 @@ def run_chat_eval(
     tokenizer: Tokenizer,
     tasks: dict[str, Task],
     world: World,
+    *,
     sampling: AnswerSampling | None = None,
     batch_size: int = 32,
     max_problems: int | None = None,

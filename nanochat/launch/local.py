@@ -123,8 +123,8 @@ class RecipeRunner:
         return 0
 
     def prepare(self, steps: list[RecipeStep], prints: dict[str, str]) -> None:
-        """Start over if asked to, or see that no models are in the way; a report begins empty when no
-        step is complete.
+        """Start over if asked to, or see that no models are in the way; a report begins empty when
+        no step is complete.
         """
         if self.cfg.fresh:
             say(*[line for step in steps for line in self.ledger.forget(step, self.when)])

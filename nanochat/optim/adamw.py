@@ -11,6 +11,7 @@ def adamw_update(
     parameter: Tensor,
     grad: Tensor,
     state: dict[str, Tensor],
+    *,
     step: int,
     lr: float,
     betas: tuple[float, float],

@@ -62,6 +62,7 @@ def muon_update(
     parameters: Tensor,
     grads: Tensor,
     state: dict[str, Tensor],
+    *,
     lr: float,
     momentum: float,
     weight_decay: float,

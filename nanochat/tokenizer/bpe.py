@@ -34,8 +34,8 @@ SPLIT_PATTERN = (
 )
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 MAX_VOCAB_SIZE = 2**21
-# The regex engines under tiktoken and rustbpe give up on a run of a million blanks. Longer runs than
-# this are cut, so that ids are those of an engine without that limit wherever there is one.
+# The regex engines under tiktoken and rustbpe give up on a run of a million blanks. Longer runs
+# than this are cut, so that ids are those of an engine without that limit wherever there is one.
 LONGEST_BLANK = 900_000
 # What the engines take for blank; Python counts four separators more.
 _BLANKS = re.compile(r"[^\S\x1c-\x1f]+")

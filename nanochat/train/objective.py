@@ -56,7 +56,7 @@ class _ChunkedNLL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  (autograd passes them by position)
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,

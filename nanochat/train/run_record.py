@@ -24,6 +24,7 @@ def record_run(
     folder: RunFolder,
     trainer: Trainer,
     saver: SaveHook,
+    *,
     started: float,
     scores: dict[str, Any],
     samples: Sequence[dict[str, Any]],

@@ -40,6 +40,7 @@ class SaveHook(Hook):
         self,
         directory: Path,
         meta: dict[str, Any],
+        *,
         every: int,
         every_s: float,
         keep: int,

@@ -95,7 +95,9 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
     loader.close()
     # Record
     scores = {**validation.scores, **({"bad_shards": len(train.bad)} if train.bad else {})}
-    return record_run(facts, folder, trainer, saver, started, scores, sampling.samples)
+    return record_run(
+        facts, folder, trainer, saver, started=started, scores=scores, samples=sampling.samples
+    )
 
 
 def mid(cfg: MidConfig, world: World) -> dict[str, Any]:
@@ -158,7 +160,15 @@ def chat(
     loader.close()
     # Record
     say(mixture.notice)
-    return record_run(facts, folder, trainer, saver, started, validation.scores, sampling.samples)
+    return record_run(
+        facts,
+        folder,
+        trainer,
+        saver,
+        started=started,
+        scores=validation.scores,
+        samples=sampling.samples,
+    )
 
 
 def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
@@ -202,7 +212,9 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
     # Record
     say(asked.notice)
     scores = {**exam.scores, **source.stats}
-    return record_run(facts, folder, trainer, saver, started, scores, source.samples)
+    return record_run(
+        facts, folder, trainer, saver, started=started, scores=scores, samples=source.samples
+    )
 
 
 def build_trainer(
@@ -246,8 +258,8 @@ def save_hook(folder: RunFolder, facts: RunFacts, resumed: Resumed) -> SaveHook:
     return SaveHook(
         folder.path,
         facts.meta(),
-        cfg.save_every,
-        cfg.save_every_s,
-        cfg.keep,
+        every=cfg.save_every,
+        every_s=cfg.save_every_s,
+        keep=cfg.keep,
         saved_step=resumed.step,
     )

@@ -27,7 +27,7 @@ def prompts_of(n: int, lengths: tuple[int, int] = (1, 60), seed: int = 0) -> lis
 
 
 def completions(engine, prompts, **params):
-    """One greedy completion of each prompt, unless told otherwise; a seed counts up from the first."""
+    """One greedy completion of each prompt, unless told otherwise. Seeds count up from it."""
     first = params.pop("seed", None)
     requests = []
     for number, prompt in enumerate(prompts):

@@ -39,7 +39,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 def completions(engine, prompts, **params):
-    """One greedy completion of each prompt, unless told otherwise; a seed counts up from the first."""
+    """One greedy completion of each prompt, unless told otherwise. Seeds count up from it."""
     first = params.pop("seed", None)
     requests = []
     for number, prompt in enumerate(prompts):

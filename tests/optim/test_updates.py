@@ -28,7 +28,16 @@ def test_adamw_equals_torch(weight_decay):
         grad = torch.randn(7, 5)
         theirs.grad = grad.clone()
         reference.step()
-        adamw_update(ours, grad, state, step, 0.03, (0.8, 0.95), 1e-10, weight_decay)
+        adamw_update(
+            ours,
+            grad,
+            state,
+            step=step,
+            lr=0.03,
+            betas=(0.8, 0.95),
+            eps=1e-10,
+            weight_decay=weight_decay,
+        )
     torch.testing.assert_close(ours, theirs.detach(), atol=1e-6, rtol=1e-5)
 
 
@@ -54,7 +63,9 @@ def test_orthogonalising_keeps_the_singular_vectors():
 def test_plain_muon_step_by_hand():
     parameters, grads = torch.randn(2, 12, 6), torch.randn(2, 12, 6)
     before, state = parameters.clone(), {}
-    muon_update(parameters, grads, state, 0.1, 0.9, 0.5, MuonOptions())
+    muon_update(
+        parameters, grads, state, lr=0.1, momentum=0.9, weight_decay=0.5, options=MuonOptions()
+    )
     momentum = 0.1 * grads
     update = orthogonalize(0.1 * grads + 0.9 * momentum, NEWTON_SCHULZ).float()
     lr = 0.1 * 2**0.5  # tall matrices move by the root of their aspect ratio
@@ -70,8 +81,16 @@ def test_normuon_evens_out_neurons_and_keeps_the_norm():
     grads[:, :4] *= 40.0  # a few loud neurons
     plain, evened = torch.zeros(1, 32, 16), torch.zeros(1, 32, 16)
     state: dict[str, torch.Tensor] = {}
-    muon_update(plain, grads, {}, 1.0, 0.0, 0.0, MuonOptions(polynomial="polar_express"))
-    muon_update(evened, grads, state, 1.0, 0.0, 0.0, options)
+    muon_update(
+        plain,
+        grads,
+        {},
+        lr=1.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        options=MuonOptions(polynomial="polar_express"),
+    )
+    muon_update(evened, grads, state, lr=1.0, momentum=0.0, weight_decay=0.0, options=options)
     assert state["second"].shape == (1, 32, 1)
     torch.testing.assert_close(evened.norm(), plain.norm(), rtol=1e-3, atol=0)
     spread = [float(x.norm(dim=-1).std() / x.norm(dim=-1).mean()) for x in (plain, evened)]
@@ -87,7 +106,15 @@ def test_cautious_decay_only_shrinks_what_the_update_shrinks():
     outcomes = []
     for weight_decay in (0.0, 0.5):
         moved = parameters.clone()
-        muon_update(moved, grads, {}, 0.1, 0.9, weight_decay, MuonOptions(cautious=True))
+        muon_update(
+            moved,
+            grads,
+            {},
+            lr=0.1,
+            momentum=0.9,
+            weight_decay=weight_decay,
+            options=MuonOptions(cautious=True),
+        )
         outcomes.append(moved)
     decayed = outcomes[0] - outcomes[1]
     same_sign = torch.tensor([[[True, False], [True, False]]])
@@ -97,7 +124,9 @@ def test_cautious_decay_only_shrinks_what_the_update_shrinks():
 def test_a_step_without_gradients_stays_finite():
     parameters, state = torch.randn(2, 8, 4), {}
     for grads in (torch.zeros(2, 8, 4), torch.randn(2, 8, 4), torch.zeros(2, 8, 4)):
-        muon_update(parameters, grads, state, 0.02, 0.9, 0.1, MODERN)
+        muon_update(
+            parameters, grads, state, lr=0.02, momentum=0.9, weight_decay=0.1, options=MODERN
+        )
         assert parameters.isfinite().all()
 
 
@@ -111,7 +140,7 @@ def test_a_stack_cut_in_two_moves_the_same(cut, seed):
     state: dict[str, torch.Tensor] = {}
     for _ in range(3):
         grads = torch.randn(5, 6, 9, generator=generator)
-        muon_update(whole, grads, state, 0.02, 0.9, 0.1, MODERN)
+        muon_update(whole, grads, state, lr=0.02, momentum=0.9, weight_decay=0.1, options=MODERN)
         for part, own, piece in zip(parts, states, (grads[:cut], grads[cut:]), strict=True):
-            muon_update(part, piece, own, 0.02, 0.9, 0.1, MODERN)
+            muon_update(part, piece, own, lr=0.02, momentum=0.9, weight_decay=0.1, options=MODERN)
     torch.testing.assert_close(torch.cat(parts), whole, atol=2e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""A run that diverges never ends as if it had not, and the last good checkpoint stays the newest."""
+"""A run that diverges never ends as if it had not; the last good checkpoint stays the newest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that was trained is lost: a run asks before it takes a folder, sets aside, never deletes."""
+"""Nothing trained is lost: a run asks before it takes a folder, sets aside, never deletes."""
 
 from __future__ import annotations
 
