@@ -232,3 +232,16 @@ def test_documented_runs(line, place):
         [*launcher, *words[1:]], cwd=place, env=env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+def test_what_guides_call_it_is_where_the_page_says():
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:4] for line in page.split("## What guides call it")[1].splitlines()]
+    checked = 0
+    for row in (row for row in rows if len(row) == 3 and "nanochat/" in row[2]):
+        guides, here, files = (re.findall(r"`([^`]+)`", cell) for cell in row)
+        text = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in files)
+        for name in guides if "the same name" in row[1] else here[:1]:
+            assert re.search(rf"\b(def|class) {name}\b", text), (name, files)
+            checked += 1
+    assert checked > 25

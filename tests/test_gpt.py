@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 
 from nanochat.attention import attend, rotary_tables, rotate
 from nanochat.checkpoint_manager import build_model, load_checkpoint
 from nanochat.dataloader.loader import Batch
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.train.compiled import ForwardPass
 from nanochat.train.objective import loss_sum_and_count
 
 GENERATIONS = ("classic", "modern")
@@ -181,3 +184,24 @@ def test_activation_checkpointing_changes_memory_not_results(generation):
         grads.append([parameter.grad for parameter in model.parameters()])
     assert torch.equal(losses[0], losses[1]) and saved[1] < 0.3 * saved[0]
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_rotary_tables_are_made_before_the_model_is_compiled():
+    """Inside the compiled region they would be made twice, once for a model without and once for
+    one with them.
+    """
+    model, counter = small("classic"), CompileCounter()
+    ForwardPass(model, compile=True)
+    compiled = torch.compile(model.hidden, backend=counter, dynamic=False)
+    ids = torch.randint(0, 100, (2, 20))
+    with torch.no_grad():
+        first, again, eager = compiled(ids), compiled(ids), model.hidden(ids)
+    assert counter.frame_count == 1
+    assert torch.equal(first, eager) and torch.equal(again, eager)
+
+
+def test_rotary_tables_are_rounded_where_the_config_says_so():
+    for rounded in (True, False):
+        tables = GPT(replace(small("modern").config, rope_bf16=rounded)).make_rotary()
+        for table in tables:
+            assert torch.equal(table, table.bfloat16().float()) == rounded
