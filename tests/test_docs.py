@@ -245,3 +245,20 @@ def test_what_guides_call_it_is_where_the_page_says():
             assert re.search(rf"\b(def|class) {name}\b", text), (name, files)
             checked += 1
     assert checked > 25
+
+
+def test_the_architecture_page_lists_every_file_and_only_files_that_exist():
+    """`python dev/architecture.py` lists and draws them anew."""
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "nanochat"
+    files = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if path.read_text(encoding="utf-8").strip()
+    }
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", text, re.MULTILINE)
+    assert files - set(listed) == set()
+    named = re.findall(r"`((?:[\w]+/)*[\w]+\.py)`", text.partition("## Every file")[0])
+    foreign = {"common.py", "configurator.py", "execution.py", "core_eval.py", "loss_eval.py"}
+    gone = [name for name in {*named, *listed} - foreign if not (package / name).exists()]
+    assert [name for name in gone if not (ROOT / name).exists() and "/" in name] == []
