@@ -17,6 +17,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,8 @@ def _checked_row(kind: str, row: Any) -> dict[str, Any]:
     texts, options = FIELDS[kind]
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in texts):
         raise ValueError(f"must be an object with the text(s) {', '.join(texts)}")
+    if "continuation" in texts and not row["continuation"].strip():
+        raise ValueError("continuation is empty: there would be nothing to score")
     if options:
         choices, gold = row.get(options), row.get("gold")
         if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
@@ -227,7 +230,6 @@ def evaluate_task(
     world: World,
     *,
     max_tokens: int | None = None,
-    share_prefixes: bool = True,
 ) -> list[bool]:
     """Right or wrong for each of the task's examples, dealt out to the ranks, the same list on
     every rank.
@@ -242,12 +244,10 @@ def evaluate_task(
         golds.append(gold)
         counts.append(len(texts))
     tokens = tokenizer.encode(prompts, prepend=tokenizer.get_bos_token_id()) if prompts else []
-    groups, first = [], 0
-    for count in counts:
-        groups.append(build_rows(task, tokens[first : first + count]))
-        first += count
+    rest = iter(tokens)
+    groups = [build_rows(task, list(islice(rest, count))) for count in counts]
     with Progress(sum(map(len, groups)), f"CORE {task.label}", enabled=world.is_main) as progress:
-        scores = score_groups(model, groups, max_tokens, share_prefixes, on_done=progress.advance)
+        scores = score_groups(model, groups, max_tokens, on_done=progress.advance)
     own = [is_correct(task, group, gold) for group, gold in zip(scores, golds, strict=True)]
     return gather_in_order(world, own, len(examples))
 

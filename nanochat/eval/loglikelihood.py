@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -99,33 +100,25 @@ def score_groups(
     """
     context = context or model.config.sequence_len
     device = model.get_device()
-    flat = [crop_left(row, context) for group in groups for row in group]
+    rows = [crop_left(row, context) for group in groups for row in group]
+    numbers = iter(range(len(rows)))
     trees: list[_Tree] = []
-    first = 0
     for group in groups:
-        numbers = range(first, first + len(group))
-        trees += _plant(flat, numbers) if share_prefixes else [_single(flat, n) for n in numbers]
-        first += len(group)
-    scores = [Score(0.0, row.end - row.start, True) for row in flat]
+        own = list(islice(numbers, len(group)))
+        trees += _plant(rows, own) if share_prefixes else [_grow(rows, [number]) for number in own]
+    nlls = [0.0] * len(rows)
+    greedy = [True] * len(rows)
     for batch in _batches(trees, max_tokens or default_max_tokens(device)):
-        for number, nll, greedy in _score_batch(model, batch, device):
-            old = scores[number]
-            scores[number] = Score(old.nll + nll, old.n_tokens, old.greedy and greedy)
+        for number, nll, first_choice in _score_batch(model, batch, device):
+            nlls[number] += nll
+            greedy[number] &= first_choice
         if on_done is not None:
             on_done(len({number for tree in batch for number, _, _ in tree.targets}))
-    regrouped, first = [], 0
-    for group in groups:
-        regrouped.append(scores[first : first + len(group)])
-        first += len(group)
-    return regrouped
-
-
-def _single(rows: Sequence[ScoredRow], number: int) -> _Tree:
-    row = rows[number]
-    n = max(1, row.end - 1)  # the last token predicts nothing, so it is never forwarded
-    tree = _Tree(list(row.tokens[:n]), list(range(n)), list(range(-1, n - 1)), [0] * n)
-    tree.targets = [(number, t - 1, row.tokens[t]) for t in range(row.start, row.end)]
-    return tree
+    scores = (
+        Score(nll, row.end - row.start, first)
+        for nll, row, first in zip(nlls, rows, greedy, strict=True)
+    )
+    return [list(islice(scores, len(group))) for group in groups]
 
 
 def _plant(rows: Sequence[ScoredRow], numbers: Sequence[int]) -> list[_Tree]:
@@ -137,28 +130,34 @@ def _plant(rows: Sequence[ScoredRow], numbers: Sequence[int]) -> list[_Tree]:
         by_opening.setdefault(tuple(rows[number].tokens[:4]), []).append(number)
     trees = []
     for alike in by_opening.values():
-        sequences = [rows[number].tokens[: max(1, rows[number].end - 1)] for number in alike]
-        shared = common_prefix(sequences)
-        total = sum(map(len, sequences))
-        if len(alike) == 1 or shared * (len(alike) - 1) < MIN_SAVED_SHARE * total:
-            trees += [_single(rows, number) for number in alike]
+        sequences = [_forwarded(rows[number]) for number in alike]
+        saved = common_prefix(sequences) * (len(alike) - 1)
+        if saved < MIN_SAVED_SHARE * sum(map(len, sequences)):
+            trees += [_grow(rows, [number]) for number in alike]
         else:
-            trees.append(_branched(rows, alike, shared))
+            trees.append(_grow(rows, alike))
     return trees
 
 
-def _branched(rows: Sequence[ScoredRow], numbers: Sequence[int], shared: int) -> _Tree:
-    prefix = list(rows[numbers[0]].tokens[:shared])
+def _forwarded(row: ScoredRow) -> Sequence[int]:
+    """The last token predicts nothing, so it is never forwarded."""
+    return row.tokens[: max(1, row.end - 1)]
+
+
+def _grow(rows: Sequence[ScoredRow], numbers: Sequence[int]) -> _Tree:
+    """One tree over rows that begin alike: what they share, then a branch for the rest of each."""
+    sequences = [_forwarded(rows[number]) for number in numbers]
+    shared = common_prefix(sequences)
+    prefix = list(sequences[0][:shared])
     tree = _Tree(prefix, list(range(shared)), list(range(-1, shared - 1)), [0] * shared)
-    for branch, number in enumerate(numbers, start=1):
-        row, offset = rows[number], len(tree.tokens) - shared
-        own = list(row.tokens[shared : max(1, row.end - 1)])
+    for branch, (number, sequence) in enumerate(zip(numbers, sequences, strict=True), start=1):
+        row, first, own = rows[number], len(tree.tokens), sequence[shared:]
         tree.tokens += own
-        tree.positions += range(shared, shared + len(own))
-        tree.parents += [shared - 1 if i == 0 else shared + offset + i - 1 for i in range(len(own))]
+        tree.positions += range(shared, len(sequence))
+        tree.parents += [shared - 1, *range(first, first + len(own) - 1)][: len(own)]
         tree.branches += [branch] * len(own)
         for t in range(row.start, row.end):
-            node = t - 1 if t - 1 < shared else t - 1 + offset
+            node = t - 1 if t - 1 < shared else t - 1 + first - shared
             tree.targets.append((number, node, row.tokens[t]))
     return tree
 
@@ -180,20 +179,16 @@ def _batches(trees: list[_Tree], max_tokens: int) -> list[list[_Tree]]:
     Longest first: if memory is short, it shows at once. Branched trees stay apart, since one of
     them would put the whole batch on the masked attention path.
     """
-    done: list[list[_Tree]] = []
-    for branched in (False, True):
-        current: list[_Tree] = []
-        for tree in sorted(
-            (t for t in trees if t.targets and any(t.branches) == branched),
-            key=lambda t: -len(t.tokens),
-        ):
-            if current and (len(current) + 1) * len(current[0].tokens) > max_tokens:
-                done.append(current)
-                current = []
-            current.append(tree)
-        if current:
-            done.append(current)
-    return done
+    batches: list[list[_Tree]] = []
+    useful = [tree for tree in trees if tree.targets]
+    for tree in sorted(useful, key=lambda tree: (any(tree.branches), -len(tree.tokens))):
+        last = batches[-1] if batches else []
+        alike = last and any(last[0].branches) == any(tree.branches)
+        if alike and (len(last) + 1) * len(last[0].tokens) <= max_tokens:
+            last.append(tree)
+        else:
+            batches.append([tree])
+    return batches
 
 
 def _pad(rows: list[list[int]], filler: int, device: torch.device) -> Tensor:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from nanochat import logprobs
-from nanochat.eval import loglikelihood
 from nanochat.eval.loglikelihood import ScoredRow, common_prefix, crop_left, score_groups
 
 # a short window is then 128 tokens, so prefixes longer than that show whether windows are kept
@@ -84,18 +83,17 @@ def test_batches_are_bounded_and_sorted(monkeypatch, model):
     assert len(shapes) > 5 and all(rows == 1 or rows * width <= 300 for rows, width in shapes)
 
 
-def test_sharing_forwards_fewer_nodes(monkeypatch, model):
+@pytest.mark.parametrize(("share", "nodes"), [(True, 80 + 4), (False, 4 * 81)])
+def test_sharing_forwards_fewer_nodes(monkeypatch, model, share, nodes):
     prefix = list(range(80))
     group = [ScoredRow([*prefix, i, i + 1], 80, 82) for i in range(4)]
-    nodes = {}
-    for share in (True, False):
-        trees = (
-            loglikelihood._plant(group, range(4))
-            if share
-            else [loglikelihood._single(group, i) for i in range(4)]
-        )
-        nodes[share] = sum(len(tree.tokens) for tree in trees)
-    assert nodes[True] == 80 + 4 and nodes[False] == 4 * 81
+    seen = []
+    hidden = model.hidden
+    monkeypatch.setattr(
+        model, "hidden", lambda ids, cache=None: seen.append(ids.numel()) or hidden(ids, cache)
+    )
+    score_groups(model, [group], share_prefixes=share)
+    assert sum(seen) == nodes
 
 
 def test_logits_are_computed_in_pieces(monkeypatch, model):
