@@ -38,8 +38,11 @@ def examine(source: str, tag: str | None, world: World, n: int) -> dict[str, dic
     task = questions(TASK, 0).held_out[TASK]
     scores = {}
     for how, sampling in (
-        ("greedy", AnswerSampling(64, 0.0)),
-        ("sampled", AnswerSampling(64, 1.0, None, SAMPLES)),
+        ("greedy", AnswerSampling(max_new_tokens=64)),
+        (
+            "sampled",
+            AnswerSampling(max_new_tokens=64, temperature=1.0, top_k=None, num_samples=SAMPLES),
+        ),
     ):
         answers = evaluate_generative(engine, task, world, range(min(n, len(task))), sampling)
         entry = scored([answer.pass_at(1) for answer in answers], 0.0)

@@ -102,7 +102,7 @@ class KVCache:
         return flat.view(table.size(0), table.size(1) * self.page_tokens, *tensor.shape[1:])
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class DecodeGroup:
     """The rows of one new token each, attended to together: which pages they see and which slots of
     those count.
@@ -223,7 +223,7 @@ class StepView:
         seen = (offset >= torch.tensor(low, device=self.device)) & (
             offset < torch.tensor(high, device=self.device)
         )
-        return DecodeGroup(table, seen[:, None, None])
+        return DecodeGroup(table=table, mask=seen[:, None, None])
 
     def _attend_one(
         self, q: Tensor, row: ScheduledRow, keys: Tensor, values: Tensor, window: int

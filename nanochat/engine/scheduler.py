@@ -20,7 +20,7 @@ from nanochat.engine.sequence import Sequence
 LOOKAHEAD = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScheduledRow:
     """Tokens `start` to `stop` of a sequence go through the model; keys and values are stored from
     `store_from` on.
@@ -127,7 +127,9 @@ class Scheduler:
                     self._expected.pop(sequence.digests[block], None)
 
     def _row(self, sequence: Sequence, stop: int) -> ScheduledRow:
-        return ScheduledRow(sequence, sequence.n_cached, stop, sequence.n_stored)
+        return ScheduledRow(
+            sequence=sequence, start=sequence.n_cached, stop=stop, store_from=sequence.n_stored
+        )
 
     def _make_room(self, sequence: Sequence, n_tokens: int) -> bool:
         """Pages for the first `n_tokens` of a running sequence, by preempting younger ones; False

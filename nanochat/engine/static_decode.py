@@ -53,7 +53,7 @@ def fixed(model: GPT) -> bool:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodeShape:
     """What a captured step is made for. `draw`: how it ends, a method of `draw_fixed` or
     "logits"."""
@@ -232,7 +232,9 @@ class StaticDecoder:
         n_pages = max(FEWEST_PAGES, power_of_two(max(row.stop for row in rows) // size + 1))
         most = -(-self.model.config.sequence_len // size)
         return DecodeShape(
-            power_of_two(len(rows)), min(n_pages, most), common_method(due, self.n_tokens)
+            n_rows=power_of_two(len(rows)),
+            n_pages=min(n_pages, most),
+            draw=common_method(due, self.n_tokens),
         )
 
     def _step(self, place: Place) -> Tensor:

@@ -32,7 +32,7 @@ class Answered:
         return pass_at_k(len(self.correct), sum(self.correct), k)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnswerSampling:
     """How answers are drawn. Temperature 0 is greedy; problem i is drawn with seed + i on any
     number of ranks.

@@ -51,7 +51,7 @@ class Score:
         return self.nll / self.n_tokens if self.n_tokens else float("nan")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Tree:
     """Nodes of one forward row. Branch 0 is the shared prefix; a target is (row number, node, token
     it predicts).
@@ -148,8 +148,12 @@ def _grow(rows: Sequence[ScoredRow], numbers: Sequence[int]) -> _Tree:
     """One tree over rows that begin alike: what they share, then a branch for the rest of each."""
     sequences = [_forwarded(rows[number]) for number in numbers]
     shared = common_prefix(sequences)
-    prefix = list(sequences[0][:shared])
-    tree = _Tree(prefix, list(range(shared)), list(range(-1, shared - 1)), [0] * shared)
+    tree = _Tree(
+        tokens=list(sequences[0][:shared]),
+        positions=list(range(shared)),
+        parents=list(range(-1, shared - 1)),
+        branches=[0] * shared,
+    )
     for branch, (number, sequence) in enumerate(zip(numbers, sequences, strict=True), start=1):
         row, first, own = rows[number], len(tree.tokens), sequence[shared:]
         tree.tokens += own

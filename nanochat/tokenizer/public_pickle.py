@@ -22,7 +22,7 @@ _CONSTANTS = frozenset(
 _FIELDS = frozenset({"name", "pat_str", "mergeable_ranks", "special_tokens"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncodingState:
     """What a pickled `tiktoken.Encoding` is made of."""
 
@@ -166,4 +166,4 @@ def _checked(result: Any) -> EncodingState:
         for key, value in table.items():
             if type(key) is not kind or type(value) is not int:
                 raise ValueError(f"entry {key!r}: {value!r} is not {kind.__name__} -> int")
-    return EncodingState(pattern, ranks, special)
+    return EncodingState(pattern=pattern, ranks=ranks, special_tokens=special)

@@ -218,10 +218,10 @@ class RolloutSource:
             random.Random(f"{options.seed}:{batch}:{number}").getrandbits(62) for number in numbers
         ]
         sampling = AnswerSampling(
-            options.max_new_tokens,
-            options.temperature,
-            options.top_k or None,
-            options.num_samples,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_k=options.top_k or None,
+            num_samples=options.num_samples,
             min_p=options.min_p,
         )
         tools = [bool(conversation.get("tool", True)) for conversation in conversations]

@@ -201,7 +201,13 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
         # Hooks
         saver = save_hook(folder, facts, resumed)
         # The model itself, whatever it explores with: temperature 1, every token.
-        sampling = AnswerSampling(cfg.max_new_tokens, 1.0, None, cfg.eval_samples, cfg.seed)
+        sampling = AnswerSampling(
+            max_new_tokens=cfg.max_new_tokens,
+            temperature=1.0,
+            top_k=None,
+            num_samples=cfg.eval_samples,
+            seed=cfg.seed,
+        )
         exam = Examination(source, asked.held_out, cfg.eval_examples, sampling, cfg.eval_every, log)
         exam.recall(folder.history)
         trainer.hooks = [LogHook(log), RolloutLog(source, log), saver, exam]

@@ -57,6 +57,10 @@ def convert(model: GPT, kind: str) -> GPT:
     return quantize_int8(model) if kind == "int8" else model
 
 
+def row_of(sequence: Sequence, start: int, stop: int, store_from: int) -> ScheduledRow:
+    return ScheduledRow(sequence=sequence, start=start, stop=stop, store_from=store_from)
+
+
 def steps(vocab: int) -> list[list[ScheduledRow]]:
     """Ragged steps of three sequences: prompts, decoding, prompts beside decoding, a last token
     computed again.
@@ -71,13 +75,13 @@ def steps(vocab: int) -> list[list[ScheduledRow]]:
         sequence.pages = list(range(1 + 20 * number, 21 + 20 * number))[:: -1 if number == 1 else 1]
     a, b, c = made
     return [
-        [ScheduledRow(a, 0, 200, 0)],
-        [ScheduledRow(b, 0, 9, 0)],
-        [ScheduledRow(a, 200, 201, 200), ScheduledRow(b, 9, 22, 9), ScheduledRow(c, 0, 7, 0)],
-        [ScheduledRow(a, 201, 230, 201), ScheduledRow(b, 22, 23, 22)],
-        [ScheduledRow(a, 230, 231, 230), ScheduledRow(b, 23, 24, 23), ScheduledRow(c, 6, 7, 7)],
-        [ScheduledRow(a, 231, 250, 231)],
-        [ScheduledRow(b, 24, 40, 24), ScheduledRow(a, 249, 250, 250)],
+        [row_of(a, 0, 200, 0)],
+        [row_of(b, 0, 9, 0)],
+        [row_of(a, 200, 201, 200), row_of(b, 9, 22, 9), row_of(c, 0, 7, 0)],
+        [row_of(a, 201, 230, 201), row_of(b, 22, 23, 22)],
+        [row_of(a, 230, 231, 230), row_of(b, 23, 24, 23), row_of(c, 6, 7, 7)],
+        [row_of(a, 231, 250, 231)],
+        [row_of(b, 24, 40, 24), row_of(a, 249, 250, 250)],
     ]
 
 
@@ -208,7 +212,7 @@ def test_a_tokens_logits_do_not_depend_on_its_neighbours(build, tokenizer, kind)
         strict=True,
     ):
         assert torch.equal(own[16:], other[16:])
-    last = ScheduledRow(a.sequence, 231, 232, 231), ScheduledRow(b.sequence, 24, 40, 24)
+    last = row_of(a.sequence, 231, 232, 231), row_of(b.sequence, 24, 40, 24)
     assert torch.equal(alone.run([last[1]], 61), together.run(list(last), 61))
 
 
@@ -238,7 +242,7 @@ def test_steps_of_many_tokens(build, tokenizer, kind):
         ids = [generator.randrange(256) for _ in range(n_tokens)]
         sequence = Sequence(0, ids, SamplingParams())
         sequence.pages = list(range(1, 20))
-        compared.run([[ScheduledRow(sequence, 0, n_tokens, 0)]])
+        compared.run([[row_of(sequence, 0, n_tokens, 0)]])
     native, plain = compared.errors()
     assert native < (2e-5 if kind == "float32" else plain)
 

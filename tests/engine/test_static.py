@@ -16,7 +16,7 @@ from nanochat.engine.quantize import quantize_int8
 from nanochat.engine.sampler import common_method, draw_fixed, sample
 from nanochat.engine.scheduler import ScheduledRow
 from nanochat.engine.sequence import Sequence
-from nanochat.engine.static_decode import StaticDecoder, power_of_two
+from nanochat.engine.static_decode import DecodeShape, StaticDecoder, power_of_two
 from nanochat.gpt import GPT
 
 GREEDY = {"temperature": 0.0, "tools": "off", "ignore_end": True}
@@ -47,6 +47,10 @@ def answers(engine: Engine, prompts: list[list[int]], n_tokens: int, **params) -
     return [completion.ids for [completion] in engine.complete(requests)]
 
 
+def row_of(sequence: Sequence, start: int, stop: int, store_from: int) -> ScheduledRow:
+    return ScheduledRow(sequence=sequence, start=start, stop=stop, store_from=store_from)
+
+
 @torch.no_grad()
 def test_logits_are_close_and_so_is_what_is_stored(model, tokenizer):
     """Decoding rows of several lengths, one of them a last token whose keys and values are not
@@ -60,17 +64,17 @@ def test_logits_are_close_and_so_is_what_is_stored(model, tokenizer):
         sequence.pages = list(range(1 + 20 * number, 14 + 20 * number))[:: -1 if number == 1 else 1]
     a, b, c = made
     for rows in (
-        [ScheduledRow(a, 0, 199, 0)],
-        [ScheduledRow(b, 0, 17, 0)],
-        [ScheduledRow(c, 0, 16, 0)],
+        [row_of(a, 0, 199, 0)],
+        [row_of(b, 0, 17, 0)],
+        [row_of(c, 0, 16, 0)],
     ):
         for engine in (static, plain):
             engine.runner.run(rows, 61)
     del b.tokens[18:], c.tokens[17:]
     rows = [
-        ScheduledRow(a, 199, 200, 199),
-        ScheduledRow(b, 17, 18, 17),
-        ScheduledRow(c, 16, 17, 17),
+        row_of(a, 199, 200, 199),
+        row_of(b, 17, 18, 17),
+        row_of(c, 16, 17, 17),
     ]
     static.runner.cache.hold(61, static.runner.dtype)
     decoder = static.runner.static
@@ -269,7 +273,7 @@ def test_a_step_is_one_graph_without_looking_at_values(model, tokenizer):
     answers(static, prompts_of(3), 3)
     decoder = static.runner.static
     for draw in ("greedy", "candidates", "all"):
-        place = decoder.prepare(type(next(iter(decoder.places)))(4, 16, draw))
+        place = decoder.prepare(DecodeShape(n_rows=4, n_pages=16, draw=draw))
         traced = torch.compile(decoder._step, backend="eager", fullgraph=True)
         assert torch.equal(traced(place), decoder._step(place))
 
