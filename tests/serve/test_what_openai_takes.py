@@ -154,7 +154,7 @@ NOT_SUPPORTED = [
     (CHAT, {"store": True}, "store", "store"),
     (CHAT, {"reasoning_effort": "high"}, "reasoning_effort", "reasoning_effort"),
     (CHAT, {"prediction": {"type": "content", "content": "x"}}, "prediction", "prediction"),
-    (CHAT, user(IMAGE), "messages", "messages.0.content.1.type: 'image_url'"),
+    (CHAT, user(IMAGE), "messages", "messages.0.content.1: 'image_url'"),
     (CHAT, user({"type": "input_audio", "input_audio": {}}), "messages", "'input_audio'"),
     (CHAT, user({"type": "file", "file": {}}), "messages", "'file'"),
     (
@@ -192,3 +192,59 @@ def test_what_cannot_be_honoured_is_named(server, path, more, param, named):
 def test_a_misspelt_option_is_not_ignored(server):
     error = post(server, temprature=0.5).json()["error"]
     assert error["param"] == "temprature" and error["code"] == "unknown_parameter"
+
+
+N_BAD = 150_000  # as many as 4 MiB hold, about
+HEAVY = {
+    "wrong ids": (TEXT, {"prompt": [1] + ["a"] * N_BAD}, "prompt"),
+    "wrong prompts": (TEXT, {"prompt": ["a"] + [1] * N_BAD}, "prompt"),
+    "lists of what is no id": (TEXT, {"prompt": [[1.5]] * N_BAD}, "prompt"),
+    "null ids": (TEXT, {"prompt": [None] * N_BAD}, "prompt"),
+    "one long list": (TEXT, {"prompt": [["a"] * N_BAD]}, "prompt"),
+    "no parts": (CHAT, {"messages": [{"role": "user", "content": [1] * N_BAD}]}, "messages"),
+    "empty parts": (CHAT, {"messages": [{"role": "user", "content": [{}] * N_BAD}]}, "messages"),
+    "wrong messages": (CHAT, {"messages": [1] * N_BAD}, "messages"),
+    "unknown fields": (CHAT, {f"field {number}": 1 for number in range(N_BAD)}, "field 0"),
+    "wrong stops": (CHAT, {"stop": [1] * N_BAD}, "stop"),
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_a_body_full_of_mistakes_is_refused_for_the_first(server, name):
+    """Reporting each of them would hold up the server for minutes: the client's timeout is 30 s."""
+    path, more, param = HEAVY[name]
+    reply = post(server, path, **more)
+    error = reply.json()["error"]
+    assert reply.status_code == 400 and error["param"] == param and len(error["message"]) < 200
+
+
+def test_a_message_of_very_many_parts(server):
+    part = {"type": "text", "text": ""}
+    reply = post(server, messages=[{"role": "user", "content": [part] * (N_BAD - 20_000)}])
+    assert reply.status_code == 400 and reply.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"temperature": -1}, "temperature=-1: must be greater than or equal to 0"),
+        ({"n": "two"}, "n='two': must be a valid integer"),
+        ({"messages": []}, "messages=list of 0: must have at least 1 item, not 0"),
+        ({"messages": ["hi"]}, "messages.0='hi': must be an object"),
+        ({"messages": [{"content": "x"}]}, "messages.0.role: must be given"),
+        (
+            {"messages": [{"role": "user", "content": [{"text": "x"}]}]},
+            "content.0.type: must be given",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "0.text: must be given"),
+        ({"stop": ["x"] * 17}, "stop=list of 17: must have at most 16 items, not 17"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, "content.0='x': must be an object"),
+        ({"stop": [""]}, "stop.0='': must have at least 1 character"),
+        ({"stream_options": {"usage": 1}, "stream": True}, "stream_options.usage: this server"),
+    ],
+)
+def test_mistakes_are_told_in_plain_words(server, more, said):
+    error = post(server, **more).json()["error"]
+    assert said in error["message"]
+    for word in ("Input", "List should", "String should", "instance of", "after validation"):
+        assert word not in error["message"]

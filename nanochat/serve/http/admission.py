@@ -98,9 +98,9 @@ async def fitted(
     """
     card = model.card
     messages = [message.plain() for message in body.messages]
-    last = messages[-1]["content"]
-    texts = [last] if isinstance(last, str) else [part["text"] for part in last]
-    check_size(model, "".join(texts), "messages")
+    texts = [text_of(message["content"]) for message in messages]
+    check_characters("".join(texts), "messages")
+    check_size(model, texts[-1], "messages")
     room = card.context - answer_room(card.context, max_tokens)
     try:  # in a thread: a long text takes a while
         prompt = await asyncio.to_thread(fit_messages, card.tokenizer, messages, room)
@@ -120,6 +120,7 @@ def token_prompts(model: ServedModel, prompt: Any) -> list[list[int]]:
 def prompt_ids(model: ServedModel, prompt: str | list[int]) -> list[int]:
     card = model.card
     if isinstance(prompt, str):
+        check_characters(prompt, "prompt")
         check_size(model, prompt, "prompt")
         bos = card.tokenizer.get_bos_token_id()
         ids: list[int] = card.tokenizer.encode(prompt, prepend=bos)
@@ -131,6 +132,19 @@ def prompt_ids(model: ServedModel, prompt: str | list[int]) -> list[int]:
         raise too_long(str(error).replace("tokens", "prompt", 1), "prompt") from None
     except ValueError as error:
         raise ApiError(400, str(error).replace("tokens", "prompt", 1), "prompt") from None
+
+
+def text_of(content: str | list[dict[str, str]]) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def check_characters(text: str, param: str) -> None:
+    """ApiError 400 for half a surrogate pair: JSON can spell it, no encoding can hold it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        reason = f"{param}: the text holds half of a surrogate pair"
+        raise ApiError(400, reason, param, "invalid_value") from None
 
 
 def check_size(model: ServedModel, text: str, param: str) -> None:

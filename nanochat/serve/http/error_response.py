@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -122,9 +123,13 @@ def invalid_body(problems: Any, body: Any) -> ApiError:
     """What pydantic found, as one sentence with the field, the value and the rule.
 
     Where a field may be of several types there is a problem for each; the one furthest inside says
-    most.
+    most, and one that is not about the type itself.
     """
-    problem = max(problems, key=lambda found: len(field_path(found, body)))
+
+    def says(problem: Any) -> tuple[int, bool]:
+        return len(field_path(problem, body)), not problem["type"].endswith("_type")
+
+    problem = max(problems, key=says)
     kind = problem["type"]
     if kind == "json_invalid":
         where = f"{problem['ctx']['error']} (character {problem['loc'][-1]})"
@@ -136,11 +141,18 @@ def invalid_body(problems: Any, body: Any) -> ApiError:
     if kind == "extra_forbidden":
         said = f"{field}: this server does not know the field; leave it out"
         return ApiError(400, said, param, "unknown_parameter")
-    if kind == "missing":
-        return ApiError(400, f"{field}: must be given", param, "missing_required_parameter")
+    if kind in ("missing", "union_tag_not_found"):
+        name = field if kind == "missing" else f"{field}.type"
+        return ApiError(400, f"{name}: must be given", param, "missing_required_parameter")
     if kind == "value_error":  # of schema.py's own
         return ApiError(400, f"{field}: {problem['ctx']['error']}", param, "invalid_value")
-    rule = problem["msg"].replace("Input should", "must", 1)
+    if kind == "union_tag_invalid":
+        part = clipped(problem["ctx"]["tag"])
+        said = f"{field}: {part!r} is not supported by this server: a message is text"
+        return ApiError(400, said, param, "invalid_value")
+    rule = re.sub(r"^\w+ should", "must", problem["msg"]).replace(" after validation", "")
+    if kind in ("model_type", "model_attributes_type"):
+        rule = "must be an object"
     return ApiError(400, f"{field}={shown(problem['input'])}: {rule}", param, "invalid_value")
 
 

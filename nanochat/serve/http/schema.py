@@ -8,32 +8,24 @@ is refused by name, and so is one nobody knows, so that a misspelt one is never 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MAX_MESSAGES = 2048
 MAX_PROMPTS = 128
-TEXT_PARTS = ("text", "python", "python_output")
 
 
-def whole_characters(text: str) -> str:
-    """JSON can spell half a surrogate pair, which no encoding can hold."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(whole_characters)]
+T = TypeVar("T")
+# a million wrong items would be a million errors, which take minutes to report
+Items = Annotated[list[T], Field(fail_fast=True)]
 Temperature = Annotated[
     float | None, Field(ge=0, le=100, allow_inf_nan=False, description="0: the likeliest token.")
 ]
 Share = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int | None, Field(ge=1, le=1_000_000)]
-StopOne = Annotated[Text, Field(min_length=1, max_length=256)]
-Stop = Annotated[list[StopOne], Field(max_length=16)]
+StopOne = Annotated[str, Field(min_length=1, max_length=256)]
+Stop = Annotated[Items[StopOne], Field(max_length=16)]
 
 
 def only(*harmless: Any) -> AfterValidator:
@@ -55,7 +47,9 @@ Unsupported = Annotated[Any, only(), NOT_HERE]
 
 
 class Strict(BaseModel):
-    """No field is converted from another type, none is unknown; null means left out."""
+    """No field is converted from another type, none is unknown (the first one that is gets
+    reported); null means left out.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -64,31 +58,34 @@ class Strict(BaseModel):
     def without_nulls(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {name: value for name, value in values.items() if value is not None}
+        fields = cls.model_fields
+        given = {name: value for name, value in values.items() if value is not None}
+        known = {name: value for name, value in given.items() if name in fields}
+        unknown = next((name for name in given if name not in known), None)
+        return known if unknown is None else {**known, unknown: given[unknown]}
 
 
-def supported_part(kind: str) -> str:
-    if kind not in TEXT_PARTS:
-        raise ValueError(f"{kind[:40]!r} is not supported by this server: a message is text")
-    return kind
-
-
-class Part(Strict):
-    """A piece of a message: text, python or python_output, the last two being the calculator's
-    calls and results in an answer. A refusal is text too.
+class TextPart(BaseModel):
+    """A piece of a message. python and python_output are the calculator's calls and results in an
+    answer.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(strict=True)
 
-    type: Annotated[str, AfterValidator(supported_part)]
-    text: Text
+    type: Literal["text", "python", "python_output"]
+    text: str
 
-    @model_validator(mode="before")
-    @classmethod
-    def refusal_is_text(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("type") == "refusal":
-            return {"type": "text", "text": values.get("refusal")}
-        return values
+
+class RefusalPart(BaseModel):
+    """A piece of an answer of OpenAI's models. It is text too."""
+
+    model_config = ConfigDict(strict=True)
+
+    type: Literal["refusal"]
+    text: Annotated[str, Field(alias="refusal")]
+
+
+Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 
 def supported_role(role: str) -> str:
@@ -108,8 +105,8 @@ class Message(Strict):
         Literal["system", "developer", "user", "assistant", "tool", "function"],
         AfterValidator(supported_role),
     ]
-    content: Text | list[Part]
-    parts: list[Part] | None = None
+    content: str | Items[Part]
+    parts: Items[Part] | None = None
     tool_calls: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None
@@ -124,14 +121,19 @@ class Message(Strict):
 
     def plain(self) -> dict[str, Any]:
         """As the chat format takes it: an assistant's parts stay parts, others become one text."""
-        if self.role == "assistant":
-            content = self.parts or self.content
-            if isinstance(content, str):
-                return {"role": self.role, "content": content}
-            return {"role": self.role, "content": [part.model_dump() for part in content]}
-        if isinstance(self.content, str):
-            return {"role": self.role, "content": self.content}
-        return {"role": self.role, "content": "\n".join(part.text for part in self.content)}
+        content = self.parts or self.content if self.role == "assistant" else self.content
+        if isinstance(content, str):
+            return {"role": self.role, "content": content}
+        if self.role != "assistant":
+            return {"role": self.role, "content": "\n".join(part.text for part in content)}
+        parts = [
+            {"type": "text" if part.type == "refusal" else part.type, "text": part.text}
+            for part in content
+        ]
+        return {"role": self.role, "content": parts}
+
+
+Messages = Annotated[Items[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class StreamOptions(Strict):
@@ -153,7 +155,7 @@ class SamplingFields(Strict):
 class PageRequest(SamplingFields):
     """`POST /chat/completions`: a conversation to be answered."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     model: str | None = None
 
 
@@ -184,15 +186,15 @@ class OpenAIRequest(SamplingFields):
 class ChatRequest(OpenAIRequest):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     max_completion_tokens: Count = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
-    metadata: dict[str, str] | None = None
+    metadata: Any = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_options: Any = None
     parallel_tool_calls: bool | None = None
     response_format: Annotated[Any, only({"type": "text"}), NOT_HERE] = None
     service_tier: Annotated[Any, only("auto", "default"), NOT_HERE] = None
@@ -216,10 +218,10 @@ class CompletionRequest(OpenAIRequest):
     """
 
     prompt: (
-        Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[int], Field(min_length=1)]
-        | Annotated[list[list[int]], Field(min_length=1, max_length=MAX_PROMPTS)]
+        str
+        | Annotated[Items[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[Items[int], Field(min_length=1)]
+        | Annotated[Items[Items[int]], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
     max_tokens: Annotated[int | None, Field(ge=0, le=1_000_000)] = 16
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
