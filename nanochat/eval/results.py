@@ -73,6 +73,15 @@ def table(tasks: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
+def why_closed(folder: Path) -> str:
+    """Why results cannot be kept in the folder; empty when they can."""
+    try:
+        check_writable(folder, fix="results are printed, not saved there")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 class ResultsFile:
     """The results of one kind of evaluation of one checkpoint, and the report's sections about
     them.
@@ -84,13 +93,9 @@ class ResultsFile:
     def __init__(self, kind: str, directory: Path, step: int) -> None:
         self.kind = kind
         self.path = directory / f"{kind}_{step:06d}.json"
-        self.closed: dict[Path, str] = {}
         self._earlier()
-        for folder in (directory, report_dir()):
-            try:
-                check_writable(folder)
-            except ValueError as error:
-                self.closed[folder] = str(error)
+        folders = (directory, report_dir())
+        self.closed = {folder: why for folder in folders if (why := why_closed(folder))}
 
     def _earlier(self) -> dict[str, Any]:
         return read_results(self.path) if self.path.is_file() else {}
@@ -134,7 +139,7 @@ class ResultsFile:
     def save(self, document: Mapping[str, Any]) -> None:
         """Write the file, unless its folder is closed, and say where it is."""
         if self.path.parent in self.closed:
-            print(f"results: not saved: {self.closed[self.path.parent]}")
+            print(f"results: not in {self.path}, which cannot be written")
             return
         atomic_write(self.path, json.dumps(document, indent=1, allow_nan=False) + "\n")
         print(f"results: {self.path}")

@@ -65,7 +65,7 @@ def open_subject(kind: str, cfg: SubjectConfig, world: World, dtype: str | None 
     results = ResultsFile(kind, directory, found_step)
     if world.is_main:
         for reason in results.closed.values():
-            print(f"warning: results are printed, not saved: {reason}", file=sys.stderr)
+            print(f"warning: {reason}", file=sys.stderr)
     phase = "eval" if dtype is None else "train"
     model, tokenizer, meta = load_model(cfg.source, world.device, phase, cfg.model_tag, cfg.step)
     if dtype is not None:

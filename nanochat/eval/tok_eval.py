@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from nanochat.dataset.text_source import plain_text, shard_texts
+from nanochat.eval.results import why_closed
 from nanochat.runtime.records import report_dir, write_record
 from nanochat.tokenizer.bpe import Tokenizer, open_tokenizer
 
@@ -72,6 +74,8 @@ def tok_eval(cfg: TokEvalConfig) -> dict[str, Any]:
     """
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
+    if closed := why_closed(report_dir()):
+        print(f"warning: {closed}", file=sys.stderr)
     mine = open_tokenizer(cfg.tokenizer)
     texts = {**SAMPLES, **_own_text(cfg)}
     tokenizers, absent = {"this": mine}, []
@@ -92,19 +96,18 @@ def tok_eval(cfg: TokEvalConfig) -> dict[str, Any]:
         "text_bytes": {name: len(text.encode()) for name, text in texts.items()},
         "not_available": absent,
     }
-    _add_to_record(result)
     _show(result)
+    if not closed:
+        _add_to_record(result)
     return result
 
 
 def _add_to_record(result: dict[str, Any]) -> None:
     """Put the comparison beside what `tok_train` wrote, when that is about the same base
     directory."""
-    path = report_dir() / "tokenizer.json"
     trained: dict[str, Any] = {}
-    if path.is_file():
-        with contextlib.suppress(ValueError):
-            trained = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        trained = dict(json.loads((report_dir() / "tokenizer.json").read_text(encoding="utf-8")))
     write_record("tokenizer", {**trained, "evaluation": result})
 
 

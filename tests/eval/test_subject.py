@@ -16,6 +16,7 @@ from nanochat.eval.chat_eval import ChatEvalConfig, chat_eval
 from nanochat.eval.choice import predict_letters
 from nanochat.eval.loglikelihood import ScoredRow, score_groups
 from nanochat.eval.results import scored
+from nanochat.eval.tok_eval import TokEvalConfig, tok_eval
 from nanochat.serve.terminal import ChatCLIConfig, chat_cli
 
 ASKED = ChatEvalConfig(task_name="arc-easy", max_problems=5)
@@ -64,11 +65,13 @@ def test_a_folder_that_may_only_be_read_is_known_at_the_start(
     (base_dir / "report").mkdir()
     chat_eval(ASKED, single)
     said = capsys.readouterr()
-    assert said.err.index("warning: results are printed, not saved") < said.err.index("ARC-Easy")
     for folder in closed:
-        assert f"not saved: {folder}: cannot be written" in said.err
+        warning = f"warning: {folder}: cannot be written"
+        assert said.err.index(warning) < said.err.index("ARC-Easy"), "before the work"
         assert not list(folder.glob("chat_eval*"))
-    assert "ARC-Easy  0." in said.out and f"results: not saved: {checkpoint}" in said.out
+    assert "results are printed, not saved there" in said.err
+    assert "ARC-Easy  0." in said.out
+    assert f"results: not in {checkpoint}/chat_eval_000005.json" in said.out
 
 
 def test_one_closed_folder_does_not_keep_the_other_from_its_part(
@@ -88,6 +91,15 @@ def test_one_closed_folder_does_not_keep_the_other_from_its_part(
     said = capsys.readouterr().out
     assert "val bits per byte: " in said and "CORE " in said
     assert (base_dir / "report" / "base_eval.json").is_file()
+
+
+def test_a_tokenizer_is_measured_where_nothing_can_be_saved(base_dir, tokenizer, closed, capsys):
+    tokenizer.save(base_dir / "tokenizer")
+    closed.append(base_dir)
+    tok_eval(TokEvalConfig())
+    said = capsys.readouterr()
+    assert f"warning: {base_dir}/report: cannot be written" in said.err
+    assert "bytes per token" in said.out and not (base_dir / "report").exists()
 
 
 def test_results_are_printed_before_a_full_disk_shows(checkpoint, single, monkeypatch, capsys):
