@@ -48,8 +48,14 @@ def recipe(cfg: RecipeConfig) -> int:
 
 
 def pick() -> str:
-    """The recipe for this machine's hardware."""
+    """The recipe for this machine's hardware. ValueError where there are GPUs that torch cannot
+    use.
+    """
+    from nanochat.runtime.world import unusable_gpus
+
     count = gpu_count()
+    if count == 0 and (problem := unusable_gpus()):
+        raise ValueError(f"recipe auto: {problem}, or name the recipe: `nanochat recipe run cpu`")
     return "cpu" if count == 0 else "gpu1" if count == 1 else "node8"
 
 

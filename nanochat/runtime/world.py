@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from nanochat.runtime.allocated_gpus import allocated_gpus
 from nanochat.runtime.errors import reason
 from nanochat.runtime.machine import core_count
 from nanochat.runtime.variables import read_variable
@@ -279,16 +280,16 @@ def expand_nodelist(nodelist: str) -> list[str]:
 
 
 def pick_device(device_type: str | None, launch: Launch) -> torch.device:
-    """The torch device of this process. Raises ValueError when the named kind is not there."""
+    """The torch device of this process. Raises ValueError when the named kind is not there, and
+    when none is named and there are GPUs that torch cannot use.
+    """
     has_mps = torch.backends.mps.is_available()
     if not device_type:
-        device_type = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if has_mps and launch.world_size == 1
-            else "cpu"
-        )
+        device_type = "cuda" if torch.cuda.is_available() else "cpu"
+        if device_type == "cpu" and has_mps and launch.world_size == 1:
+            device_type = "mps"
+        if device_type == "cpu" and (problem := unusable_gpus()):
+            raise ValueError(f"{problem}, or give --device-type=cpu to use the CPU all the same")
     if device_type not in ("cuda", "cpu", "mps"):
         raise ValueError(f"--device-type={device_type}: unknown device; use cuda, cpu or mps")
     if device_type == "mps" and not has_mps:
@@ -296,18 +297,36 @@ def pick_device(device_type: str | None, launch: Launch) -> torch.device:
     if device_type != "cuda":
         return torch.device(device_type)
     if not torch.cuda.is_available():
-        why = (
-            "this torch has no CUDA support" if torch.version.cuda is None else "torch sees no GPU"
-        )
-        raise ValueError(
-            f"--device-type=cuda: {why}; use --device-type=cpu or install a CUDA build of torch"
-        )
+        raise ValueError(f"--device-type=cuda: {no_cuda()}, or use --device-type=cpu")
     if launch.local_rank >= torch.cuda.device_count():
         raise ValueError(
             f"local rank {launch.local_rank} has no GPU: {torch.cuda.device_count()} here for "
             f"{launch.local_world_size} processes; lower --nproc_per_node"
         )
     return torch.device("cuda", launch.local_rank)
+
+
+def unusable_gpus() -> str | None:
+    """Why the GPUs that this process was given cannot be used, with the fix; None where there are
+    none or where they can be used.
+    """
+    if torch.cuda.is_available():
+        return None
+    told = allocated_gpus(os.environ)
+    return f"GPUs are there ({told}), but {no_cuda()}" if told else None
+
+
+def no_cuda() -> str:
+    """Why torch has no GPU, and what to do."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            f"this torch ({torch.__version__}) is a build for CPUs; install the CUDA build with "
+            "`NANOCHAT_EXTRAS=gpu bash scripts/setup_environment.sh`"
+        )
+    return (
+        f"torch {torch.__version__} sees none; compare `nvidia-smi`: its driver must be for CUDA "
+        f"{torch.version.cuda} or newer, and the job must ask for GPUs"
+    )
 
 
 def set_cpu_threads(launch: Launch) -> None:

@@ -227,6 +227,17 @@ def test_gpu_recipes_say_that_they_need_one(monkeypatch, base_dir):
     assert not base_dir.exists()
 
 
+def test_auto_does_not_take_a_gpu_node_for_a_cpu(monkeypatch, base_dir):
+    """With torch's CPU build the CPU recipe would run there, on other data than was asked for."""
+    monkeypatch.setattr(local, "gpu_count", lambda: 0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(ValueError, match="recipe auto: GPUs are there .*nanochat recipe run cpu"):
+        local.recipe(RecipeConfig("run", "auto"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert local.pick() == "cpu"
+
+
 @pytest.mark.parametrize("count, name", [(0, "cpu"), (1, "gpu1"), (2, "node8"), (8, "node8")])
 def test_auto_picks_by_hardware(monkeypatch, count, name):
     monkeypatch.setattr(local, "gpu_count", lambda: count)

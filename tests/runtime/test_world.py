@@ -174,3 +174,68 @@ def test_absent_peer_is_one_clear_error(monkeypatch):
     monkeypatch.setenv("NANOCHAT_DIST_TIMEOUT_S", "1")
     with pytest.raises(ValueError, match="rank 1 of 2 .* could not join 127.0.0.1:1"):
         w.init_world("cpu")
+
+
+GPUS = {
+    "CUDA_VISIBLE_DEVICES": ("0,1", "MIG-1234"),
+    "SLURM_JOB_GPUS": ("0", "0,1,2,3"),
+    "SLURM_STEP_GPUS": ("2",),
+    "SLURM_GPUS_ON_NODE": ("8",),
+    "SLURM_GPUS": ("a100:4",),
+    "SLURM_GPUS_PER_NODE": ("1",),
+    "SLURM_GPUS_PER_TASK": ("h100:1",),
+}
+NO_GPUS = (
+    {},
+    {"CUDA_VISIBLE_DEVICES": ""},
+    {"CUDA_VISIBLE_DEVICES": "-1", "SLURM_JOB_GPUS": "0"},  # hidden on purpose
+    {"CUDA_VISIBLE_DEVICES": "NoDevFiles"},
+    {"SLURM_GPUS_ON_NODE": "0", "SLURM_GPUS": "a100:0"},
+)
+
+
+@pytest.fixture
+def cpu_build(monkeypatch, tmp_path):
+    """A machine whose torch has no CUDA, without nvidia-smi and without variables of a job."""
+    for name in (*GPUS, "GPU_DEVICE_ORDINAL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name, value", [(name, v) for name, vs in GPUS.items() for v in vs])
+def test_gpus_that_torch_cannot_use_end_the_run(cpu_build, monkeypatch, name, value):
+    """A job on a GPU node with torch's CPU build must not train on the CPU without a word."""
+    monkeypatch.setenv(name, value)
+    said = f"GPUs are there .{name}={value}.*build for CPUs; install.*or give --device-type=cpu"
+    for empty in (None, ""):
+        with pytest.raises(ValueError, match=said):
+            w.init_world(empty)
+    assert w.init_world("cpu").device.type == "cpu"
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(ValueError, match="sees none; compare `nvidia-smi`.*--device-type=cpu"):
+        w.init_world()
+
+
+@pytest.mark.parametrize("variables", NO_GPUS)
+def test_no_gpus_are_no_reason_to_stop(cpu_build, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert w.init_world().device.type == "cpu"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+@pytest.mark.parametrize("lists", [0, 2])
+def test_nvidia_smi_is_asked(cpu_build, monkeypatch, lists):
+    program = cpu_build / "nvidia-smi"
+    lines = "\n".join(f"GPU {n}: NVIDIA H100 (UUID: GPU-{n})" for n in range(lists))
+    program.write_text(f"#!/bin/sh\necho '{lines or 'No devices found'}'\n")
+    program.chmod(0o755)
+    if lists:
+        with pytest.raises(ValueError, match="nvidia-smi lists 2 GPU"):
+            w.init_world()
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert w.init_world().device.type == "cpu"
