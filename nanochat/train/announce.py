@@ -5,6 +5,7 @@ from __future__ import annotations
 from nanochat.cost import count_parameters
 from nanochat.runtime.world import World
 from nanochat.train.configs import BaseConfig
+from nanochat.train.derive import Settings
 from nanochat.train.mixtures import ChatMixture
 from nanochat.train.plan import chip_of, other_generations, run_plan
 from nanochat.train.rl_configs import RLConfig
@@ -31,16 +32,15 @@ def announce(facts: RunFacts, trainer: Trainer) -> None:
         f"({facts.micro.device_batch_size} x {settings.seq_len} a micro-batch), "
         f"{_where(trainer)}"
     )
-    lines = plan.lines()
-    if isinstance(facts.cfg, BaseConfig) and facts.cfg.generation == BaseConfig.generation:
-        lines += other_generations(
-            facts.cfg,
-            settings.model_config.vocab_size,
-            world.device.type,
-            chip_of(world),
-            world.world_size,
-        )
-    print("\n".join(lines), flush=True)
+    print("\n".join(plan.lines()), flush=True)
+
+
+def announce_generations(cfg: BaseConfig, settings: Settings, world: World) -> None:
+    """What the other generations would give, where none was named."""
+    if world.is_main and cfg.generation == BaseConfig.generation:
+        vocab_size, kind = settings.model_config.vocab_size, world.device.type
+        lines = other_generations(cfg, vocab_size, kind, chip_of(world), world.world_size)
+        print("\n".join(lines), flush=True)
 
 
 def announce_mixture(mixture: ChatMixture, world: World) -> None:

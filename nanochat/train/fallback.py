@@ -54,6 +54,23 @@ def unattended(device_type: str | None) -> str:
     return "a run on a GPU" if on_gpu else ""
 
 
+def skipped_stages(stage: str, source: str) -> str:
+    """The notice that a model goes into a stage without what comes before it; empty when there is
+    none.
+    """
+    if source != "base" or stage == "mid":
+        return ""
+    skipped = {
+        "sft": "midtraining, which teaches conversations, multiple choice and tools: fine-tuning "
+        "is too short for that. Run `python -m scripts.mid_train` first, then this with "
+        "--source=mid",
+        "rl": "midtraining and fine-tuning: it will hardly give an answer that can be paid. Run "
+        "`python -m scripts.mid_train` and `python -m scripts.chat_sft` first, then this with "
+        "--source=sft",
+    }
+    return f"WARNING: this base model has not had {skipped[stage]}."
+
+
 def say(notice: str) -> None:
     """Print a notice once, whatever the number of processes."""
     if notice and rank() == "0":

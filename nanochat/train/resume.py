@@ -67,6 +67,7 @@ def _resume(trainer: Trainer, folder: RunFolder, facts: RunFacts) -> Resumed:
         return Resumed()
     state, optimizer_state, meta = load_checkpoint(folder.path, step, "cpu", load_optimizer=True)
     check_settings(meta, facts)
+    check_data(meta, facts)
     check_source(meta, facts, folder.path)
     load_weights(trainer.model, state, folder.path / f"model_{step:06d}.pt")
     assert optimizer_state is not None
@@ -141,6 +142,23 @@ def check_settings(meta: dict[str, Any], facts: RunFacts) -> None:
             f"cannot resume with other settings ({'; '.join(wrong)}): use those of the run that "
             "stopped "
             "(its config.yaml: --config), or start afresh under another --model-tag or --tag-out"
+        )
+
+
+def check_data(meta: dict[str, Any], facts: RunFacts) -> None:
+    """Raise ValueError naming what has been edited, is gone or has come since the run stopped."""
+    then: dict[str, str] = meta.get("data") or facts.data  # older checkpoints do not say
+    wrong = [
+        f"{name} {'has changed' if name in facts.data else 'is gone'}"
+        for name, digest in then.items()
+        if facts.data.get(name) != digest
+    ]
+    wrong += [f"{name} is new" for name in facts.data if name not in then]
+    if wrong:
+        shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ValueError(
+            f"cannot resume on other data ({shown}): put back what the run that stopped was "
+            "learning from, or start afresh under another --model-tag or --tag-out"
         )
 
 

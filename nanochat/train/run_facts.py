@@ -5,7 +5,7 @@ into the record for the report.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nanochat.config import as_dict
@@ -19,7 +19,8 @@ from nanochat.train.micro_batch import MicroBatch
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """`tokenizer`: its identity; `parent`: the checkpoint that a later stage starts from;
-    `mixture`: the conversations it learns, source by source.
+    `mixture`: the conversations it learns, source by source; `data`: name -> digest of all that it
+    learns from.
     """
 
     stage: str
@@ -30,6 +31,7 @@ class RunFacts:
     tokenizer: str
     parent: dict[str, Any] | None = None
     mixture: tuple[dict[str, Any], ...] = ()
+    data: dict[str, str] = field(default_factory=dict)
 
     def settings_dict(self) -> dict[str, Any]:
         """All that is derived, with the steps that were counted."""
@@ -50,6 +52,7 @@ class RunFacts:
             "code_version": code_version(),
             "parent": self.parent,
             "mixture": list(self.mixture),
+            "data": self.data,
         }
 
 
@@ -63,6 +66,7 @@ def run_facts(
     n_steps: int | None,
     source: dict[str, Any] | None = None,
     mixture: Sequence[dict[str, Any]] = (),
+    data: dict[str, str],
 ) -> RunFacts:
     """`source`: meta of the checkpoint that a later stage starts from, as `load_model` gives it."""
     assert n_steps is not None
@@ -78,4 +82,5 @@ def run_facts(
         tokenizer=tokenizer.identity(),
         parent=parent,
         mixture=tuple(mixture),
+        data=data,
     )

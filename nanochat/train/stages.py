@@ -9,6 +9,7 @@ from typing import Any, Literal
 from nanochat.checkpoint_manager import load_model
 from nanochat.cost import checkpoint_bytes
 from nanochat.dataloader.documents import ConversationDocuments, ShardDocuments
+from nanochat.dataloader.file_digest import file_digests
 from nanochat.eval.generative import AnswerSampling
 from nanochat.fp8 import check_fp8, use_fp8
 from nanochat.gpt import GPT
@@ -19,11 +20,16 @@ from nanochat.runtime.preflight import preflight
 from nanochat.runtime.world import World
 from nanochat.tasks.base_prompts import BASE_PROMPTS
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.announce import announce, announce_mixture, announce_rollouts
+from nanochat.train.announce import (
+    announce,
+    announce_generations,
+    announce_mixture,
+    announce_rollouts,
+)
 from nanochat.train.compiled import forward_pass
 from nanochat.train.configs import BaseConfig, ChatTrainConfig, MidConfig, SFTConfig
 from nanochat.train.derive import later_stage, pretraining, reinforcement
-from nanochat.train.fallback import say
+from nanochat.train.fallback import say, skipped_stages
 from nanochat.train.frozen_copy import in_precision
 from nanochat.train.hooks import CoreHook, LogHook, SampleHook, ValidationHook
 from nanochat.train.interrupt import Interrupt
@@ -74,11 +80,21 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
         check_fp8(world.device)
         use_fp8(model)
     loader = training_loader(train, tokenizer, settings, micro, world)
-    facts = run_facts("base", cfg, settings, micro, tokenizer, n_steps=settings.n_steps)
+    digests = file_digests([*train.paths, *held_out.paths]) if world.is_main else {}
+    facts = run_facts(
+        "base",
+        cfg,
+        settings,
+        micro,
+        tokenizer,
+        n_steps=settings.n_steps,
+        data=world.broadcast_object(digests),
+    )
     trainer = build_trainer(model, loader, facts, world, compile=cfg.compile)
     # Resume
     resumed = resume(trainer, folder, facts)
     announce(facts, trainer)
+    announce_generations(cfg, settings, world)
     with folder.open_log(cfg, tokenizer, trainer.step) as log:
         # Hooks
         saver = save_hook(folder, facts, resumed)
@@ -117,7 +133,8 @@ def chat(
     started = time.time()
     # Load
     mixture = chat_mixture(stage, cfg)
-    say(mixture.notice)
+    notice = "\n".join(filter(None, [mixture.notice, skipped_stages(stage, cfg.source)]))
+    say(notice)
     model, tokenizer, meta = load_model(
         cfg.source, world.device, "train", cfg.model_tag, cfg.step, context_tokens=cfg.max_seq_len
     )
@@ -139,6 +156,7 @@ def chat(
         n_steps=n_steps,
         source=meta,
         mixture=mixture.table(),
+        data={row.source: row.hash for row in mixture.rows},
     )
     trainer = build_trainer(model, loader, facts, world, compile=cfg.compile)
     # Resume
@@ -159,7 +177,7 @@ def chat(
         fit(trainer, saver, resumed)
     loader.close()
     # Record
-    say(mixture.notice)
+    say(notice)
     return record_run(
         facts,
         folder,
@@ -180,14 +198,24 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
     started = time.time()
     # Load
     asked = questions(cfg.task, cfg.seed, cfg.device_type)
-    say(asked.notice)
+    notice = "\n".join(filter(None, [asked.notice, skipped_stages("rl", cfg.source)]))
+    say(notice)
     model, tokenizer, meta = load_model(cfg.source, world.device, "train", cfg.model_tag, cfg.step)
     # Build
     settings = reinforcement(cfg, meta, len(asked.train))
     folder = RunFolder("rl", cfg.tag_out or Path(meta["directory"]).name, world)
     folder.check(cfg, checkpoint_bytes(model.config), source=meta)
     micro = choose_micro_batch(cfg, settings, world, fixed_step=False)
-    facts = run_facts("rl", cfg, settings, micro, tokenizer, n_steps=settings.n_steps, source=meta)
+    facts = run_facts(
+        "rl",
+        cfg,
+        settings,
+        micro,
+        tokenizer,
+        n_steps=settings.n_steps,
+        source=meta,
+        data={asked.train.name: asked.train.content().digest, **starting_model(meta)},
+    )
     # The starting model, before a resume puts later weights in its place.
     reference = in_precision(model, model.compute_dtype or model.lm_head.weight.dtype)
     options = RolloutOptions.of(cfg, world.device.type, micro.device_batch_size * settings.seq_len)
@@ -216,7 +244,7 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
             exam.evaluate(trainer, model, world)
         fit(trainer, saver, resumed)
     # Record
-    say(asked.notice)
+    say(notice)
     scores = {**exam.scores, **source.stats}
     return record_run(
         facts, folder, trainer, saver, started=started, scores=scores, samples=source.samples
@@ -257,6 +285,14 @@ def build_trainer(
         description=facts.stage,
         interrupt=interrupt,
     )
+
+
+def starting_model(meta: dict[str, Any]) -> dict[str, str]:
+    """What reinforcement learning pulls towards, as data that must not change. Public checkpoints
+    have no hash.
+    """
+    model = (meta.get("files") or {}).get(f"model_{meta['step']:06d}.pt", {})
+    return {"the starting model": model["sha256"]} if "sha256" in model else {}
 
 
 def save_hook(folder: RunFolder, facts: RunFacts, resumed: Resumed) -> SaveHook:
