@@ -151,7 +151,13 @@ def optim_settings(cfg: TrainConfig, total_batch_size: int, recipe: TrainingReci
 def weight_decay_scale(
     total_batch_tokens: int, horizon_tokens: float, reference_horizon_tokens: float
 ) -> float:
-    """Decay that keeps the averaging time of AdamW a fixed share of the run (arXiv 2405.13698)."""
+    """Decay that keeps the averaging time of AdamW a fixed share of the run (arXiv 2405.13698).
+
+    `horizon_tokens` is at least the recipe's own: in a run cut short, whether by --num-iterations
+    or by --target-param-data-ratio, the weights are to lose no more than they would in a whole one.
+    Followed to a hundredth of the ratio, the formula alone would give a decay of 392 and take more
+    from the weights in each step than there is.
+    """
     return (
         math.sqrt(total_batch_tokens / REFERENCE_BATCH_TOKENS)
         * reference_horizon_tokens
@@ -188,6 +194,7 @@ def pretraining(cfg: BaseConfig, vocab_size: int, device_type: str) -> Settings:
     reference = scaling_params(REFERENCE_DEPTH, vocab_size, cfg.aspect_ratio, cfg.head_dim)
     if recipe.counts_embedding:
         params += shape.n_embd * vocab_size
+    whole_horizon = recipe.tokens_per_parameter * params
     horizon = (cfg.target_param_data_ratio or recipe.tokens_per_parameter) * params  # 3
     reference_horizon = recipe.tokens_per_parameter * reference
     total = cfg.total_batch_size or REFERENCE_BATCH_TOKENS  # 4
@@ -196,7 +203,8 @@ def pretraining(cfg: BaseConfig, vocab_size: int, device_type: str) -> Settings:
     n_steps = step_count(model_config, seq_len, total, horizon, cfg)  # 5
     optim = optim_settings(cfg, total, recipe)  # 6
     if recipe.follows_horizon and cfg.weight_decay is None:  # 7
-        decay_scale = weight_decay_scale(total, max(horizon, n_steps * total), reference_horizon)
+        longest = max(whole_horizon, horizon, n_steps * total)
+        decay_scale = weight_decay_scale(total, longest, reference_horizon)
         optim = replace(optim, weight_decay=optim.weight_decay * decay_scale)
     return Settings(  # 8
         recipe=recipe.name,

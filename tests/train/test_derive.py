@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.train.configs import BaseConfig
 from nanochat.train.derive import (
     batch_tokens,
     lr_scales,
+    pretraining,
     scaling_params,
     shape_for_depth,
     weight_decay_scale,
@@ -81,3 +83,22 @@ def test_the_reference_is_the_reference():
 def test_learning_rates_grow_with_the_batch(batch):
     for one, twice in zip(lr_scales(batch), lr_scales(2 * batch), strict=True):
         assert 0 < one <= twice <= 2**0.5 * one + 1e-9
+
+
+@pytest.mark.parametrize("ratio", [0.001, 0.12, 1.2, 6.0])
+@pytest.mark.parametrize("depth", [2, 4, 12])
+def test_a_short_run_decays_its_weights_no_more_than_the_same_run_cut_short(depth, ratio):
+    """By --target-param-data-ratio as by --num-iterations: 392 was once derived from the first."""
+    common = {"depth": depth, "total_batch_size": 4096, "max_seq_len": 256}
+    by_ratio = pretraining(BaseConfig(**common, target_param_data_ratio=ratio), 2048, "cpu")
+    by_steps = pretraining(BaseConfig(**common, num_iterations=by_ratio.n_steps), 2048, "cpu")
+    whole = pretraining(BaseConfig(**common), 2048, "cpu")
+    decays = {settings.optim.weight_decay for settings in (by_ratio, by_steps, whole)}
+    assert len(decays) == 1 and by_ratio.n_steps < whole.n_steps
+    longer = pretraining(BaseConfig(**common, target_param_data_ratio=24.0), 2048, "cpu")
+    assert longer.optim.weight_decay == pytest.approx(decays.pop() / 2)
+
+
+def test_a_given_weight_decay_is_taken_as_it_is():
+    cfg = BaseConfig(depth=4, target_param_data_ratio=0.01, weight_decay=5.0)
+    assert pretraining(cfg, 2048, "cpu").optim.weight_decay == 5.0
