@@ -55,6 +55,13 @@ class Optimizer:
         """This rank's own states, by group."""
         return {name: [shard.state for shard in shards] for name, shards in self.shards.items()}
 
+    def rates(self, lr_multiplier: float) -> dict[str, float]:
+        """Learning rate of each kind of parameter, all matrices as one."""
+        return {
+            "matrices" if group.kind == "muon" else group.name: group.lr * lr_multiplier
+            for group in self.groups
+        }
+
     @torch.no_grad()
     def reduce_gradients(self) -> list[Tensor]:
         """Sum the parameters' gradients over ranks, take them away from the parameters and return

@@ -43,7 +43,7 @@ class MetricLog:
 
     def log(self, step: int, **values: Any) -> None:
         """One record; numbers may be torch or numpy scalars. A value that is not finite is written
-        as null.
+        as null. A list of records, such as samples, is a table in W&B.
         """
         plain = {name: _plain(value) for name, value in values.items()}
         if self._file is not None:
@@ -52,7 +52,8 @@ class MetricLog:
             self._file.flush()
         if self._wandb is not None:
             try:
-                self._wandb.log(plain, step=int(step))
+                tables = {name: _table(value) for name, value in plain.items()}
+                self._wandb.log(tables, step=int(step))
             except Exception as error:  # a lost connection must not cost a training run
                 print(
                     f"warning: W&B logging stopped ({error}); {self.path} has everything",
@@ -96,6 +97,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def _table(value: Any) -> Any:
+    """A list of dicts with the same names as a W&B table; anything else as it is."""
+    if not (isinstance(value, list) and value and all(isinstance(row, dict) for row in value)):
+        return value
+    import wandb
+
+    names = list(value[0])
+    return wandb.Table(columns=names, data=[[row.get(name) for name in names] for row in value])
 
 
 def _start_wandb(run: str, config: dict[str, Any] | None) -> Any:

@@ -19,14 +19,27 @@ from nanochat.train.trainer import Hook, StepStats, Trainer
 
 
 class LogHook(Hook):
-    """Every step's numbers into metrics.jsonl (and W&B when asked for)."""
+    """Every step's numbers into metrics.jsonl (and W&B when asked for).
 
-    def __init__(self, log: MetricLog) -> None:
+    `lr` is the learning rate of the matrices, `lr_NAME` those of the others, `lr_frac` the share of
+    the full ones. `mfu`: share of the chips' `peak_flops` (per second, all of them) that the model
+    used, where both are known; the work of a token is `token_flops`.
+    """
+
+    def __init__(
+        self, log: MetricLog, token_flops: float = 0.0, peak_flops: float | None = None
+    ) -> None:
         self.log = log
+        self.token_flops = token_flops
+        self.peak_flops = peak_flops
 
     def after_step(self, trainer: Trainer, stats: StepStats) -> None:
         rate = stats.n_tokens / max(stats.seconds, 1e-9)
+        mfu = None
+        if self.peak_flops and self.token_flops:
+            mfu = round(rate * self.token_flops / self.peak_flops, 4)
         changing = {
+            "mfu": mfu,
             "loss_scale": None if trainer.loss_scale is None else trainer.loss_scale.scale,
             "device_batch_size": trainer.gradients.device_batch_size,
         }
@@ -34,7 +47,8 @@ class LogHook(Hook):
             stats.step,
             train_loss=stats.loss,
             grad_norm=stats.grad_norm,
-            lr=stats.lr,
+            lr_frac=stats.lr_frac,
+            **{"lr" if name == "matrices" else f"lr_{name}": lr for name, lr in stats.lr.items()},
             n_targets=stats.n_targets,
             tokens_per_s=round(rate, 1),
             tokens_seen=trainer.tokens_seen,
@@ -95,12 +109,19 @@ class ValidationHook(PeriodicHook):
 
 
 class SampleHook(PeriodicHook):
-    """A few greedy completions, printed; `samples` holds the newest."""
+    """A few greedy completions, printed and logged; `samples` holds the newest."""
 
     def __init__(
-        self, tokenizer: Tokenizer, prompts: Sequence[str], every: int, *, chat: bool
+        self,
+        tokenizer: Tokenizer,
+        prompts: Sequence[str],
+        every: int,
+        log: MetricLog,
+        *,
+        chat: bool,
     ) -> None:
         super().__init__(every)
+        self.log = log
         self.tokenizer = tokenizer
         self.prompts = prompts
         self.chat = chat
@@ -110,6 +131,7 @@ class SampleHook(PeriodicHook):
         if not world.is_main:
             return
         self.samples = sample_texts(model, self.tokenizer, self.prompts, chat=self.chat)
+        self.log.log(trainer.step, samples=self.samples)
         for sample in self.samples:
             print(f"  {sample['prompt']} -> {sample['completion']!r}", flush=True)
 

@@ -81,6 +81,8 @@ class Examination(PeriodicHook):
         self.before = self.before or self.last
         trainer.scores.setdefault(trainer.step, {})["pass@1"] = self.last["pass@1"]
         self.log.log(trainer.step, **self.last)
+        if self.source.samples:
+            self.log.log(trainer.step, samples=self.source.samples)
         if world.is_main:
             k = self.sampling.num_samples
             rate, low, high = (self.last[name] for name in ("pass@1", "pass@1_low", "pass@1_high"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nanochat.checkpoint_manager import load_model
-from nanochat.cost import checkpoint_bytes
+from nanochat.cost import checkpoint_bytes, flops_per_token
 from nanochat.dataloader.documents import ConversationDocuments, ShardDocuments
 from nanochat.dataloader.file_digest import file_digests
 from nanochat.eval.generative import AnswerSampling
@@ -15,6 +15,7 @@ from nanochat.fp8 import check_fp8, use_fp8
 from nanochat.gpt import GPT
 from nanochat.optim.groups import parameter_groups
 from nanochat.optim.optimizer import Optimizer
+from nanochat.runtime.metric_log import MetricLog
 from nanochat.runtime.precision import pick_dtype
 from nanochat.runtime.preflight import preflight
 from nanochat.runtime.world import World
@@ -36,6 +37,7 @@ from nanochat.train.interrupt import Interrupt
 from nanochat.train.loaders import training_loader, validation_loader
 from nanochat.train.micro_batch import choose_micro_batch
 from nanochat.train.mixtures import chat_mixture
+from nanochat.train.plan import chip_of
 from nanochat.train.resume import Resumed, resume
 from nanochat.train.rl_configs import RLConfig
 from nanochat.train.rl_hooks import Examination, RolloutLog
@@ -103,9 +105,9 @@ def base(cfg: BaseConfig, world: World) -> dict[str, Any]:
         )
         validation = ValidationHook(held_out_loader, tokenizer.token_bytes(), cfg.eval_every, log)
         validation.recall(folder.history)
-        sampling = SampleHook(tokenizer, BASE_PROMPTS, cfg.sample_every, chat=False)
+        sampling = SampleHook(tokenizer, BASE_PROMPTS, cfg.sample_every, log, chat=False)
         core = CoreHook(tokenizer, cfg.core_metric_every, cfg.core_metric_max_per_task, log)
-        trainer.hooks = [LogHook(log), saver, validation, sampling, core]
+        trainer.hooks = [log_hook(log, facts, world), saver, validation, sampling, core]
         # Fit
         fit(trainer, saver, resumed)
     loader.close()
@@ -171,8 +173,8 @@ def chat(
         )
         validation = ValidationHook(held_out_loader, tokenizer.token_bytes(), cfg.eval_every, log)
         validation.recall(folder.history)
-        sampling = SampleHook(tokenizer, CHAT_PROMPTS, cfg.sample_every, chat=True)
-        trainer.hooks = [LogHook(log), saver, validation, sampling]
+        sampling = SampleHook(tokenizer, CHAT_PROMPTS, cfg.sample_every, log, chat=True)
+        trainer.hooks = [log_hook(log, facts, world), saver, validation, sampling]
         # Fit
         fit(trainer, saver, resumed)
     loader.close()
@@ -293,6 +295,13 @@ def starting_model(meta: dict[str, Any]) -> dict[str, str]:
     """
     model = (meta.get("files") or {}).get(f"model_{meta['step']:06d}.pt", {})
     return {"the starting model": model["sha256"]} if "sha256" in model else {}
+
+
+def log_hook(log: MetricLog, facts: RunFacts, world: World) -> LogHook:
+    """Knows the work of a token and the peak of these devices, where that is public."""
+    settings, chip = facts.settings, chip_of(world)
+    peak = chip.tflops * 1e12 * world.world_size if chip and chip.tflops else None
+    return LogHook(log, flops_per_token(settings.model_config, settings.seq_len), peak)
 
 
 def save_hook(folder: RunFolder, facts: RunFacts, resumed: Resumed) -> SaveHook:

@@ -46,13 +46,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StepStats:
-    """What one optimizer step did, the same on every rank. `lr`: share of the full learning
-    rates."""
+    """What one optimizer step did, the same on every rank. `lr`: learning rates by the group of
+    parameters, each the full one times `lr_frac`.
+    """
 
     step: int
     loss: float
     grad_norm: float
-    lr: float
+    lr_frac: float
+    lr: dict[str, float]
     n_targets: int
     n_tokens: int
     seconds: float
@@ -160,11 +162,17 @@ class Trainer:
                 if stats is None:
                     break
                 self.call_hooks(stats)
-                progress.advance(
-                    1, loss=stats.loss, tok_s=round(stats.n_tokens / max(stats.seconds, 1e-9))
-                )
+                progress.advance(1, **self._shown(stats))
         for hook in self.hooks:
             hook.at_end(self)
+
+    def _shown(self, stats: StepStats) -> dict[str, float]:
+        """What stands beside the progress of a step."""
+        shown = {"loss": stats.loss, "lr": stats.lr.get("matrices", stats.lr_frac)}
+        scores = [score["val_bpb"] for score in self.scores.values() if score.get("val_bpb")]
+        if scores and scores[-1] is not None:
+            shown["val_bpb"] = scores[-1]
+        return {**shown, "tok_s": round(stats.n_tokens / max(stats.seconds, 1e-9))}
 
     def evaluates(self) -> bool:
         """Whether any hook wants to evaluate after the current step."""
@@ -218,10 +226,10 @@ class Trainer:
         grads = self.optimizer.reduce_gradients()
         loss = self._agree(loss_sum)
         grad_norm = self._unscaled_norm(grads)
-        lr = self.schedule.lr(self.step)
+        lr_frac = self.schedule.lr(self.step)
         finite = math.isfinite(loss) and math.isfinite(grad_norm)
         if finite and n_targets:
-            self._update(grads, grad_norm, lr)
+            self._update(grads, grad_norm, lr_frac)
         self.optimizer.zero_grad()
         self.step += 1
         self.tokens_seen += n_tokens
@@ -233,7 +241,8 @@ class Trainer:
             step=self.step,
             loss=loss,
             grad_norm=grad_norm,
-            lr=lr,
+            lr_frac=lr_frac,
+            lr=self.optimizer.rates(lr_frac),
             n_targets=n_targets,
             n_tokens=n_tokens,
             seconds=seconds,
@@ -289,11 +298,11 @@ class Trainer:
             torch._foreach_mul_(grads, 1 / self.loss_scale.scale)
         return self.optimizer.grad_norm()
 
-    def _update(self, grads: list[Tensor], grad_norm: float, lr: float) -> None:
+    def _update(self, grads: list[Tensor], grad_norm: float, lr_frac: float) -> None:
         if self.grad_clip and grad_norm > self.grad_clip:
             torch._foreach_mul_(grads, self.grad_clip / (grad_norm + 1e-6))
         self.optimizer.step(
-            lr, self.schedule.muon_momentum(self.step), self.schedule.weight_decay(self.step)
+            lr_frac, self.schedule.muon_momentum(self.step), self.schedule.weight_decay(self.step)
         )
 
     def healthy(self) -> bool:

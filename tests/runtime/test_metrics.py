@@ -51,7 +51,10 @@ def fake_wandb(monkeypatch, calls, fail=False):
         calls.append((step, values))
 
     run = types.SimpleNamespace(log=log, finish=lambda: calls.append("finish"))
-    module = types.SimpleNamespace(init=lambda **kw: calls.append(kw["name"]) or run)
+    module = types.SimpleNamespace(
+        init=lambda **kw: calls.append(kw["name"]) or run,
+        Table=lambda columns, data: ("table", columns, data),
+    )
     monkeypatch.setitem(sys.modules, "wandb", module)
 
 
@@ -85,3 +88,14 @@ def test_wandb_failing_or_absent_never_stops_a_run(tmp_path, monkeypatch, capsys
     assert [
         json.loads(line)["step"] for line in (tmp_path / "m.jsonl").read_text().splitlines()
     ] == [1, 2]
+
+
+def test_samples_are_a_table_in_wandb(tmp_path, monkeypatch):
+    calls: list = []
+    fake_wandb(monkeypatch, calls)
+    samples = [{"prompt": "Hi", "completion": "Ho"}, {"prompt": "A", "completion": "B"}]
+    with MetricLog(tmp_path / "m.jsonl", run="mine") as log:
+        log.log(4, samples=samples, loss=1.0, none=[])
+    table = ("table", ["prompt", "completion"], [["Hi", "Ho"], ["A", "B"]])
+    assert calls[1] == (4, {"samples": table, "loss": 1.0, "none": []})
+    assert json.loads((tmp_path / "m.jsonl").read_text())["samples"] == samples
