@@ -24,8 +24,8 @@ WORTHWHILE_TOKENS = {"cpu": 1_000_000, "cuda": 0}
 def wants_compiling(
     device_type: str, wanted: bool | None, sharded: bool, planned_tokens: int
 ) -> bool:
-    """Whether a run compiles its model, where a compiler is. `wanted` None: when the device and its
-    length suit it.
+    """Whether a run compiles its model, given that there is a compiler. `wanted` None: decided by
+    the device and the length of the run.
     """
     if sharded:  # gathers weights between the blocks, outside of what a compiler can see
         return False
@@ -35,8 +35,8 @@ def wants_compiling(
 
 
 def forward_pass(model: GPT, wanted: bool | None, planned_tokens: int) -> ForwardPass:
-    """`model.hidden`, compiled when `wanted`; None: when the device, its compiler and the run's
-    length suit it.
+    """`model.hidden`, compiled when `wanted`; None: decided by the device, its compiler and the
+    length of the run.
     """
     device = model.get_device().type
     has_compiler = device == "cuda" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
@@ -46,8 +46,8 @@ def forward_pass(model: GPT, wanted: bool | None, planned_tokens: int) -> Forwar
 
 
 def call_block(block: TransformerBlock, *arguments: Any) -> Tensor:
-    """What is compiled on a CPU. The block is an argument, its weights are inputs: alike blocks
-    share the code.
+    """What is compiled on a CPU. The block is an argument and its weights are inputs, so that equal
+    blocks share the compiled code.
     """
     return cast(Tensor, block(*arguments))
 
@@ -56,9 +56,10 @@ class ForwardPass:
     """Token ids (B, T) -> activations before the head (B, T, D): `model.hidden`, compiled or as it
     is.
 
-    Compiled for the first shape it meets; other shapes (odd last micro-batches) run as they are. On
-    a GPU the whole forward pass, for what is fused across blocks. On a CPU a block, once for all
-    that are alike: steps are as fast, and d4 is compiled in 20 s instead of 57 (two cores).
+    Compiled for the first shape it is given; others (odd last micro-batches) run uncompiled. On a
+    GPU the whole forward pass is compiled, so that operations are fused across blocks. On a CPU one
+    block is, for all that are equal: steps are as fast, and d4 compiles in 20 s instead of 57 (two
+    cores).
     """
 
     def __init__(self, model: GPT, compile: bool = False) -> None:

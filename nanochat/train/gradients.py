@@ -45,10 +45,10 @@ class Gradients:
         """Backward through all rows -> this rank's share of the loss, a scalar. `n_targets`: of all
         ranks.
 
-        Out of memory: half the rows a micro-batch from now on, and the step from its start. Every
-        row still counts once, so the step is the same. Raises ValueError when a single row does not
-        fit, and for a model in pieces: of its backward passes, all ranks' common work, one cannot
-        repeat its part alone.
+        When memory runs out, micro-batches have half the rows from then on and the step starts
+        again; every row still counts once, so the step is the same. Raises ValueError when a single
+        row does not fit, and for a model in pieces: its backward pass is common work of all ranks,
+        which one of them cannot repeat alone.
         """
         while True:
             try:
@@ -63,7 +63,7 @@ class Gradients:
                 )
             self._halve(
                 max(len(batch.input_ids) for batch in batches), why
-            )  # the failed try is freed by now
+            )  # what the failed attempt had allocated is freed by now
 
     def _backward(self, batches: list[Batch], n_targets: int) -> Tensor:
         loss_sum = torch.zeros((), dtype=torch.float32, device=self.model.get_device())

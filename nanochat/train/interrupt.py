@@ -57,9 +57,7 @@ class Interrupt:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # no other may have handlers
             numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
             self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self

@@ -1,5 +1,5 @@
-"""Rollouts as a source of batches: the engine answers questions, the task pays, better answers get
-weight.
+"""Rollouts as a source of batches: the engine answers questions, the task rewards the answers, and
+the better ones get more weight.
 
 A step asks `examples_per_step` questions and draws `num_samples` answers to each. Question number p
 of a run, and the seed its answers are drawn with, follow from the run's seed alone; rank r of W
@@ -76,10 +76,10 @@ class RolloutOptions:
 
 @dataclass
 class Rollout:
-    """One answer. `chosen` is 1 on the tokens the model chose, 0 on the prompt and on what a tool
-    put in.
+    """One answer. `chosen` is 1 on the tokens that the model chose, 0 on the prompt and on the
+    output of tools.
 
-    `copies` of it were drawn; `advantage` is that of all together. `logprobs` (when it was drawn)
+    It was drawn `copies` times; `advantage` is the sum over them. `logprobs` (when it was drawn)
     and `reference` (of the starting model) belong to the chosen tokens, in order.
     """
 
@@ -234,12 +234,12 @@ class RolloutSource:
             for number, prompt, own in zip(numbers, prompts, completions, strict=True)
             for completion in own
         ]
-        self._pay(rollouts, conversations)
+        self._reward(rollouts, conversations)
         distinct = merged(rollouts)
         self._measure(rollouts, distinct, time.perf_counter() - started)
         return distinct
 
-    def _pay(self, rollouts: list[Rollout], conversations: list[Conversation]) -> None:
+    def _reward(self, rollouts: list[Rollout], conversations: list[Conversation]) -> None:
         """Rewards, and advantages within the answers to each question."""
         n = self.options.num_samples
         asked = [conversation for conversation in conversations for _ in range(n)]

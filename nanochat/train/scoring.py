@@ -30,7 +30,7 @@ def micro_batches(
     rows' numbers.
 
     A batch holds at most `budget_tokens` tokens, padding included, or a single row. A token's
-    weight is that of predicting it; the first token is predicted by nobody.
+    weight is that of predicting it; the first token is never a target.
     """
     order = sorted(range(len(rows)), key=lambda number: (-len(rows[number][0]), number))
     batches: list[tuple[Batch, list[int]]] = []

@@ -81,21 +81,21 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 def evened(batches: list[Batch], n: int, device: torch.device) -> list[Batch]:
-    """`n` micro-batches: these, and as many as are missing in which nothing is learned."""
+    """`n` micro-batches: the given ones, then as many as are missing, with weight 0 everywhere."""
     ids = torch.zeros(1, 1, dtype=torch.int64, device=device)
     return batches + [Batch(ids, ids, torch.zeros(1, 1, device=device))] * (n - len(batches))
 
 
 def whole_model(model: GPT) -> GPT:
-    """The model itself, or of one in pieces a frozen whole copy in the compute type. Collective for
-    those.
+    """The model itself; of a model in pieces, a frozen whole copy in the compute type, which is a
+    collective.
     """
     return in_precision(model, model.compute_dtype or torch.float32) if is_sharded(model) else model
 
 
 @torch.no_grad()
 def full_state(model: GPT, world: World) -> dict[str, Any]:
-    """The model's state dict: live tensors, or of a model in pieces whole ones in rank 0's main
+    """The model's state dict: the live tensors; of a model in pieces, whole tensors in rank 0's main
     memory. Collective.
     """
     state: dict[str, Any] = model.state_dict()
@@ -111,7 +111,7 @@ def full_state(model: GPT, world: World) -> dict[str, Any]:
 
 @torch.no_grad()
 def load_full_state(model: GPT, state: dict[str, Any]) -> None:
-    """Put whole tensors into `model`, of which a rank takes its piece. RuntimeError as from
+    """Load whole tensors into `model`; each rank takes its pieces. RuntimeError as from
     `load_state_dict`.
     """
     if not is_sharded(model):
