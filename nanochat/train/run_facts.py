@@ -66,9 +66,11 @@ def run_facts(
     n_steps: int | None,
     source: dict[str, Any] | None = None,
     mixture: Sequence[dict[str, Any]] = (),
-    data: dict[str, str],
+    data: dict[str, str] | None = None,
 ) -> RunFacts:
-    """`source`: meta of the checkpoint that a later stage starts from, as `load_model` gives it."""
+    """`source`: meta of the checkpoint that a later stage starts from, as `load_model` gives it.
+    `data`: by default the sources of the mixture.
+    """
     assert n_steps is not None
     parent = None
     if source is not None:
@@ -82,5 +84,5 @@ def run_facts(
         tokenizer=tokenizer.identity(),
         parent=parent,
         mixture=tuple(mixture),
-        data=data,
+        data=data or {row["source"]: row["hash"] for row in mixture},
     )

@@ -158,7 +158,6 @@ def chat(
         n_steps=n_steps,
         source=meta,
         mixture=mixture.table(),
-        data={row.source: row.hash for row in mixture.rows},
     )
     trainer = build_trainer(model, loader, facts, world, compile=cfg.compile)
     # Resume
