@@ -14,8 +14,8 @@ UNUSED = ("max_seq_len", "total_batch_size", "eval_tokens", "sample_every", "com
 
 @dataclass
 class RLConfig(TrainConfig):
-    """Reinforcement learning: the model answers questions, a task rewards the answers, and those that
-    earn more than others become likelier.
+    """Reinforcement learning: the model answers questions, a task rewards the answers, and those
+    that earn more than others become likelier.
     """
 
     source: Literal["base", "mid", "sft", "rl"] = "sft"

@@ -95,8 +95,8 @@ def whole_model(model: GPT) -> GPT:
 
 @torch.no_grad()
 def full_state(model: GPT, world: World) -> dict[str, Any]:
-    """The model's state dict: the live tensors; of a model in pieces, whole tensors in rank 0's main
-    memory. Collective.
+    """The model's state dict: the live tensors; of a model in pieces, whole tensors in rank 0's
+    main memory. Collective.
     """
     state: dict[str, Any] = model.state_dict()
     if not is_sharded(model):
