@@ -34,8 +34,8 @@ class Engine:
     """Continuous batching over one model.
 
     `max_running` sequences share a step of at most `max_step_tokens` tokens. The cache holds
-    `cache_tokens` tokens in pages of `page_tokens`; unless told otherwise as many as fit 1 GiB, but
-    always two full contexts. `reuse_prefixes` keeps up to half of it after its sequences end, for
+    `cache_tokens` tokens in pages of `page_tokens`; unless told otherwise a full context for each
+    of them, as far as 1 GiB goes, but always two. `reuse_prefixes` keeps up to half of it after its sequences end, for
     prompts that begin alike. `native` and `static`: see Runner.
 
     `submit`, `cancel` and `stats` may be called from any thread at any time; only one thread at a

@@ -125,31 +125,31 @@ class Harness:
         is set.
         """
         engine = Engine(self.model, self.tokenizer)
-        mine = requests[self.world.rank :: self.world.world_size]
         submitted = []
-        for number, (context, wanted) in enumerate(mine):
-            until = wanted.get("until") or ()
-            new_tokens = int(
-                wanted.get("max_gen_toks") or wanted.get("max_new_tokens") or DEFAULT_NEW_TOKENS
-            )
-            new_tokens = min(new_tokens, self.context // 2)
-            params = SamplingParams(
-                temperature=float(wanted.get("temperature", 1.0))
-                if wanted.get("do_sample")
-                else 0.0,
-                top_p=wanted.get("top_p"),
-                top_k=wanted.get("top_k"),
-                stop=(until,) if isinstance(until, str) else tuple(until),
-                max_tokens=new_tokens,
-                seed=number,
-                tools="off",
-            )
-            prompt = self.encode(context)[-(self.context - new_tokens) :]
-            submitted.append(engine.submit(prompt, params))
+        for number in range(self.world.rank, len(requests), self.world.world_size):
+            context, wanted = requests[number]
+            params = self.sampling(wanted, seed=number)
+            room = self.context - (params.max_tokens or 0)
+            submitted.append(engine.submit(self.encode(context)[-room:], params))
         with Progress(len(submitted), "generation", enabled=self.world.is_main) as progress:
             answers = engine.complete(submitted, on_done=progress.advance)
         own = [completion.text for [completion] in answers]
         return gather_in_order(self.world, own, len(requests))
+
+    def sampling(self, wanted: dict[str, Any], seed: int) -> SamplingParams:
+        """The harness's generation arguments in our terms, on any number of ranks the same."""
+        until = wanted.get("until") or ()
+        stops = (until,) if isinstance(until, str) else until
+        n_tokens = wanted.get("max_gen_toks") or wanted.get("max_new_tokens") or DEFAULT_NEW_TOKENS
+        return SamplingParams(
+            temperature=float(wanted.get("temperature", 1.0)) if wanted.get("do_sample") else 0.0,
+            top_p=wanted.get("top_p"),
+            top_k=wanted.get("top_k"),
+            stop=tuple(stop for stop in stops if stop),
+            max_tokens=min(int(n_tokens), self.context // 2),
+            seed=seed,
+            tools="off",
+        )
 
     def chat_text(self, history: Sequence[dict[str, str]]) -> str:
         """A conversation as text with its special tokens spelled out, the way models are trained to

@@ -1,4 +1,4 @@
-"""Log-likelihoods of given continuations: the machine under CORE and lm-evaluation-harness.
+"""Log-likelihoods of given continuations: the machine under CORE, letters and the harness.
 
 Rows that ask about the same prompt (the choices of one question) are forwarded once, as a tree: the
 shared prompt, then every continuation as a branch that sees the prompt and itself but not its

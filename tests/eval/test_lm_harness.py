@@ -72,6 +72,17 @@ def test_generation_is_greedy_and_stops(harness, tokenizer):
         ]
 
 
+def test_sampled_generation_is_the_same_on_any_number_of_ranks(harness, on_ranks, tokenizer):
+    how = {"do_sample": True, "temperature": 1.5, "max_gen_toks": 9, "until": ["", "\n\n"]}
+    asked = [(f"context {i}", how) for i in range(5)]
+    wanted = harness.generate_until(asked)
+    assert len(set(wanted)) > 1
+    found = on_ranks(
+        3, lambda world: Harness(harness.model, tokenizer, world).generate_until(asked)
+    )
+    assert found == [wanted] * 3
+
+
 def test_ranks_agree(harness, on_ranks, tokenizer):
     pairs = [(f"context {i % 3}", f" word {i}") for i in range(7)]
     wanted = harness.loglikelihood(pairs)
