@@ -35,8 +35,8 @@ class Engine:
 
     `max_running` sequences share a step of at most `max_step_tokens` tokens. The cache holds
     `cache_tokens` tokens in pages of `page_tokens`; unless told otherwise a full context for each
-    of them, as far as 1 GiB goes, but always two. `reuse_prefixes` keeps up to half of it after its sequences end, for
-    prompts that begin alike. `native` and `static`: see Runner.
+    of them, as far as 1 GiB goes, but always two. `reuse_prefixes` keeps up to half of it after its
+    sequences end, for prompts that begin alike. `native` and `static`: see Runner.
 
     `submit`, `cancel` and `stats` may be called from any thread at any time; only one thread at a
     time is in `step`.
