@@ -86,7 +86,10 @@ def complaint(argv, capsys) -> str:
             ["base-train", "--target-param-data-ratio=-1"],
             ["--target-param-data-ratio=-1", "above 0"],
         ),
-        (["base-train", *TINY, "--aspect-ratio=16", "--head-dim=16"], ["n_embd=16", "--head-dim"]),
+        (
+            ["base-train", *TINY, "--generation=modern", "--aspect-ratio=16", "--head-dim=16"],
+            ["n_embd=16", "--head-dim"],
+        ),
         (["base-train", *TINY, "--model-tag=../elsewhere"], ["../elsewhere", "letters, digits"]),
         (["base-train", "--window-pattern=SXL"], ["--window-pattern=SXL", "SSSL"]),
         (["chat-cli", "--model-tag=d99", "-p", "hi"], ["no sft checkpoint", "scripts.chat_sft"]),
