@@ -24,6 +24,7 @@ ORDER = [
     ("eval",),
     ("engine",),
     ("tasks",),
+    ("sql",),
     ("dataset",),
     ("dataloader",),
     ("model_spec",),

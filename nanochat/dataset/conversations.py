@@ -27,11 +27,13 @@ NOTHING_TRAINED = "rows of which no answer is to be trained on"
 @dataclass(kw_only=True)
 class FileContents:
     """What a file holds. forms: the shapes found (list, messages, sharegpt, alpaca). unused: what
-    is not used -> the lines where it is.
+    is not used -> the lines where it is. sql: what each conversation says about its query, if it
+    does.
     """
 
     path: Path
     conversations: list[Conversation] = field(default_factory=list)
+    sql: list[dict[str, Any] | None] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     forms: Counter[str] = field(default_factory=Counter)
     unused: dict[str, list[int]] = field(default_factory=dict)
@@ -80,6 +82,7 @@ def scan_conversations(path: Path | str) -> FileContents:
             found.unused.setdefault(what, []).append(line)
         if made.is_trained:
             found.conversations.append(made.conversation)
+            found.sql.append(made.sql)
             found.forms[made.form] += 1
     if not found.conversations and not found.problems:
         reason = NOTHING_TRAINED if found.unused else "the file is empty"

@@ -45,11 +45,13 @@ _NOTHING: tuple[Any, ...] = (None, "", [], {})
 @dataclass(kw_only=True)
 class Converted:
     """A conversation, the form it had ("list", "messages", "sharegpt" or "alpaca"), and the fields
-    of it that are not used, one for each time.
+    of it that are not used, one for each time. sql: what the row says about its query
+    (`sql/prompt.py`), for those that examine it.
     """
 
     conversation: Conversation
     form: str
+    sql: dict[str, Any] | None = None
     unused: list[str] = field(default_factory=list)
 
     @property
@@ -80,7 +82,13 @@ def to_conversation(record: Any) -> Converted:
     for number, message in enumerate(messages, 1):
         if message["role"] == "assistant" and not _says_something(message["content"]):
             raise ValueError(f"message {number}: the assistant's answer is empty")
-    return Converted(conversation={"messages": messages}, form=form, unused=unused)
+    sql = record.get("sql") if isinstance(record, dict) else None
+    return Converted(
+        conversation={"messages": messages},
+        form=form,
+        sql=sql if isinstance(sql, dict) else None,
+        unused=unused,
+    )
 
 
 def looks_like_messages(items: list[Any]) -> bool:
@@ -108,6 +116,8 @@ def _messages_of(record: Any, unused: list[str]) -> tuple[str, Any]:
     if isinstance(system, str) and system and not _starts_with_system(messages):
         messages = [{"role": "system", "content": system}, *messages]
         used.add("system")
+    if isinstance(record.get("sql"), dict):
+        used.add("sql")
     _refuse(record, UNUSABLE, "")
     unused += [f'field "{name}"' for name in _left(record, {*used, *ROW_MARKS})]
     if _mark(record, ROW_MARKS, "") is False:
