@@ -12,12 +12,14 @@ from nanochat.model_spec import ModelSpec
 from nanochat.runtime.world import World
 from nanochat.serve.http.app import build_app
 from nanochat.serve.http.server import Server, listen
-from nanochat.serve.web_config import ChatWebConfig, read_keys
+from nanochat.serve.web_config import ChatWebConfig, read_keys, read_upstream_key
 from nanochat.serve.work.loading import EngineSetup, load_engine
 from nanochat.serve.work.process_worker import ProcessWorker, devices
 from nanochat.serve.work.served_model import ModelCard, ServedModel
 from nanochat.serve.work.service import Defaults, Service
 from nanochat.serve.work.serving_metrics import ServingMetrics
+from nanochat.serve.work.upstream import Upstream
+from nanochat.serve.work.upstream_worker import UpstreamWorker
 from nanochat.serve.work.worker import ThreadWorker, Worker
 
 
@@ -73,7 +75,27 @@ def load_service(config: ChatWebConfig, world: World) -> Service:
         )
         service.aliases.setdefault(spec.source, name)
         service.aliases[f"{name}:{step}"] = name
+    if config.upstream is not None:
+        service.models |= upstream_models(config, service.metrics)
     return service
+
+
+def upstream_models(config: ChatWebConfig, metrics: ServingMetrics) -> dict[str, ServedModel]:
+    """The models of --upstream by name. ValueError when it cannot be asked."""
+    assert config.upstream is not None
+    key = None if config.upstream_key_file is None else read_upstream_key(config.upstream_key_file)
+    upstream = Upstream(url=config.upstream.rstrip("/"), key=key)
+    return {
+        card.name: ServedModel(
+            card,
+            [UpstreamWorker(upstream, card.name, metrics.upstream_failure(card.name))],
+            metrics,
+            slots=config.max_running,
+            max_queue=config.max_queue,
+            time_limit_s=config.time_limit_s,
+        )
+        for card in upstream.model_cards()
+    }
 
 
 def model_card(name: str, directory: Path, step: int) -> ModelCard:

@@ -29,6 +29,12 @@ class ChatWebConfig:
     model: list[str] = field(default_factory=list)
     """Several checkpoints side by side, as stage:tag or stage:tag:step, instead of -i, -g and -s.
     """
+    upstream: str | None = None
+    """Address of an OpenAI-compatible server, up to its /v1, whose models are served from here, as
+    http://127.0.0.1:9000/v1: vLLM, llama.cpp's server, another of this. With --model: beside those.
+    """
+    upstream_key_file: Path | None = None
+    """File with the API key that it wants."""
     temperature: Annotated[float, Short("-t")] = 0.8
     """For requests that name none. 0 always takes the likeliest token."""
     top_k: Annotated[int | None, Short("-k")] = 50
@@ -76,9 +82,13 @@ class ChatWebConfig:
             SamplingParams(temperature=self.temperature, top_k=self.top_k)
         except ValueError as error:
             problems += [f"--{reason.replace('_', '-', 1)}" for reason in str(error).split("; ")]
-        return (
-            problems + self._model_problems() + self._address_problems() + self._origin_problems()
-        )
+        return [
+            *problems,
+            *self._model_problems(),
+            *self._upstream_problems(),
+            *self._address_problems(),
+            *self._origin_problems(),
+        ]
 
     def _model_problems(self) -> list[str]:
         problems = []
@@ -93,6 +103,26 @@ class ChatWebConfig:
                 problems.append(f"--model={text}: {error}")
         if len(set(self.model)) < len(self.model):
             problems.append(f"--model={' '.join(self.model)}: the same one twice")
+        return problems
+
+    def _upstream_problems(self) -> list[str]:
+        problems = []
+        if self.upstream is None:
+            if self.upstream_key_file is not None:
+                problems.append("--upstream-key-file: is for --upstream; name that too")
+            return problems
+        if not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", self.upstream):
+            problems.append(
+                f"--upstream={self.upstream}: write the address up to /v1, as "
+                "http://127.0.0.1:9000/v1; a key goes into --upstream-key-file"
+            )
+        if self.model_tag is not None or self.step is not None:
+            problems.append("--upstream: for a checkpoint beside it write --model stage:tag")
+        if self.upstream_key_file is not None:
+            try:
+                read_upstream_key(self.upstream_key_file)
+            except ValueError as error:
+                problems.append(f"--upstream-key-file={self.upstream_key_file}: {error}")
         return problems
 
     def _address_problems(self) -> list[str]:
@@ -127,6 +157,8 @@ class ChatWebConfig:
 
     def specs(self) -> list[ModelSpec]:
         """The checkpoints to serve; the first answers requests that name no model."""
+        if self.upstream is not None and not self.model:
+            return []
         return [parse_spec(text) for text in self.model] or [
             ModelSpec(self.source, self.model_tag, self.step)
         ]
@@ -140,6 +172,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def read_upstream_key(path: Path) -> str:
+    """The one key of a file. ValueError says what to do."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot be read ({error}); write the key into it") from None
+    keys = [line.strip() for line in lines if line.strip()]
+    if len(keys) != 1 or not keys[0].isascii() or not keys[0].isprintable() or " " in keys[0]:
+        raise ValueError("must hold one key, on one line, of ASCII characters without spaces")
+    return keys[0]
 
 
 def read_keys(path: Path) -> list[str]:

@@ -114,13 +114,10 @@ class Running:
         assert not self.thread.is_alive(), "the server did not stop"
 
 
-def start_server(
-    tokenizer: Tokenizer,
-    keys: tuple[str, ...] = (),
-    allowed_origins: tuple[str, ...] = (),
-    native: bool = True,
-    **settings: Any,
-) -> Running:
+def tiny_service(
+    tokenizer: Tokenizer, native: bool = True, **settings: Any
+) -> tuple[Service, list[SlowEngine]]:
+    """Two tiny models and the engines they run on."""
     slots = settings.pop("slots", 8)
     service = Service(
         models={},
@@ -141,7 +138,22 @@ def start_server(
         )
         workers = [ThreadWorker(engines[-1], name)]
         service.models[name] = ServedModel(card, workers, service.metrics, slots=slots, **settings)
-    bound = listen("127.0.0.1", 0)
+    return service, engines
+
+
+def start_server(
+    tokenizer: Tokenizer,
+    keys: tuple[str, ...] = (),
+    allowed_origins: tuple[str, ...] = (),
+    native: bool = True,
+    **settings: Any,
+) -> Running:
+    port = settings.pop("port", 0)
+    service = settings.pop("service", None)
+    engines: list[SlowEngine | None] = [None]
+    if service is None:
+        service, engines = tiny_service(tokenizer, native, **settings)
+    bound = listen("127.0.0.1", port)
     server = Server(build_app(service, keys, allowed_origins), service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()

@@ -5,6 +5,7 @@ refused. The one place where this is decided.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from nanochat.engine import SamplingParams
@@ -18,6 +19,7 @@ from nanochat.serve.http.schema import (
     SamplingFields,
 )
 from nanochat.serve.work.job import Job
+from nanochat.serve.work.remote import RemotePrompt
 from nanochat.serve.work.served_model import ServedModel
 from nanochat.serve.work.service import Defaults
 from nanochat.tokenizer.chat_prompt import PromptTooLong, answer_room, fit_messages
@@ -44,6 +46,9 @@ async def chat_job(
             "tools": body.tools_use or "run",
         }
     params = sampling(body, defaults, max_tokens or defaults.max_tokens, **more)
+    if model.card.remote:
+        prompt = RemotePrompt(path="chat/completions", body=remote_chat(body, params))
+        return Job(client=client, prompts=[prompt], params=params, n=n), 0
     ids, dropped_turns = await fitted(model, body, params.max_tokens)
     return Job(client=client, prompts=[ids], params=params, n=n), dropped_turns
 
@@ -65,8 +70,54 @@ async def completion_job(
         logprobs=body.logprobs,
         tools=body.tools_use or "run",
     )
-    prompts = await asyncio.to_thread(token_prompts, model, body.prompt)
+    prompts: Sequence[list[int] | RemotePrompt]
+    if model.card.remote:
+        prompts = remote_prompts(body, params)
+    else:
+        prompts = await asyncio.to_thread(token_prompts, model, body.prompt)
     return Job(client=client, prompts=prompts, params=params, n=body.n or 1)
+
+
+def remote_chat(body: PageRequest | ChatRequest, params: SamplingParams) -> dict[str, Any]:
+    """The conversation as any OpenAI-compatible server takes it: texts, without the calculator's
+    pieces. What does not fit is for that server to refuse.
+    """
+    messages = []
+    for message in body.messages:
+        said = text_of(message.plain()["content"], "text")
+        check_characters(said, "messages")
+        role = "system" if message.role == "developer" else message.role
+        messages.append({"role": role, "content": said})
+    return {"messages": messages, **remote_sampling(body, params)}
+
+
+def remote_prompts(body: CompletionRequest, params: SamplingParams) -> list[RemotePrompt]:
+    if body.echo:
+        raise ApiError(400, "echo: not supported for this model; leave it out", "echo")
+    prompt: Any = body.prompt
+    many = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
+    for one in many:
+        check_characters(one if isinstance(one, str) else "", "prompt")
+    more = remote_sampling(body, params)
+    return [RemotePrompt(path="completions", body={"prompt": one, **more}) for one in many]
+
+
+def remote_sampling(body: SamplingFields, params: SamplingParams) -> dict[str, Any]:
+    """What every server knows, filled in as for our own models; what only some do, where it was
+    asked for.
+    """
+    if params.logprobs is not None:
+        raise ApiError(400, "logprobs: not supported for this model; leave it out", "logprobs")
+    always = {"temperature": params.temperature, "max_tokens": params.max_tokens}
+    optional = {
+        "top_k": body.top_k,
+        "top_p": params.top_p,
+        "min_p": body.min_p,
+        "seed": params.seed,
+        "stop": list(params.stop) or None,
+        "tools_use": getattr(body, "tools_use", None),
+    }
+    return {**always, **{name: value for name, value in optional.items() if value is not None}}
 
 
 def sampling(
@@ -134,8 +185,11 @@ def prompt_ids(model: ServedModel, prompt: str | list[int]) -> list[int]:
         raise ApiError(400, str(error).replace("tokens", "prompt", 1), "prompt") from None
 
 
-def text_of(content: str | list[dict[str, str]]) -> str:
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+def text_of(content: str | list[dict[str, str]], kind: str | None = None) -> str:
+    """A message's pieces as one text: those of a kind, or all."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if kind in (None, part["type"]))
 
 
 def check_characters(text: str, param: str) -> None:

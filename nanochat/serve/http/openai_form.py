@@ -110,8 +110,7 @@ class OpenAIAnswers:
         return {"dropped_turns": self.dropped_turns} if self.dropped_turns else {}
 
     def usage(self) -> dict[str, Any]:
-        prompt = sum(map(len, self.job.prompts))
-        written = sum(answer.n_tokens for answer in self.answers)
+        prompt, written = self.job.prompt_tokens, self.job.completion_tokens
         cached = sum(answer.n_reused for answer in self.answers[:: self.job.n])
         return {
             "prompt_tokens": prompt,
@@ -178,6 +177,7 @@ class TextAnswers(OpenAIAnswers):
     def prompt_text(self, index: int) -> str:
         """What `echo` puts before the answer."""
         ids = self.job.prompts[index // self.job.n]
+        assert isinstance(ids, list), "echo is refused for another server's models"
         bos = self.tokenizer.get_bos_token_id()
         return self.tokenizer.decode(ids[1:] if ids[0] == bos else ids)
 

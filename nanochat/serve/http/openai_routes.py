@@ -25,7 +25,7 @@ def openai_router(service: Service) -> APIRouter:
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [model_entry(model) for model in service.models.values()]}
 
-    @routes.get("/models/{name}", summary="One of them")
+    @routes.get("/models/{name:path}", summary="One of them")
     async def model(name: str) -> dict[str, Any]:
         return model_entry(service.model(name))
 

@@ -110,10 +110,8 @@ async def page_events(job: Job, dropped_turns: int) -> AsyncIterator[str]:
     assert job.worker is not None
     gpu = job.worker.index
     ending: dict[str, Any] = {"done": True, "finish_reason": "error"}
-    n_tokens = 0
     try:
         async for _, event in job.events():
-            n_tokens += event.token is not None
             for kind, text in event.pieces:
                 token = {"token": text} if kind == "text" else {"token": "", kind: text}
                 yield sse({**token, "gpu": gpu})
@@ -123,7 +121,7 @@ async def page_events(job: Job, dropped_turns: int) -> AsyncIterator[str]:
     except ApiError as error:
         ending["finish_reason"] = "error"
         ending["error"] = error.message
-    yield sse({**ending, "dropped_turns": dropped_turns, "tokens": n_tokens})
+    yield sse({**ending, "dropped_turns": dropped_turns, "tokens": job.completion_tokens})
 
 
 def statistics(service: Service) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from nanochat.engine import Event, SamplingParams
 from nanochat.serve.api_error import ApiError
+from nanochat.serve.work.remote import RemotePrompt
 from nanochat.serve.work.worker import Worker
 
 
@@ -18,11 +19,12 @@ class Job:
     prompt first.
 
     `turn` is done when its turn has come, `worker` set from then on. `running` counts the answers
-    being written. `abandoned`: nobody reads them; `stopped`: the server ended them.
+    being written. `abandoned`: nobody reads them; `stopped`: the server ended them. The tokens of
+    the answers are counted as they come.
     """
 
     client: str
-    prompts: list[list[int]]
+    prompts: Sequence[list[int] | RemotePrompt]
     params: SamplingParams
     n: int = 1
     created_s: float = field(default_factory=time.monotonic)
@@ -34,8 +36,18 @@ class Job:
     running: int = 0
     abandoned: bool = False
     stopped: bool = False
+    prompt_tokens: int = field(init=False)
+    completion_tokens: int = 0
     token_times_s: dict[int, float] = field(default_factory=dict)
     arrived: asyncio.Queue[tuple[int, Event] | ApiError] = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = sum(len(p) for p in self.prompts if isinstance(p, list))
+
+    @property
+    def remote(self) -> bool:
+        """Another server is asked: it knows how many tokens the prompts have."""
+        return any(isinstance(prompt, RemotePrompt) for prompt in self.prompts)
 
     @property
     def n_answers(self) -> int:

@@ -21,6 +21,7 @@ import torch
 from nanochat.engine import EngineStats, Event, SamplingParams
 from nanochat.engine.sequence import FinishReason
 from nanochat.serve.work.loading import EngineSetup, load_engine
+from nanochat.serve.work.remote import RemotePrompt
 from nanochat.serve.work.worker import Deliver, Lost, ThreadWorker
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,10 @@ class ProcessWorker:
         listen = threading.Thread(target=self._listen, args=(deliver, lost), daemon=True)
         listen.start()
 
-    def submit(self, request: int, prompt: list[int], params: SamplingParams, n: int) -> None:
+    def submit(
+        self, request: int, prompt: list[int] | RemotePrompt, params: SamplingParams, n: int
+    ) -> None:
+        assert isinstance(prompt, list), "an engine here takes token ids"
         self._tell(do="submit", request=request, prompt=prompt, params=asdict(params), n=n)
 
     def cancel(self, request: int, reason: FinishReason, detail: str) -> None:

@@ -18,15 +18,19 @@ from nanochat.engine.sequence import FinishReason
 from nanochat.serve.api_error import ApiError, busy, shutting_down
 from nanochat.serve.work.fair_queue import FairQueue, Full
 from nanochat.serve.work.job import Job
+from nanochat.serve.work.remote import RemoteEvent
 from nanochat.serve.work.serving_metrics import ServingMetrics
 from nanochat.serve.work.worker import Worker
 from nanochat.tokenizer import Tokenizer
+
+BYTES_PER_TOKEN = 4  # of common tokenizers, in English; on the safe side of what they reach
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """What the server knows of a checkpoint without holding its weights. `context` in tokens,
-    `created` Unix time.
+    `created` Unix time. `remote`: another server runs it, `tokenizer` is a stand-in, and `context`
+    is 0 where that server does not tell.
     """
 
     name: str
@@ -35,6 +39,13 @@ class ModelCard:
     vocab_size: int
     created: int = 0
     step: int | None = None
+    remote: bool = False
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text; about as many where the tokenizer is another server's."""
+        if self.remote:
+            return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
+        return len(self.tokenizer.encode(text))
 
     @cached_property
     def most_bytes(self) -> int:
@@ -186,7 +197,8 @@ class ServedModel:
             assert job.turn is not None
             if not job.turn.done():  # else its client has just gone away
                 self._hand(job, worker)
-                job.turn.set_result(None)
+                if not job.remote:  # else it is known with the first event whether there is one
+                    job.turn.set_result(None)
 
     def _hand(self, job: Job, worker: Worker) -> None:
         job.worker = worker
@@ -204,7 +216,7 @@ class ServedModel:
             if params.seed is not None:  # equal prompts are to be answered differently
                 params = replace(params, seed=(params.seed + number) % 2**63)
             worker.submit(request, prompt, params, job.n)
-        self.metrics.prompt_tokens.labels(self.card.name).inc(sum(map(len, job.prompts)))
+        self.metrics.prompt_tokens.labels(self.card.name).inc(job.prompt_tokens)
 
     # --- what workers write
 
@@ -224,7 +236,12 @@ class ServedModel:
 
     def _pass_on(self, job: Job, event: Event, now_s: float) -> None:
         answer = job.first_answer[event.request] + event.sample
-        if event.token is not None:
+        if isinstance(event, RemoteEvent):
+            self._open(job, event.failure)
+            self._count(job, event.prompt_tokens, event.completion_tokens)
+        elif event.token is not None:
+            self._count(job, 0, 1)
+        if event.token is not None or event.pieces:
             self._measure(job, answer, event, now_s)
         if event.finish_reason is not None:
             self._over(job, 1, event.finish_reason)
@@ -232,14 +249,32 @@ class ServedModel:
             return
         if event.finish_reason != "error":
             job.arrived.put_nowait((answer, event))
+        elif isinstance(event, RemoteEvent) and event.failure is not None:
+            job.arrived.put_nowait(event.failure)
         elif job.stopped:
             job.arrived.put_nowait(shutting_down())
         else:
             job.arrived.put_nowait(ApiError(500, event.finish_detail, code="engine_error"))
 
+    def _open(self, job: Job, failure: ApiError | None) -> None:
+        """The first of another server's answer is there, or that there will be none."""
+        assert job.turn is not None
+        if job.turn.done():
+            return
+        if failure is None:
+            job.turn.set_result(None)
+        else:
+            job.turn.set_exception(failure)
+
+    def _count(self, job: Job, prompt_tokens: int, completion_tokens: int) -> None:
+        """So many tokens more."""
+        job.prompt_tokens += prompt_tokens
+        job.completion_tokens += completion_tokens
+        self.metrics.prompt_tokens.labels(self.card.name).inc(prompt_tokens)
+        self.metrics.generated_tokens.labels(self.card.name).inc(completion_tokens)
+
     def _measure(self, job: Job, answer: int, event: Event, now_s: float) -> None:
         name, metrics = self.card.name, self.metrics
-        metrics.generated_tokens.labels(name).inc()
         last_s = job.token_times_s.get(answer)
         if not job.token_times_s:
             metrics.first_token.labels(name).observe(now_s - job.created_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -26,6 +28,12 @@ class ServingMetrics:
         self.answers = self._counter(
             "answers", "Answers finished, by reason.", "model", "finish_reason"
         )
+        self.upstream_failures = self._counter(
+            "upstream_failures",
+            "Requests that the server behind this one refused or failed, by the status told.",
+            "model",
+            "status",
+        )
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.", "model")
         self.cached_tokens = self._counter(
             "cached_prompt_tokens", "Those found in the cache.", "model"
@@ -47,6 +55,10 @@ class ServingMetrics:
             held: self._gauge(name, about, "model", "worker")
             for held, (name, about) in CACHE.items()
         }
+
+    def upstream_failure(self, model: str) -> Callable[[int], None]:
+        """Counts a failure of the model's server by its status."""
+        return lambda status: self.upstream_failures.labels(model, status).inc()
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(f"nanochat_{name}", about, labels, registry=self.registry)

@@ -10,6 +10,7 @@ from typing import Protocol
 from nanochat.engine import Engine, EngineStats, Event, SamplingParams
 from nanochat.engine.finite import NonFiniteLogits, checkpoint_named
 from nanochat.engine.sequence import FinishReason
+from nanochat.serve.work.remote import RemotePrompt
 
 log = logging.getLogger(__name__)
 STOP_TIME_S = 10.0
@@ -28,7 +29,9 @@ class Worker(Protocol):
 
     def start(self, deliver: Deliver, lost: Lost) -> None: ...
 
-    def submit(self, request: int, prompt: list[int], params: SamplingParams, n: int) -> None: ...
+    def submit(
+        self, request: int, prompt: list[int] | RemotePrompt, params: SamplingParams, n: int
+    ) -> None: ...
 
     def cancel(self, request: int, reason: FinishReason, detail: str) -> None: ...
 
@@ -63,7 +66,10 @@ class ThreadWorker:
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def submit(self, request: int, prompt: list[int], params: SamplingParams, n: int) -> None:
+    def submit(
+        self, request: int, prompt: list[int] | RemotePrompt, params: SamplingParams, n: int
+    ) -> None:
+        assert isinstance(prompt, list), "an engine here takes token ids"
         self.engine.submit(prompt, params, n, request_id=request)
         self._wake.set()
 
