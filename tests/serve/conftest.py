@@ -124,7 +124,6 @@ def tiny_service(
         metrics=ServingMetrics(),
         defaults=Defaults(temperature=0.0, top_k=50, max_tokens=32),
         drain_s=settings.pop("drain_s", 2.0),
-        aliases={"sft": "sft:d2"},
     )
     engines = []
     for number, name in enumerate(("sft:d2", "base:d2")):

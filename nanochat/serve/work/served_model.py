@@ -95,6 +95,15 @@ class ServedModel:
             for held, gauge in metrics.cache.items():
                 gauge.labels(name, worker.index).set_function(partial(held_by, worker, held))
 
+    def hide_holdings(self) -> None:
+        """The model is gone: no gauge shows it any more, nor keeps it in memory."""
+        metrics, name = self.metrics, self.card.name
+        for gauge in (metrics.waiting, metrics.running, metrics.ready):
+            gauge.remove(name)
+        for worker in self.workers:
+            for gauge in metrics.cache.values():
+                gauge.remove(name, str(worker.index))
+
     def start(self) -> None:
         """Start the workers; must be called in the event loop that everything else is called in."""
         loop = asyncio.get_running_loop()
