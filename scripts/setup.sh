@@ -124,7 +124,7 @@ nanochat_setup() {
     fi
     nanochat_say "Installing the pinned dependencies (once; this is the step that needs a network) ..."
     nanochat_install_torch || nanochat_die "could not install torch; check the network and the package index"
-    nanochat_pip -c constraints.txt -e ".${extras:+[$extras]}" ||
+    nanochat_pip -c constraints.txt -e ".[serve${extras:+,$extras}]" ||
         nanochat_die "could not install the dependencies; check the network and the package index"
     nanochat_fingerprint >"$stamp"
     [ -z "$extras" ] || cp "$stamp" "$VENV/.nanochat-installed"

@@ -4,10 +4,13 @@ are there.
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from postgres_server import NoPostgres, new_database, postgres
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +38,27 @@ def shared_dir() -> Path:
             f"no reference data at ../shared ({path.name} is absent): parity checks cannot run"
         )
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres_address() -> Iterator[str]:
+    """A PostgreSQL on loopback. Skips where it cannot be had."""
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
+    try:
+        with postgres() as address:
+            yield address
+    except NoPostgres as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Gives addresses of new, empty databases, once for each kind."""
+
+    def new() -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        if request.param == "sqlite":
+            return f"sqlite:///{tmp_path / name}.db"
+        return new_database(request.getfixturevalue("postgres_address"), name)
+
+    return new

@@ -20,6 +20,7 @@ ORDER = [
     ("launch",),
     ("report",),
     ("serve",),
+    ("store",),
     ("train",),
     ("eval",),
     ("engine",),
@@ -103,7 +104,7 @@ def declared() -> set[str]:
     """What pyproject.toml lists, by the names under which it is imported."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]")[0]
     names = re.findall(r'"([A-Za-z0-9_.-]+)(?:[><=~;][^"]*)?"', text)
-    called = {"pyyaml": "yaml"}
+    called = {"pyyaml": "yaml", "argon2-cffi": "argon2"}
     return {called.get(name.lower(), name.lower().replace("-", "_")) for name in names}
 
 
@@ -137,8 +138,9 @@ def test_importing_does_nothing():
     """Module level holds definitions and constants: no calls as statements, no loops, no files
     opened.
     """
+    runs = ("__main__.py", "env.py")  # env.py: Alembic runs it, nothing imports it
     for path, tree in TREES.items():
-        for node in tree.body if path.name != "__main__.py" else ():
+        for node in tree.body if path.name not in runs else ():
             where = f"{path.relative_to(ROOT)}:{node.lineno}: runs on import"
             assert not isinstance(node, (ast.For, ast.While, ast.With)), where
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
@@ -250,7 +252,7 @@ def test_one_attribute_is_assigned_on_a_line():
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
                 parts = [part for part in node.targets[0].elts if isinstance(part, ast.Attribute)]
                 assert len(parts) < 3, f"{where}: assigns {len(parts)} attributes"
-            if isinstance(node, ast.Call):
+            if isinstance(node, ast.Call) and path.parent.name != "versions":  # a table's columns
                 assert len(node.args) < 8, f"{where}: {len(node.args)} arguments by position"
 
 
