@@ -24,7 +24,9 @@ nanochat_find_python() {
             return
         fi
     done
-    nanochat_die "no Python 3.10 to 3.13 found; install one, or name it: NANOCHAT_PYTHON=/path/to/python3"
+    candidate="${NANOCHAT_PYTHON:-python3}"
+    nanochat_die "no Python 3.10 to 3.13 found ($candidate is $("$candidate" -V 2>&1 || true)); install one, load its" \
+        "module, or name it: NANOCHAT_PYTHON=/path/to/python3"
 }
 
 # What the environment must have been made from to count as up to date; it also names the checkout, because the

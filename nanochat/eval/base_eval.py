@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from nanochat.eval.core import evaluate_core, read_bundle
+from nanochat.eval.core import evaluate_core
+from nanochat.eval.core_bundle import read_bundle
 from nanochat.eval.results import centered_mean, table
 from nanochat.eval.subject import SubjectConfig, open_subject
 from nanochat.gpt import GPT

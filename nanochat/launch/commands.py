@@ -44,6 +44,12 @@ COMMANDS = {
         "nanochat.eval.tok_eval:tok_eval",
         "nanochat.eval.tok_eval:TokEvalConfig",
     ),
+    "doctor": Command(
+        "what is missing before a run starts",
+        "nanochat.launch.doctor.doctor:doctor",
+        "nanochat.launch.doctor.doctor:DoctorConfig",
+        prints=True,
+    ),
     "plan": Command(
         "memory, hours and cost of a run",
         "nanochat.train.plan:plan",

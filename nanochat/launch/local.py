@@ -15,7 +15,7 @@ from types import FrameType
 
 from nanochat.launch.commands import call, find, load
 from nanochat.launch.ledger import Ledger
-from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, RecipeStep, build
+from nanochat.launch.recipes import RECIPES, Recipe, RecipeConfig, RecipeStep, build, only_problems
 from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.entry import exit_code
 from nanochat.runtime.output import output_is_the_result
@@ -69,12 +69,7 @@ def check(chosen: Recipe, cfg: RecipeConfig) -> None:
     """Everything wrong with a recipe's settings, before its first step. Raises ValueError."""
     from nanochat.config import collect
 
-    names = [step.name for step in chosen.steps]
-    wrong = [
-        f"--only={n}: recipe {chosen.name} has {', '.join(names)}"
-        for n in cfg.only
-        if n not in names
-    ]
+    wrong = only_problems(chosen, cfg.only)
     if chosen.device == "cuda" and gpu_count() == 0:
         wrong.append(
             f"recipe {chosen.name}: needs a GPU and torch sees none; use `nanochat recipe run cpu`"

@@ -102,12 +102,15 @@ class RecipeStep:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A pipeline. `device` is what it needs: cpu or cuda."""
+    """A pipeline. `device` is what it needs: cpu or cuda. `hours`: at most, where they are known
+    without knowing the GPUs.
+    """
 
     name: str
     about: str
     device: Literal["cpu", "cuda"]
     steps: tuple[RecipeStep, ...]
+    hours: float | None = None
 
     def fingerprints(self) -> dict[str, str]:
         """RecipeStep -> hash of its command and settings and of the steps it builds on. A run's
@@ -167,6 +170,7 @@ def cpu(smoke: bool = False) -> Recipe:
                 always=True,
             ),
         ),
+        hours=0.25,
     )
 
 
@@ -295,6 +299,13 @@ def build(name: str, smoke: bool = False, overrides: Sequence[str] = ()) -> Reci
     base = steps["base"].settings
     tag = f"d{base['depth']}" if base["model_tag"] == TAG["model_tag"] else str(base["model_tag"])
     return dataclasses.replace(recipe, steps=tuple(tagged(step, tag) for step in steps.values()))
+
+
+def only_problems(recipe: Recipe, only: Sequence[str]) -> list[str]:
+    """One line for each name in `only` that is no step of the recipe."""
+    names = [step.name for step in recipe.steps]
+    has = f"recipe {recipe.name} has {', '.join(names)}"
+    return [f"--only={name}: {has}" for name in only if name not in names]
 
 
 def tagged(step: RecipeStep, tag: str) -> RecipeStep:

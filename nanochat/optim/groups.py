@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from nanochat.gpt import GPT
-from nanochat.optim.muon import MuonOptions
-from nanochat.optim.training_recipe import Betas, OptimConfig
+from nanochat.optim.training_recipe import Betas, MuonOptions, OptimConfig
 
 # At the first step every projection is zero, so the gradient of the residual scalars is rounding
 # noise (1e-10; 1e-4 from the second step on). With the published eps of 1e-10 AdamW makes full

@@ -7,11 +7,10 @@ cautious weight decay (arXiv 2510.12402).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
+
+from nanochat.optim.training_recipe import MuonOptions
 
 Coefficients = tuple[tuple[float, float, float], ...]
 POLYNOMIALS: dict[str, Coefficients] = {
@@ -24,16 +23,6 @@ POLYNOMIALS: dict[str, Coefficients] = {
         (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
     ),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class MuonOptions:
-    """What a recipe adds to plain Muon."""
-
-    polynomial: Literal["newton_schulz", "polar_express"] = "newton_schulz"
-    beta2: float = 0.0  # NorMuon's second moment; 0 leaves it out
-    equilibrate_rows: bool = False
-    cautious: bool = False
 
 
 @torch.no_grad()

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from nanochat.optim.muon import MuonOptions
+from typing import Any, Literal
 
 Betas = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonOptions:
+    """What a recipe adds to plain Muon."""
+
+    polynomial: Literal["newton_schulz", "polar_express"] = "newton_schulz"
+    beta2: float = 0.0  # NorMuon's second moment; 0 leaves it out
+    equilibrate_rows: bool = False
+    cautious: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ fit. A run would then go on on the CPU, a hundred times slower, without a word.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
+
+from nanochat.runtime.programs import output_of
 
 NONE = ("", "-1", "none", "nodevfiles", "(null)", "no_dev_files")
 LISTS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "GPU_DEVICE_ORDINAL")  # numbers of GPUs: 0,1
@@ -36,14 +36,6 @@ def allocated_gpus(env: Mapping[str, str]) -> str | None:
 
 def _listed() -> str | None:
     """What `nvidia-smi` finds."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    try:
-        done = subprocess.run(
-            [program, "-L"], check=False, capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    n_gpus = len(re.findall(r"^GPU \d+:", done.stdout, re.MULTILINE))
+    told = output_of("nvidia-smi", "-L", timeout_s=20.0)
+    n_gpus = len(re.findall(r"^GPU \d+:", told or "", re.MULTILINE))
     return f"nvidia-smi lists {n_gpus} GPU(s)" if n_gpus else None

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from nanochat.runtime.allocated_gpus import allocated_gpus
 from nanochat.runtime.errors import reason
 from nanochat.runtime.machine import core_count
+from nanochat.runtime.slurm_nodes import expand_nodelist, node_address
 from nanochat.runtime.variables import read_variable
 
 
@@ -231,9 +232,8 @@ def slurm_launch(env: Mapping[str, str], tasks: int) -> Launch:
             "SLURM_JOB_NODELIST is not set, so rank 0 cannot be found; set MASTER_ADDR to its "
             "host name"
         )
-    # On one node no name is needed, and SLURM's name of a node need not be one that the network
-    # knows.
-    os.environ.setdefault("MASTER_ADDR", hosts[0] if len(hosts) > 1 else "127.0.0.1")
+    if "MASTER_ADDR" not in env:
+        os.environ["MASTER_ADDR"] = meeting_place(hosts)
     # Jobs that share a node must not share a port; the job number tells them apart.
     os.environ.setdefault("MASTER_PORT", str(20000 + count(env, "SLURM_JOB_ID", 0) % 20000))
     local = re.match(
@@ -250,6 +250,13 @@ def slurm_launch(env: Mapping[str, str], tasks: int) -> Launch:
     )
 
 
+def meeting_place(hosts: list[str]) -> str:
+    """An address of rank 0's node. SLURM's name of a node need not be one that the network knows;
+    on one node no name is needed.
+    """
+    return "127.0.0.1" if len(hosts) == 1 else node_address(hosts[0]) or hosts[0]
+
+
 def count(env: Mapping[str, str], name: str, default: int | None = None) -> int:
     """The whole number in a launcher's variable. Raises ValueError."""
     value = env.get(name, "")
@@ -261,22 +268,6 @@ def count(env: Mapping[str, str], name: str, default: int | None = None) -> int:
             "a single process"
         )
     return int(value)
-
-
-def expand_nodelist(nodelist: str) -> list[str]:
-    """`gpu[003-005,12],login1` -> gpu003, gpu004, gpu005, gpu12, login1."""
-    hosts = []
-    for part in re.findall(r"[^,\[]+(?:\[[^\]]*\][^,\[]*)*", nodelist):
-        match = re.match(r"([^\[]*)\[([^\]]*)\](.*)", part)
-        if not match:
-            hosts.append(part.strip())
-            continue
-        prefix, ranges, suffix = match.groups()
-        for item in ranges.split(","):
-            first, _, last = item.partition("-")
-            for number in range(int(first), int(last or first) + 1):
-                hosts += expand_nodelist(f"{prefix}{number:0{len(first)}d}{suffix}")
-    return [host for host in hosts if host]
 
 
 def pick_device(device_type: str | None, launch: Launch) -> torch.device:
@@ -298,12 +289,31 @@ def pick_device(device_type: str | None, launch: Launch) -> torch.device:
         return torch.device(device_type)
     if not torch.cuda.is_available():
         raise ValueError(f"--device-type=cuda: {no_cuda()}, or use --device-type=cpu")
-    if launch.local_rank >= torch.cuda.device_count():
-        raise ValueError(
-            f"local rank {launch.local_rank} has no GPU: {torch.cuda.device_count()} here for "
-            f"{launch.local_world_size} processes; lower --nproc_per_node"
-        )
-    return torch.device("cuda", launch.local_rank)
+    return torch.device("cuda", gpu_index(launch, torch.cuda.device_count(), os.environ))
+
+
+def gpu_index(launch: Launch, n_visible: int, env: Mapping[str, str]) -> int:
+    """Which of the visible GPUs is this process's: SLURM may show each task its own alone, which
+    then is number 0. Raises ValueError when there is none for it.
+    """
+    if one_each(launch, n_visible, env):
+        return 0
+    if launch.local_rank < n_visible:
+        return launch.local_rank
+    raise ValueError(
+        f"local rank {launch.local_rank} has no GPU: {n_visible} here for "
+        f"{launch.local_world_size} processes; lower --nproc_per_node"
+    )
+
+
+def one_each(launch: Launch, n_visible: int, env: Mapping[str, str]) -> bool:
+    """Whether one GPU is seen because the others of this node belong to the other tasks."""
+    if launch.by != "SLURM" or n_visible != 1:
+        return False
+    if env.get("SLURM_GPUS_PER_TASK") or env.get("SLURM_NTASKS_PER_GPU") == "1":
+        return True
+    here = env.get("SLURM_GPUS_ON_NODE", "")
+    return here.isdigit() and int(here) >= launch.local_world_size
 
 
 def unusable_gpus() -> str | None:

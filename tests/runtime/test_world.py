@@ -239,3 +239,29 @@ def test_nvidia_smi_is_asked(cpu_build, monkeypatch, lists):
             w.init_world()
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert w.init_world().device.type == "cpu"
+
+
+def test_one_gpu_for_each_task_is_number_0():
+    """SLURM may show a task its own GPU alone; a GPU shared by mistake is still an error."""
+    third = w.Launch(rank=3, local_rank=3, world_size=8, local_world_size=8, by="SLURM")
+    assert w.gpu_index(third, 8, {"SLURM_GPUS_ON_NODE": "8"}) == 3
+    assert w.gpu_index(third, 1, {"SLURM_GPUS_ON_NODE": "8"}) == 0
+    assert w.gpu_index(third, 1, {"SLURM_GPUS_PER_TASK": "1"}) == 0
+    assert w.gpu_index(third, 1, {"SLURM_NTASKS_PER_GPU": "1"}) == 0
+    with pytest.raises(ValueError, match="local rank 3 has no GPU: 1 here for 8 processes"):
+        w.gpu_index(third, 1, {"SLURM_GPUS_ON_NODE": "1"})
+    with pytest.raises(ValueError, match="lower --nproc_per_node"):
+        w.gpu_index(w.Launch(local_rank=3, local_world_size=8, by="torchrun"), 1, {})
+
+
+def test_a_node_whose_name_the_network_does_not_know(tmp_path, monkeypatch):
+    """Its address comes from SLURM; where SLURM knows no better the name is tried all the same."""
+    (tmp_path / "scontrol").write_text(
+        '#!/bin/sh\n[ "$4" = n1.invalid ] && echo "NodeName=n1 NodeAddr=127.0.0.1 State=IDLE"\n'
+    )
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert w.meeting_place(["n1.invalid", "n2.invalid"]) == "127.0.0.1"
+    assert w.meeting_place(["n3.invalid", "n2.invalid"]) == "n3.invalid"
+    assert w.meeting_place(["localhost", "n2.invalid"]) == "localhost"
+    assert w.meeting_place(["n9.invalid"]) == "127.0.0.1", "one node needs no name"
