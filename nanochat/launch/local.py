@@ -105,8 +105,9 @@ class RecipeRunner:
                 say(f"{header}: complete, skipped (--fresh starts over)")
                 continue
             argv = step.argv(self.cfg.run)
-            if step.resumes and self.ledger.unfinished(step, fingerprint):
-                argv.append("--resume")  # hours of training
+            if self.ledger.unfinished(step, fingerprint):
+                argv += ["--resume"] * step.resumes  # hours of training
+                argv += ["--replace"] * step.replaces
             so_far = clock(time.monotonic() - began)
             say(f"\n{header} ({so_far} so far): nanochat {shown(step, argv)}")
             if not step.always:
@@ -136,13 +137,13 @@ class RecipeRunner:
             say(*self.ledger.set_aside("report", self.when))
 
     def ask(self, steps: list[RecipeStep], prints: dict[str, str]) -> None:
-        """Raise ValueError naming the models of other runs that would be replaced unasked."""
+        """Raise ValueError naming what other runs trained that would be replaced unasked."""
         if self.cfg.replace or self.cfg.smoke:  # nobody keeps what a trial has trained
             return
         trained = [
             place
             for step in steps
-            if step.resumes and not self.ledger.complete(step, prints[step.name])
+            if (step.resumes or step.replaces) and not self.ledger.complete(step, prints[step.name])
             for place in self.ledger.in_the_way(step, prints[step.name])
         ]
         if trained:

@@ -87,6 +87,7 @@ class RecipeStep:
     download: bool = False  # what it made is kept when the recipe starts over
     named_run: bool = False  # takes --run
     resumes: bool = False  # takes --resume
+    replaces: bool = False  # takes --replace: what an interrupted try of it has left
     always: bool = False  # cheap, and its inputs include what people do between runs
 
     def argv(self, run: str = "dummy") -> list[str]:
@@ -147,7 +148,7 @@ def cpu(smoke: bool = False) -> Recipe:
         "cpu",
         (
             RecipeStep("data", "dataset", table["data"], ("base_data",)),
-            RecipeStep("tokenizer", "tok-train", table["tokenizer"], ("tokenizer",), ("data",)),
+            tokenizer(table["tokenizer"], "data"),
             train(
                 "base", "base-train", {**table["base"], **TAG, **here}, "base", "data", "tokenizer"
             ),
@@ -185,13 +186,7 @@ def gpu(
         "cuda",
         (
             RecipeStep("first-shards", "dataset", {"num_files": 8}, ("base_data",), download=True),
-            RecipeStep(
-                "tokenizer",
-                "tok-train",
-                {"vocab_size": vocab_size, "max_chars": 2_000_000_000},
-                ("tokenizer",),
-                ("first-shards",),
-            ),
+            tokenizer({"vocab_size": vocab_size, "max_chars": 2_000_000_000}, "first-shards"),
             RecipeStep("tokenizer-eval", "tok-eval", {}, (), ("tokenizer",)),
             RecipeStep(
                 "shards",
@@ -231,6 +226,10 @@ def gpu(
             ),
         ),
     )
+
+
+def tokenizer(settings: Settings, *needs: str) -> RecipeStep:
+    return RecipeStep("tokenizer", "tok-train", settings, ("tokenizer",), needs, replaces=True)
 
 
 def train(name: str, command: str, settings: Settings, stage: str, *needs: str) -> RecipeStep:

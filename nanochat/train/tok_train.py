@@ -8,14 +8,16 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from nanochat.dataset.text_encoding import encoding_problem
 from nanochat.dataset.text_source import PlainText, plain_text
-from nanochat.runtime.base_dir import base_dir
+from nanochat.runtime.base_dir import base_dir, check_writable
+from nanochat.runtime.previous import set_aside
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.records import write_record
-from nanochat.tokenizer.bpe import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer
+from nanochat.tokenizer.bpe import FILES, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer
 
 
 @dataclass
@@ -34,6 +36,8 @@ class TokTrainConfig:
     """Encoding of text files that are not UTF-8 (default: found out and told); utf-8 reads damaged
     ones, with U+FFFD for what is damaged.
     """
+    replace: bool = False
+    """Take the place of a tokenizer that is there: it is moved into a dated folder."""
 
     def problems(self) -> list[str]:
         found = [
@@ -58,12 +62,15 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
     """
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
+    folder = base_dir() / "tokenizer"
+    _check_place(folder, cfg.replace)
     text = plain_text(cfg.data, cfg.encoding)
     started = time.perf_counter()
     counted = _Counted(text, cfg)
     with _merge_progress():
         tokenizer = Tokenizer.train(counted, cfg.vocab_size)
-    folder = base_dir() / "tokenizer"
+    if target := set_aside(folder, base_dir()):
+        print(f"set aside: the earlier tokenizer is now in {target}")
     tokenizer.save(folder)
     sizes = tokenizer.token_bytes()[: -len(tokenizer.special_tokens)].float()
     record = {
@@ -94,6 +101,16 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
     for note in counted.notes():
         print(note)
     return record
+
+
+def _check_place(folder: Path, replace: bool) -> None:
+    """Raise ValueError where a tokenizer would be lost that models may have been trained with."""
+    if not replace and any((folder / name).exists() for name in FILES):
+        raise ValueError(
+            f"{folder}: holds a tokenizer, which a new one would replace; keep it, set "
+            "NANOCHAT_BASE_DIR to another folder, or add --replace to move it into a dated folder"
+        )
+    check_writable(folder, "make it so, or set NANOCHAT_BASE_DIR to a folder of your own")
 
 
 class _Counted:

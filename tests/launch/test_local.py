@@ -29,6 +29,7 @@ class Write:
     place: str = "a"
     fail: bool = False
     resume: bool = False
+    replace: bool = False
 
     def problems(self) -> list[str]:
         return ["--text=bad: not this one; use x"] if self.text == "bad" else []
@@ -42,7 +43,7 @@ def world(monkeypatch, base_dir):
     ran: list[str] = []
 
     def write(cfg):
-        ran.append(cfg.place + " resumed" * cfg.resume)
+        ran.append(cfg.place + " resumed" * cfg.resume + " replaced" * cfg.replace)
         folder = base_dir / cfg.place
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "half").write_text("")
@@ -109,6 +110,21 @@ def test_a_changed_setting_reruns_what_depends_on_it_and_keeps_the_old_result(wo
     go(world, override=("base.text=newer",), replace=True)
     texts = {path.read_text() for path in (base_dir / "previous").glob("2*/a/text")}
     assert texts == {"x", "new"}, "nothing that was set aside is replaced"
+
+
+def test_an_interrupted_tokenizer_is_made_again_and_others_are_asked_about(
+    world, base_dir, monkeypatch
+):
+    """What stands in `tokenizer/` is this step's own where it was interrupted, another's else."""
+    toy = recipes.RECIPES["toy"](False)
+    step = recipes.tokenizer({"fail": True, "place": "t"})
+    step = dataclasses.replace(step, command="write", makes=("t",))
+    changed = dataclasses.replace(toy, steps=(step, *toy.steps[:2]))
+    monkeypatch.setitem(recipes.RECIPES, "toy", lambda smoke: changed)
+    only = ("tokenizer",)
+    assert go(world, only=only) == ["t"] and go(world, only=only) == ["t replaced"]
+    with pytest.raises(ValueError, match="recipe toy: t under .*add --replace"):
+        go(world, only=only, override=("tokenizer.fail=False",))
 
 
 @pytest.mark.parametrize("by", ["other settings", "someone else"])

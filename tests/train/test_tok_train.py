@@ -42,7 +42,8 @@ def test_the_last_shard_is_never_trained_on(base_dir):
 def read(data=None, **settings) -> list[str]:
     """What the tokenizer is trained on."""
     seen = []
-    cfg = TokTrainConfig(data=None if data is None else str(data), vocab_size=270, **settings)
+    place = None if data is None else str(data)
+    cfg = TokTrainConfig(data=place, vocab_size=270, replace=True, **settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tokenizer, "train", lambda texts, size: seen.extend(texts) or byte_level())
         tok_train(cfg)
@@ -162,6 +163,36 @@ def test_impossible_settings_are_reported_together():
     cfg = TokTrainConfig(max_chars=0, doc_cap=-1, vocab_size=100, encoding="klingon")
     assert len(cfg.problems()) == 4
     assert TokTrainConfig().problems() == [] and TokEvalConfig(max_chars=0).problems()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.pkl"])
+def test_an_earlier_tokenizer_is_kept_unless_it_is_to_go(base_dir, capsys, name):
+    """Models may have been trained with it: it is refused before anything is read, then moved."""
+    write_shards(base_dir / "base_data", [LINE] * 20, [LINE])
+    place = base_dir / "tokenizer" / name
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"of last month")
+    with pytest.raises(ValueError, match=r"tokenizer: holds a tokenizer.*--replace"):
+        tok_train(TokTrainConfig(vocab_size=300))
+    assert place.read_bytes() == b"of last month" and not (base_dir / "report").exists()
+    tok_train(TokTrainConfig(vocab_size=300, replace=True))
+    assert Tokenizer.load().get_vocab_size() == 300
+    (moved,) = base_dir.glob(f"previous/*/tokenizer/{name}")
+    assert moved.read_bytes() == b"of last month"
+    assert f"now in {moved.parent}" in capsys.readouterr().out
+
+
+def test_a_failed_try_leaves_the_earlier_tokenizer_in_place(base_dir, monkeypatch):
+    write_shards(base_dir / "base_data", [LINE] * 20, [LINE])
+    tok_train(TokTrainConfig(vocab_size=300))
+
+    def fails(texts, size):
+        raise ValueError("out of luck")
+
+    monkeypatch.setattr(Tokenizer, "train", fails)
+    with pytest.raises(ValueError, match="out of luck"):
+        tok_train(TokTrainConfig(vocab_size=320, replace=True))
+    assert Tokenizer.load().get_vocab_size() == 300
 
 
 def test_tok_eval_without_network_compares_with_nothing_but_works(base_dir, monkeypatch, capsys):
