@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 
 def first_sentence(tree: ast.Module) -> str:
     """The first sentence of a module's docstring, in one line."""
-    text = " ".join((ast.get_docstring(tree) or "").split())
+    text = " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
     return re.split(r"(?<=[.!?])\s(?=[A-Z`(])", text)[0].rstrip(":")
 
 
@@ -46,17 +46,33 @@ def tree_lines() -> str:
     return "\n\n".join(blocks)
 
 
-def picture() -> str:
-    """Mermaid: an arrow from each room to the rooms it imports."""
-    arrows = set()
+def imports() -> dict[str, set[str]]:
+    """Room -> rooms it imports."""
+    found: dict[str, set[str]] = {}
     for name, tree in files().items():
         here = name.split("/")[0].removesuffix(".py")
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nanochat."):
-                there = node.module.split(".")[1]
-                if there != here:
-                    arrows.add(f"    {here} --> {there}")
-    return "```mermaid\ngraph TD\n" + "\n".join(sorted(arrows)) + "\n```"
+                found.setdefault(here, set()).add(node.module.split(".")[1])
+    return {here: there - {here} for here, there in found.items()}
+
+
+def picture() -> str:
+    """Mermaid: an arrow from each room to the rooms it imports, without those that a longer way
+    says already.
+    """
+    direct = imports()
+
+    def reach(room: str) -> set[str]:
+        return {room}.union(*(reach(next_) for next_ in direct.get(room, ())))
+
+    arrows = [
+        f"    {here} --> {there}"
+        for here in sorted(direct)
+        for there in sorted(direct[here])
+        if not any(there in reach(other) for other in direct[here] - {there})
+    ]
+    return "```mermaid\ngraph TD\n" + "\n".join(arrows) + "\n```"
 
 
 def fill(page: str) -> str:
