@@ -9,11 +9,12 @@ import sys
 
 import pytest
 import torch
+from tiny_config import tiny_config
 
 from nanochat import cli
 from nanochat.checkpoint_manager import save_checkpoint
 from nanochat.dataset.shards import write_shards
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
 from nanochat.tokenizer import Tokenizer
 
 TINY = [
@@ -35,18 +36,7 @@ def world(base_dir):
     )
     tokenizer = Tokenizer.byte_level()
     tokenizer.save(base_dir / "tokenizer")
-    model = GPT(
-        GPTConfig.preset(
-            "modern",
-            sequence_len=32,
-            vocab_size=tokenizer.get_vocab_size(),
-            n_layer=1,
-            n_head=1,
-            n_kv_head=1,
-            n_embd=32,
-            window_pattern="L",
-        )
-    )
+    model = GPT(tiny_config(tokenizer.get_vocab_size(), sequence_len=32, n_layer=1))
     model.init_weights()
     meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity()}
     save_checkpoint(base_dir / "base_checkpoints" / "d1", 5, model.state_dict(), None, meta)

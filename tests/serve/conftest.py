@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from tiny_config import tiny_config
 
 from nanochat.checkpoint_manager import checkpoint_dir, save_checkpoint
 from nanochat.engine import Engine
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
 from nanochat.serve.http.app import build_app
 from nanochat.serve.http.server import Server, listen
 from nanochat.serve.work.served_model import ModelCard, ServedModel
@@ -36,18 +37,7 @@ def tiny_model(tokenizer: Tokenizer, seed: int = 0) -> GPT:
     """Two layers; it writes printable letters only, so that answers run to their max_tokens and are
     never empty.
     """
-    model = GPT(
-        GPTConfig.preset(
-            "modern",
-            sequence_len=CONTEXT,
-            vocab_size=tokenizer.get_vocab_size(),
-            n_layer=2,
-            n_head=2,
-            n_kv_head=2,
-            n_embd=32,
-            window_pattern="L",
-        )
-    )
+    model = GPT(tiny_config(tokenizer.get_vocab_size(), sequence_len=CONTEXT))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

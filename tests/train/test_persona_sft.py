@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from tiny_config import tiny_config
 
 from nanochat.checkpoint_manager import load_model, save_checkpoint
 from nanochat.config import collect
 from nanochat.dataset.identity import identity_conversations
 from nanochat.dataset.persona import load_persona
 from nanochat.engine import Engine
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.configs import SFTConfig
@@ -48,18 +49,7 @@ def test_another_persona_is_another_answer(base_dir, tmp_path):
         for row in identity_conversations(load_persona(path), 300, seed=0)
     ]
     tokenizer = Tokenizer.train(texts, 500)
-    model = GPT(
-        GPTConfig.preset(
-            "modern",
-            sequence_len=64,
-            vocab_size=tokenizer.get_vocab_size(),
-            n_layer=2,
-            n_head=2,
-            n_kv_head=2,
-            n_embd=64,
-            window_pattern="L",
-        )
-    )
+    model = GPT(tiny_config(tokenizer.get_vocab_size(), n_embd=64))
     torch.manual_seed(0)
     model.init_weights()
     meta = {"model_config": model.config.to_dict(), "tokenizer": tokenizer.identity()}

@@ -5,9 +5,10 @@ checkpoint.
 from __future__ import annotations
 
 import torch
+from tiny_config import tiny_config
 
 from nanochat.checkpoint_manager import checkpoint_dir, save_checkpoint
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
 from nanochat.runtime.world import World
 from nanochat.tasks.base import Task
 from nanochat.tokenizer import Tokenizer
@@ -59,18 +60,7 @@ def world(rank: int = 0, size: int = 1) -> World:
 
 
 def small_model(tokenizer: Tokenizer) -> GPT:
-    model = GPT(
-        GPTConfig.preset(
-            "modern",
-            sequence_len=64,
-            vocab_size=tokenizer.get_vocab_size(),
-            n_layer=2,
-            n_head=2,
-            n_kv_head=2,
-            n_embd=32,
-            window_pattern="L",
-        )
-    )
+    model = GPT(tiny_config(tokenizer.get_vocab_size()))
     model.init_weights(3)
     with torch.no_grad():  # a fresh head is nearly zero: every model would draw the same
         model.lm_head.weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(4))
