@@ -55,6 +55,7 @@ class MessageRow(TableBase):
     """What one side said. Edits and regenerations are further children of the same parent, in the
     order of `position`. `parts` are text and tool calls in order, where there is more than text;
     `server` is who writes it while `status` is "streaming" (then complete, stopped, failed, cut).
+    The parent's deletion does not cascade: SQLite follows a chain of such only 1,000 deep.
     """
 
     __tablename__ = "messages"
@@ -66,7 +67,7 @@ class MessageRow(TableBase):
     id: Mapped[int] = mapped_column(primary_key=True)
     public_id: Mapped[str] = mapped_column(String(32), default=new_id, unique=True)
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
-    parent_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
     position: Mapped[int] = mapped_column(default=0)
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[str] = mapped_column(PeoplesText, default="")

@@ -261,9 +261,7 @@ def create_messages() -> None:
             name="fk_messages_conversation_id",
             ondelete="CASCADE",
         ),
-        sa.ForeignKeyConstraint(
-            ["parent_id"], ["messages.id"], name="fk_messages_parent_id", ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["parent_id"], ["messages.id"], name="fk_messages_parent_id"),
         sa.PrimaryKeyConstraint("id", name="pk_messages"),
         sa.UniqueConstraint("public_id", name="uq_messages_public_id"),
     )
