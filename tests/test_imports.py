@@ -103,7 +103,7 @@ def test_imports_point_down():
 def declared() -> set[str]:
     """What pyproject.toml lists, by the names under which it is imported."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]")[0]
-    names = re.findall(r'"([A-Za-z0-9_.-]+)(?:[><=~;][^"]*)?"', text)
+    names = re.findall(r'"([A-Za-z0-9_.-]+)(?:\[[^"\]]*\])?(?:[><=~;][^"]*)?"', text)
     called = {"pyyaml": "yaml", "argon2-cffi": "argon2"}
     return {called.get(name.lower(), name.lower().replace("-", "_")) for name in names}
 

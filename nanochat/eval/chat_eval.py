@@ -22,7 +22,7 @@ from nanochat.eval.suite import run_chat_eval
 from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.world import World
 from nanochat.tasks.base import Task
-from nanochat.tasks.catalogue import CHATCORE, UNAIDED, WORLD, named_tasks, world_name
+from nanochat.tasks.catalogue import CHATCORE, SQL, UNAIDED, WORLD, named_tasks, world_name
 from nanochat.tasks.identity_task import identity_exam
 from nanochat.tasks.opening import open_task
 from nanochat.tasks.sandbox import CageUnavailable
@@ -38,8 +38,12 @@ class ChatEvalConfig(SubjectConfig):
     source: Annotated[Literal["base", "mid", "sft", "rl"], Short("-i")] = "sft"
     """Stage whose checkpoint is evaluated."""
     task_name: Annotated[str | None, Short("-a")] = None
-    """Tasks separated by |, `world` for the exam, `chatcore` for its six; all that can be found
-    when not given.
+    """Tasks separated by |, `world` for the exam, `chatcore` for its six, SQL for questions about
+    databases; all that can be found but SQL when not given.
+    """
+    sql_data: str | None = None
+    """File of questions for the task SQL, as `nanochat sql build` writes; by default sql/test.jsonl
+    in the task data.
     """
     dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Short("-d")] = None
     """Compute type; picked by the device when not given."""
@@ -88,7 +92,7 @@ def task_names(spelled: str | None) -> list[str] | None:
     if spelled is None:
         return None
     return named_tasks(
-        "--task-name", spelled, (*CHATCORE, *WORLD, *UNAIDED), groups=("chatcore", "world")
+        "--task-name", spelled, (*CHATCORE, *WORLD, *UNAIDED, SQL), groups=("chatcore", "world")
     )
 
 
@@ -103,7 +107,7 @@ def open_tasks(cfg: ChatEvalConfig) -> tuple[dict[str, Task], dict[str, str]]:
     tasks, absent = {}, {}
     for name in names:
         try:
-            tasks[name] = open_task(name, unsafe_exec=cfg.unsafe_exec)
+            tasks[name] = open_task(name, unsafe_exec=cfg.unsafe_exec, sql_data=cfg.sql_data)
         except DataNotFound as error:
             absent[name] = str(error)
         except CageUnavailable as error:
@@ -164,6 +168,12 @@ def chat_eval(cfg: ChatEvalConfig, world: World) -> dict[str, Any]:
 def show(name: str, entry: dict[str, Any]) -> None:
     interval = f"[{entry['low']:.4f}, {entry['high']:.4f}]"
     print(f"{name}: {entry['score']:.4f} {interval} of {entry['n']}", flush=True)
+    for kind, parts in entry.get("parts", {}).items():
+        for part, of in parts.items():
+            told = f"{of['score']:.4f} [{of['low']:.4f}, {of['high']:.4f}] of {of['n']}"
+            print(f"  {kind} {part}: {told}", flush=True)
+    if entry.get("counts"):
+        print("  " + ", ".join(f"{n:,} {what}" for what, n in entry["counts"].items()), flush=True)
 
 
 def report(subject: Subject, document: dict[str, Any]) -> None:
@@ -171,7 +181,7 @@ def report(subject: Subject, document: dict[str, Any]) -> None:
     sections.
     """
     done = document["tasks"]
-    print("\n" + table(done, [name for name in (*CHATCORE, *WORLD, *UNAIDED) if name in done]))
+    print("\n" + table(done, [name for name in (*CHATCORE, *WORLD, *UNAIDED, SQL) if name in done]))
     for name in document["not_found"]:
         print(f"{name}: NOT FOUND, not in the table")
     core = centered_mean(done, CHATCORE)

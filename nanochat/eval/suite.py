@@ -10,6 +10,7 @@ from typing import Any
 from nanochat.engine import Engine
 from nanochat.eval.choice import evaluate_choice
 from nanochat.eval.generative import Answered, AnswerSampling, evaluate_generative
+from nanochat.eval.intervals import wilson
 from nanochat.eval.results import scored
 from nanochat.gpt import GPT
 from nanochat.runtime.world import World
@@ -63,10 +64,31 @@ def run_chat_eval(
             answers = evaluate_generative(engine, task, world, problems, sampling)
             entry = scored([a.pass_at(1) for a in answers], task.baseline, eval_type=task.eval_type)
             entry |= _details(task, problems, answers, sampling)
+            entry |= _parts(task, problems, answers)
         results[name] = {**entry, "problems": problems, "wall_s": time.monotonic() - started}
         if on_result is not None:
             on_result(name, results[name])
     return results
+
+
+def _parts(task: Task, problems: list[int], answers: list[Answered]) -> dict[str, Any]:
+    """Scores of the parts of a task with their intervals, where the task tells parts from one
+    another; of the first answer to each problem.
+    """
+    found = task.breakdown([task[p] for p in problems], [a.texts[0] for a in answers])
+    if found is None:
+        return {}
+    parts = {
+        kind: {name: _part_score(verdicts) for name, verdicts in of.items()}
+        for kind, of in found.parts.items()
+    }
+    return {"parts": parts, "counts": found.counts, "cases": found.cases}
+
+
+def _part_score(verdicts: list[int]) -> dict[str, Any]:
+    low, high = wilson(sum(verdicts), len(verdicts))
+    n = len(verdicts)
+    return {"score": sum(verdicts) / n, "low": low, "high": high, "n": n}
 
 
 def _details(

@@ -111,6 +111,12 @@ COMMANDS = {
         "nanochat.report.__main__:report",
         "nanochat.report.__main__:ReportConfig",
     ),
+    "models": Command(
+        "list | note | diff: the models there are",
+        "nanochat.report.models_command:models",
+        "nanochat.report.models_command:ModelsConfig",
+        prints=True,
+    ),
     "recipe": Command(
         "run | show | list: a whole pipeline",
         "nanochat.launch.local:recipe",

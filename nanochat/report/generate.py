@@ -9,6 +9,7 @@ from typing import Any
 
 from nanochat.report import html, machine_hours, score_tables
 from nanochat.report.blocks import Block, Heading, Text
+from nanochat.report.checkpoint_table import checkpoint_blocks, checkpoint_rows
 from nanochat.report.markdown import markdown
 from nanochat.report.stage_records import PICTURES, clear_pictures, read_records, report_dir
 from nanochat.report.stage_section import section
@@ -32,6 +33,7 @@ def build(
     blocks += score_tables.summary(records, pictures)
     if "exam" in records:
         blocks += section("exam", records["exam"], pictures)
+    blocks += checkpoint_blocks(checkpoint_rows(hourly_rate))
     blocks += machine_hours.cost(records, hourly_rate)
     blocks += machine_hours.environment(records)
     for name, record in records.items():

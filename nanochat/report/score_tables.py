@@ -18,6 +18,7 @@ from nanochat.report.scores import (
     summary_scores,
     task_scores,
 )
+from nanochat.report.task_parts import task_parts
 from nanochat.tasks.catalogue import SUMMARY
 
 HOW_TO_MEASURE = (
@@ -101,7 +102,11 @@ def benchmarks(title: str, core: bool, record: Mapping[str, Any], pictures: Path
     else:
         label = "Share right (line: 95% interval; orange: guessing)"
         picture = score_bars(title, tasks, label, path)
-    return [*blocks, picture] if picture else blocks
+    if picture:
+        blocks.append(picture)
+    for name, entry in (record.get("tasks") or {}).items():
+        blocks += task_parts(name, entry)
+    return blocks
 
 
 def score_table(first: str, found: Sequence[ReportedScore], centered: bool = False) -> Table:

@@ -8,13 +8,26 @@ ignores them. `tool` False asks whoever has the question answered to leave the c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from nanochat.tasks.catalogue import Kind, TaskEntry
 from nanochat.tasks.content import Content, content_of
 
 Conversation = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breakdown:
+    """What more there is to say about answers than right and wrong. parts: kind of part -> its name
+    -> the verdicts of the answers that belong to it, each 0 or 1; counts: how often what happened;
+    cases: answers worth reading, as plain data.
+    """
+
+    parts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    cases: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Task:
@@ -56,6 +69,12 @@ class Task:
         for a wrong one.
         """
         return float(self.evaluate(conversation, completion))
+
+    def breakdown(
+        self, conversations: Sequence[Conversation], completions: Sequence[str]
+    ) -> Breakdown | None:
+        """More about one completion of each conversation; None where there is nothing more."""
+        return None
 
     def content(self) -> Content:
         """What the rows say. Goes through all of them."""

@@ -172,7 +172,9 @@ _WORLD = tuple(
     )
     for part, of in WORLD_PARTS.items()
 )
-TASKS = {entry.name: entry for entry in (*_BENCHMARKS, *_FOR_TRAINING, *_WORLD)}
+SQL = "SQL"  # questions about databases, judged by running the answers
+_OWN = (TaskEntry(name=SQL, rewarded=True),)
+TASKS = {entry.name: entry for entry in (*_BENCHMARKS, *_FOR_TRAINING, *_WORLD, *_OWN)}
 
 # --- groups
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from nanochat.tasks.arc import ARC, SUBSETS
 from nanochat.tasks.base import Task
-from nanochat.tasks.catalogue import TASKS, WITHOUT_TOOL
+from nanochat.tasks.catalogue import SQL, TASKS, WITHOUT_TOOL
 from nanochat.tasks.derived import WithoutTool
 from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.humaneval import HumanEval
@@ -26,16 +26,20 @@ def open_task(
     rows: int | None = None,
     persona: str | None = None,
     unsafe_exec: bool = False,
+    sql_data: str | None = None,
 ) -> Task:
     """The task of that name; its rows are checked when this returns.
 
     `rows`: how many of a generated task (default: the catalogue's). `persona`: the YAML file the
-    identity speaks for. `unsafe_exec`: see HumanEval. Raises DataNotFound, ValueError for rows that
-    do not fit, CageUnavailable where HumanEval could not be judged.
+    identity speaks for. `unsafe_exec`: see HumanEval. `sql_data`: see `sql_task.sql_rows`. Raises
+    DataNotFound, ValueError for rows that do not fit, CageUnavailable where HumanEval or SQL could
+    not be judged.
     """
     plain = name.removesuffix(WITHOUT_TOOL)
     entry = TASKS[plain]
     size = rows or (entry.train_rows if split == "train" else entry.test_rows)
+    if plain == SQL:
+        return _sql(split, sql_data, unsafe_exec)
     part = plain.removeprefix(WORLD_PREFIX)
     if part == "identity":
         return IdentityTask(persona, _world_split(split), size)
@@ -43,6 +47,13 @@ def open_task(
         return WorldTask(part, _world_split(split), size, tool=plain == name)
     task = _benchmark(plain, split, size, unsafe_exec)
     return task if plain == name else WithoutTool(task)
+
+
+def _sql(split: str, data: str | None, unsafe_exec: bool) -> Task:
+    from nanochat.tasks.sql_task import SQLTask  # which needs the extra [sql]
+
+    choose_cage(unsafe_exec)
+    return SQLTask(split, data, unsafe_exec)
 
 
 def _world_split(split: str) -> Literal["train", "exam"]:

@@ -26,8 +26,12 @@ class RLConfig(TrainConfig):
     """Name of the new checkpoint folder; by default the source's tag."""
     task: str = "auto"
     """Tasks separated by |: GSM8K, SpellingBee, World-arithmetic, World-counting, World-spelling,
-    World-facts; each also as NAME-without-tool. `auto`: GSM8K when its data is there, else
+    World-facts, SQL; each also as NAME-without-tool. `auto`: GSM8K when its data is there, else
     World-counting-without-tool.
+    """
+    sql_data: str | None = None
+    """File of questions for the task SQL, as `nanochat sql build` writes; by default
+    sql/train.jsonl in the task data.
     """
     num_epochs: float = 1.0
     """Passes over the questions."""

@@ -37,20 +37,24 @@ def task_names(spelled: str) -> list[str]:
     return named_tasks("--task", spelled, NAMES)
 
 
-def questions(spelled: str, seed: int, device_type: str | None = None) -> Questions:
-    """The tasks named in `spelled`, or what `auto` finds. DataNotFound says how to get a data set
-    that is absent.
+def questions(
+    spelled: str, seed: int, device_type: str | None = None, sql_data: str | None = None
+) -> Questions:
+    """The tasks named in `spelled`, or what `auto` finds; `sql_data`: the file of the task SQL.
+    DataNotFound says how to get a data set that is absent.
     """
     names = ["GSM8K"] if spelled == "auto" else task_names(spelled)
     notice = ""
     try:
-        train = [open_task(name, "train") for name in names]
+        train = [open_task(name, "train", sql_data=sql_data) for name in names]
     except DataNotFound as absent:
         if spelled != "auto":
             raise
         notice = fall_back("--task", str(absent), FALLBACK, device_type)
         names = [FALLBACK]
         train = [open_task(FALLBACK, "train")]
-    held_out = {name: open_task(name, "test", REWARDED_TEST_ROWS) for name in names}
+    held_out = {
+        name: open_task(name, "test", REWARDED_TEST_ROWS, sql_data=sql_data) for name in names
+    }
     mixed = train[0] if len(train) == 1 else Mixture(train, seed)
     return Questions(mixed, held_out, notice)

@@ -198,7 +198,7 @@ def rl(cfg: RLConfig, world: World) -> dict[str, Any]:
     """
     started = time.time()
     # Load
-    asked = questions(cfg.task, cfg.seed, cfg.device_type)
+    asked = questions(cfg.task, cfg.seed, cfg.device_type, cfg.sql_data)
     notice = "\n".join(filter(None, [asked.notice, skipped_stages("rl", cfg.source)]))
     say(notice)
     model, tokenizer, meta = load_model(cfg.source, world.device, "train", cfg.model_tag, cfg.step)

@@ -57,7 +57,7 @@ def _view(limits: Limits, program_fd: int) -> list[str]:
     # its filter and limits: through /proc/1/mem a program could live on in it. Seen open with
     # 0.8.0, so its folder is covered.
     options += "--perms 0555 --size 4096 --tmpfs /proc/1 --remount-ro /proc/1".split()
-    shown = read_only_paths()
+    shown = read_only_paths(limits.shows)
     for folder in _parents([*shown, *DEVICES, PROGRAM]):
         options += ["--perms", "0755", "--dir", folder]
     for device in DEVICES:

@@ -48,7 +48,9 @@ LEAST = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use. Bytes and seconds; `processes` counts threads too."""
+    """What a program may use. Bytes and seconds; `processes` counts threads too. shows: files and
+    folders of this machine that it may read besides, each at its own place.
+    """
 
     timeout_s: float = 5.0
     memory_bytes: int = 512 * MIB
@@ -56,6 +58,7 @@ class Limits:
     disk_bytes: int = 16 * MIB
     files: int = 2_000
     processes: int = 32
+    shows: tuple[str, ...] = ()
 
     def problems(self) -> list[str]:
         """One line for each limit that cannot be applied."""
@@ -85,12 +88,12 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def read_only_paths() -> list[str]:
+def read_only_paths(also: tuple[str, ...] = ()) -> list[str]:
     """Host files and folders shown read-only, each at its own place: libraries, the interpreter,
-    its library.
+    its library, and what a program is given `also`.
     """
     own = (os.path.join(sys.base_prefix, "lib"), interpreter())
-    wanted = (*LIBRARY_DIRS, "/etc/ld.so.cache", *own)
+    wanted = (*LIBRARY_DIRS, "/etc/ld.so.cache", *own, *also)
     shown: list[str] = []
     for path in wanted:
         inside = any(path.startswith(other + "/") for other in shown if not os.path.islink(other))

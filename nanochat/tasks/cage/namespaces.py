@@ -54,7 +54,7 @@ def plan(program: bytes, limits: Limits, status_fd: int) -> CagePlan:
     )
     job = {
         "root": str(folder),
-        "read_only": [*read_only_paths(), *DEVICES],
+        "read_only": [*read_only_paths(limits.shows), *DEVICES],
         "files": {str(GUARD): "/cage/guard.py", str(code): PROGRAM},
         "disk_bytes": limits.disk_bytes,
         "disk_files": limits.files,
