@@ -20,6 +20,7 @@ ORDER = [
     ("launch",),
     ("report",),
     ("serve",),
+    ("feedback",),
     ("store",),
     ("train",),
     ("eval",),

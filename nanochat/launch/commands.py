@@ -106,6 +106,7 @@ COMMANDS = {
         "nanochat.eval.compare:CompareConfig",
         prints=True,
     ),
+    "feedback": Command("export | train: what users corrected, as data and as a model", ""),
     "report": Command(
         "generate | reset: the report of a run",
         "nanochat.report.__main__:report",
@@ -135,6 +136,18 @@ GROUPS = {
             "download eval bundle, word list, task data",
             "nanochat.launch.fetch:fetch",
             "nanochat.launch.fetch:FetchConfig",
+        ),
+    },
+    "feedback": {
+        "export": Command(
+            "write accepted feedback as conversations and preference pairs",
+            "nanochat.feedback.feedback_export:export",
+            "nanochat.feedback.feedback_export:FeedbackExportConfig",
+        ),
+        "train": Command(
+            "a new checkpoint from accepted feedback, compared with the old one",
+            "nanochat.feedback.feedback_train:feedback_train",
+            "nanochat.feedback.feedback_train:FeedbackTrainConfig",
         ),
     },
     "bench": {

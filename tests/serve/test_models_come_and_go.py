@@ -46,9 +46,11 @@ async def answer(service, name, n_tokens: int = 4, begun: asyncio.Event | None =
 
 
 async def until(condition, seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
+    async def look():
         while not condition():
             await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(look(), seconds)
 
 
 def with_service(tokenizer, test) -> None:
