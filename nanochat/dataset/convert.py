@@ -39,6 +39,8 @@ UNCLEAR = "mask masked loss_mask ignore trainable training train_detail train_on
 UNUSABLE = (
     "tool_calls function_call tool_call_id image images image_url audio audios video videos"
 ).split()
+# What a row may say about itself: where it is from, and which query it is about.
+_ABOUT = {"sql": dict, "source": str}
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -116,8 +118,7 @@ def _messages_of(record: Any, unused: list[str]) -> tuple[str, Any]:
     if isinstance(system, str) and system and not _starts_with_system(messages):
         messages = [{"role": "system", "content": system}, *messages]
         used.add("system")
-    if isinstance(record.get("sql"), dict):
-        used.add("sql")
+    used |= {name for name, kind in _ABOUT.items() if isinstance(record.get(name), kind)}
     _refuse(record, UNUSABLE, "")
     unused += [f'field "{name}"' for name in _left(record, {*used, *ROW_MARKS})]
     if _mark(record, ROW_MARKS, "") is False:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from nanochat.config import Short
+from nanochat.dataset.chat_endpoint import ChatEndpoint, Refused, Unusable, pause_s
 from nanochat.dataset.conversations import read_conversations, to_line, write_conversations
 from nanochat.dataset.convert import Conversation, to_conversation
 from nanochat.dataset.embedded_world.tables import read_sections
@@ -26,9 +26,6 @@ from nanochat.dataset.identity import identity_conversations
 from nanochat.dataset.persona import Persona, load_persona
 from nanochat.runtime.base_dir import base_dir, expanded
 from nanochat.runtime.progress import Progress
-
-MAX_ANSWER_BYTES = 2**20
-FIRST_PAUSE_S = 0.5  # before the second try of a request; doubled from try to try
 
 
 @dataclass
@@ -79,14 +76,6 @@ class SyntheticConfig:
                 "--model: must be given with --base-url (the endpoint's name of the model)"
             )
         return found
-
-
-class Refused(ValueError):
-    """The endpoint will not answer, however often it is asked."""
-
-
-class Unusable(ValueError):
-    """This answer was no good; another may be."""
 
 
 def generate(cfg: SyntheticConfig) -> Path:
@@ -177,11 +166,12 @@ def _one(
     """One conversation; None when the endpoint gave nothing usable. Raises `Refused` when it never
     will.
     """
+    endpoint = endpoint_of(cfg)
     for attempt in range(cfg.retries + 1):
         rng = random.Random(f"{cfg.seed}:{number}:{attempt}")
         pause = 0.0
         try:
-            return parse_answer(_ask(cfg, prompt(persona, rng)))
+            return parse_answer(endpoint.ask(prompt(persona, rng)).text)
         except Unusable:
             pass
         except OSError as error:  # no connection, time-out, a busy server
@@ -189,11 +179,22 @@ def _one(
                 raise Refused(
                     f"{cfg.base_url}: no answer after {attempt + 1} tries ({error})"
                 ) from None
-            pause = min(30.0, FIRST_PAUSE_S * 2**attempt) * (0.5 + rng.random())
-            pause = max(pause, getattr(error, "wait_s", 0.0))
+            pause = pause_s(error, attempt, rng)
         if stop.wait(pause):
             return None
     return None
+
+
+def endpoint_of(cfg: SyntheticConfig) -> ChatEndpoint:
+    """The endpoint that the settings name."""
+    assert cfg.base_url is not None
+    return ChatEndpoint(
+        base_url=cfg.base_url,
+        model=cfg.model or "",
+        api_key_env=cfg.api_key_env,
+        timeout_s=cfg.timeout_s,
+        temperature=cfg.temperature,
+    )
 
 
 def prompt(persona: Persona, rng: random.Random) -> str:
@@ -223,43 +224,3 @@ def parse_answer(text: str) -> Conversation:
         return to_conversation(record).conversation
     except (ValueError, RecursionError) as error:
         raise Unusable(str(error)) from None
-
-
-class _Busy(OSError):
-    """The server asks for patience; wait_s: for how long."""
-
-    def __init__(self, status: int, after: str) -> None:
-        super().__init__(f"status {status}")
-        self.wait_s = min(60.0, float(after)) if after.isdigit() else 0.0
-
-
-def _ask(cfg: SyntheticConfig, text: str) -> str:
-    import requests
-
-    assert cfg.base_url is not None
-    key = os.environ.get(cfg.api_key_env)
-    url = cfg.base_url.rstrip("/") + "/chat/completions"
-    response = requests.post(
-        url,
-        json={
-            "model": cfg.model,
-            "messages": [{"role": "user", "content": text}],
-            "temperature": cfg.temperature,
-        },
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=cfg.timeout_s,
-        allow_redirects=False,
-    )
-    status, said = response.status_code, response.text[:200].strip()
-    if status == 429 or status >= 500:
-        raise _Busy(status, response.headers.get("Retry-After", ""))
-    if status != 200:
-        hint = f"; is ${cfg.api_key_env} set to a valid key?" if status in (401, 403) else ""
-        raise Refused(f"{url}: status {status}: {said}{hint}")
-    try:
-        answer: Any = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise Refused(f"{url}: not an OpenAI-compatible answer: {said}") from None
-    if not isinstance(answer, str) or len(answer) > MAX_ANSWER_BYTES:
-        raise Unusable("the answer is no text, or too long")
-    return answer

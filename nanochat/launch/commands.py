@@ -107,6 +107,7 @@ COMMANDS = {
         prints=True,
     ),
     "feedback": Command("export | train: what users corrected, as data and as a model", ""),
+    "sql": Command("build: query logs, definitions, documentation -> conversations", ""),
     "report": Command(
         "generate | reset: the report of a run",
         "nanochat.report.__main__:report",
@@ -148,6 +149,13 @@ GROUPS = {
             "a new checkpoint from accepted feedback, compared with the old one",
             "nanochat.feedback.feedback_train:feedback_train",
             "nanochat.feedback.feedback_train:FeedbackTrainConfig",
+        ),
+    },
+    "sql": {
+        "build": Command(
+            "query logs, definitions and documentation -> conversations to train on",
+            "nanochat.sql.sql_build:sql_build",
+            "nanochat.sql.sql_build:SQLBuildConfig",
         ),
     },
     "bench": {

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from nanochat.dataset.chat_endpoint import Unusable
 from nanochat.dataset.conversations import read_conversations
-from nanochat.dataset.synthetic import SyntheticConfig, Unusable, generate, parse_answer
+from nanochat.dataset.synthetic import SyntheticConfig, generate, parse_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,7 +84,7 @@ def config(server, tmp_path, **changes):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("nanochat.dataset.synthetic.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("nanochat.dataset.chat_endpoint.FIRST_PAUSE_S", 0.001)
 
 
 def contents(path):
