@@ -94,6 +94,14 @@ COMMANDS = {
         "nanochat.serve.chat_web:chat_web",
         "nanochat.serve.web_config:ChatWebConfig",
     ),
+    "users": Command("add | list | disable | passwd | role | limits | key: accounts", ""),
+    "usage": Command(
+        "tokens, latency and cost by user, key, model or day",
+        "nanochat.serve.usage_command:usage",
+        "nanochat.serve.usage_command:UsageConfig",
+        prints=True,
+    ),
+    "db": Command("upgrade | backup | restore: the database of the server", ""),
     "lm-eval": Command(
         "tasks of lm-evaluation-harness",
         "nanochat.eval.lm_harness:lm_eval",
@@ -158,6 +166,62 @@ GROUPS = {
             "nanochat.sql.sql_build:SQLBuildConfig",
         ),
     },
+    "users": {
+        "add": Command(
+            "make an account",
+            "nanochat.serve.users_command:users_add",
+            "nanochat.serve.users_command:UsersAddConfig",
+        ),
+        "list": Command(
+            "everybody",
+            "nanochat.serve.users_command:users_list",
+            "nanochat.serve.users_command:UsersListConfig",
+            prints=True,
+        ),
+        "disable": Command(
+            "keep a user out",
+            "nanochat.serve.users_command:users_disable",
+            "nanochat.serve.users_command:UsersDisableConfig",
+        ),
+        "passwd": Command(
+            "set a password",
+            "nanochat.serve.users_command:users_passwd",
+            "nanochat.serve.users_command:UsersPasswdConfig",
+        ),
+        "role": Command(
+            "user or admin",
+            "nanochat.serve.users_command:users_role",
+            "nanochat.serve.users_command:UsersRoleConfig",
+        ),
+        "limits": Command(
+            "tokens a day, requests a minute",
+            "nanochat.serve.users_command:users_limits",
+            "nanochat.serve.users_command:UsersLimitsConfig",
+        ),
+        "key": Command(
+            "make an API key",
+            "nanochat.serve.users_command:users_key",
+            "nanochat.serve.users_command:UsersKeyConfig",
+            prints=True,
+        ),
+    },
+    "db": {
+        "upgrade": Command(
+            "bring the tables to this version",
+            "nanochat.serve.db_command:db_upgrade",
+            "nanochat.serve.db_command:DbUpgradeConfig",
+        ),
+        "backup": Command(
+            "copy everything into one file",
+            "nanochat.serve.db_command:db_backup",
+            "nanochat.serve.db_command:DbBackupConfig",
+        ),
+        "restore": Command(
+            "put a copy into an empty database",
+            "nanochat.serve.db_command:db_restore",
+            "nanochat.serve.db_command:DbRestoreConfig",
+        ),
+    },
     "bench": {
         "serve": Command(
             "latency and throughput of a server over the number of clients",
@@ -189,6 +253,28 @@ def load(path: str) -> Any:
         raise
 
 
+# What brings a package that not every installation has.
+EXTRAS = {
+    "sqlalchemy": "serve",
+    "alembic": "serve",
+    "argon2": "serve",
+    "psycopg": "postgres",
+    "authlib": "oidc",
+    "joserfc": "oidc",
+}
+
+
+def needs_extra(error: ModuleNotFoundError) -> ValueError | None:
+    """The error for people, when a package is missing that an extra brings."""
+    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    if extra is None:
+        return None
+    return ValueError(
+        f"this needs the extra {extra} ({error.name} is not installed): "
+        f"pip install 'nanochat[{extra}]'"
+    )
+
+
 def find(words: Sequence[str]) -> tuple[str, Command, list[str]]:
     """(full name, command, remaining words). Raises ValueError for a command there is not."""
     name, rest = words[0].replace("_", "-"), list(words[1:])
@@ -204,7 +290,16 @@ def find(words: Sequence[str]) -> tuple[str, Command, list[str]]:
 
 
 def call(name: str, command: Command, words: list[str]) -> Any:
-    """Parse the words and run the command, inside a World where the function takes one."""
+    """Parse the words and run the command, inside a World where the function takes one. ValueError
+    when it needs an extra that is not installed.
+    """
+    try:
+        return run_command(name, command, words)
+    except ModuleNotFoundError as error:
+        raise needs_extra(error) or error from None
+
+
+def run_command(name: str, command: Command, words: list[str]) -> Any:
     if command.config is None:
         return load(command.function)(words[1:] if words[:1] == ["--"] else words)
     from nanochat.config import parse

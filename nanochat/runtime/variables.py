@@ -63,6 +63,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "NANOCHAT_SKIP_SETUP": str,
     "NANOCHAT_TORCH_INDEX": str,
     "NANOCHAT_VENV": str,
+    "NANOCHAT_DATABASE": str,
 }
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import socket
+
 from nanochat.runtime.world import World
 from nanochat.serve.http.app import build_app
 from nanochat.serve.http.server import Server, listen
-from nanochat.serve.web_config import ChatWebConfig, read_keys, read_upstream_key
+from nanochat.serve.web_config import (
+    FIRST_ADMIN,
+    ChatWebConfig,
+    is_loopback,
+    read_keys,
+    read_upstream_key,
+)
 from nanochat.serve.work.model_loader import ModelLoader
 from nanochat.serve.work.served_model import ServedModel
 from nanochat.serve.work.service import Defaults, Service
 from nanochat.serve.work.serving_metrics import ServingMetrics
+from nanochat.serve.work.storage import Storage
 from nanochat.serve.work.upstream import Upstream
 from nanochat.serve.work.upstream_worker import UpstreamWorker
+from nanochat.store import usage, users
+from nanochat.store.database import Database, chosen_url
+from nanochat.store.upgrading import upgrade
 
 
 def chat_web(config: ChatWebConfig, world: World) -> int:
@@ -20,15 +32,34 @@ def chat_web(config: ChatWebConfig, world: World) -> int:
     """
     keys = [] if config.api_key_file is None else read_keys(config.api_key_file)
     with listen(config.host, config.port) as bound:  # first: loading takes long, a taken port none
+        port = bound.getsockname()[1]
+        name = f"{socket.gethostname()}:{port}"
+        storage = None if config.database == "off" else open_storage(config, name)
         service = load_service(config, world)
         host = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
-        where = f"http://{host}:{bound.getsockname()[1]}"
-        said = f"{', '.join(service.models)} at {where} (Ctrl+C stops)"
-        app = build_app(service, keys, config.allow_origin)
+        said = f"{', '.join(service.models)} at http://{host}:{port} (Ctrl+C stops)"
+        if storage is not None and not keys and not storage.database.reading(users.any_accounts):
+            said += f"\nfor you on this machine; for a team, make accounts: {FIRST_ADMIN}"
+        app = build_app(service, keys, config.allow_origin, storage=storage, server_name=name)
         server = Server(app, service, lambda: print(said, flush=True))
         server.run(sockets=[bound])
     print("stopped", flush=True)
     return 0 if server.started else 1
+
+
+def open_storage(config: ChatWebConfig, name: str) -> Storage:
+    """The database, brought up to date, with what a killed server of this name left behind marked
+    as such. ValueError when it cannot be opened, or nothing in it would keep others out.
+    """
+    database = Database(chosen_url(config.database))
+    said = upgrade(database)
+    if "copy" in said:
+        print(said, flush=True)
+    if not is_loopback(config.host) and config.api_key_file is None:
+        if not database.reading(users.any_accounts):
+            raise ValueError(config.host_problem())
+    database.writing(usage.cut_running, name, config.time_limit_s)
+    return Storage(database)
 
 
 def load_service(config: ChatWebConfig, world: World) -> Service:

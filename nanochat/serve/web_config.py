@@ -13,6 +13,7 @@ from nanochat.engine import SamplingParams
 from nanochat.model_spec import ModelSpec, parse_spec
 
 MIN_KEY_LENGTH = 16
+FIRST_ADMIN = "nanochat users add NAME --role admin"
 MAKE_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(24))" > keys.txt'
 
 
@@ -46,7 +47,12 @@ class ChatWebConfig:
     port: Annotated[int, Short("-p")] = 8000
     """0 picks a free one."""
     host: str = "127.0.0.1"
-    """Address to listen on. Any but this machine's own needs --api-key-file."""
+    """Address to listen on. Any but this machine's own needs accounts or --api-key-file."""
+    database: str | None = None
+    """Where accounts, conversations and usage are kept: sqlite:///PATH or
+    postgresql://USER:PASSWORD@HOST/NAME (default: $NANOCHAT_DATABASE, else nanochat.db in the base
+    directory). off: nothing is kept, and there are no accounts.
+    """
     api_key_file: Path | None = None
     """File of API keys, one a line; requests must then carry one."""
     allow_origin: list[str] = field(default_factory=list)
@@ -131,13 +137,17 @@ class ChatWebConfig:
                 read_keys(self.api_key_file)
             except ValueError as error:
                 return [f"--api-key-file={self.api_key_file}: {error}"]
-        elif not is_loopback(self.host):
-            return [
-                f"--host={self.host}: other machines could reach the server, so it needs "
-                "--api-key-file keys.txt "
-                f"(make one: {MAKE_KEY}); or leave --host out to serve this machine only"
-            ]
+        elif not is_loopback(self.host) and self.database == "off":
+            return [self.host_problem()]
         return []
+
+    def host_problem(self) -> str:
+        """What is wrong with --host while there are neither accounts nor keys."""
+        return (
+            f"--host={self.host}: other machines could reach the server, so it needs accounts "
+            f"(make the first: {FIRST_ADMIN}) or --api-key-file keys.txt (make one: {MAKE_KEY}); "
+            "or leave --host out to serve this machine only"
+        )
 
     def _origin_problems(self) -> list[str]:
         problems = []

@@ -6,9 +6,10 @@ lock at its beginning, so that two never wait for each other halfway.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,11 @@ T = TypeVar("T")
 def default_url() -> str:
     """SQLite in the base directory."""
     return f"sqlite:///{base_dir() / FILE_NAME}"
+
+
+def chosen_url(named: str | None) -> str:
+    """What was named, else $NANOCHAT_DATABASE, else SQLite in the base directory."""
+    return named or os.environ.get("NANOCHAT_DATABASE") or default_url()
 
 
 class Database:
@@ -81,7 +87,7 @@ class Database:
     def write(self) -> Iterator[Session]:
         """A session whose changes are kept when the block ends, and forgotten when it raises."""
         with (
-            self._one_writer if self.is_sqlite else nullcontext(),
+            self._lock(),
             Session(self._writing, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -97,8 +103,39 @@ class Database:
         with self.write() as session:
             return query(session, *words, **named)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection that sees everything as it is now, whatever is written meanwhile."""
+        engine = self.engine
+        if not self.is_sqlite:
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with engine.begin() as connection:
+            yield connection
+
+    def write_many(self, queries: Sequence[Callable[[Session], Any]]) -> list[Any]:
+        """Results of several queries in one transaction. One that raises is taken back alone, and
+        its result is the exception. Raises when the transaction as a whole fails.
+        """
+        with self._lock(), self._writing.begin() as connection:
+            return [attempt(connection, query) for query in queries]
+
+    def _lock(self) -> AbstractContextManager[Any]:
+        return self._one_writer if self.is_sqlite else nullcontext()
+
     def close(self) -> None:
         self.engine.dispose()
+
+
+def attempt(connection: Connection, query: Callable[[Session], Any]) -> Any:
+    """The query's result, or what it raised, in a part of the transaction that can be undone."""
+    session = Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+    try:
+        with session, session.begin():
+            return query(session)
+    except OperationalError:  # a deadlock, a lost connection: nothing more comes of this one
+        raise
+    except Exception as error:
+        return error
 
 
 def checked_url(text: str) -> URL:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -13,7 +15,7 @@ from sqlalchemy import Connection, inspect, text
 
 from nanochat.runtime.base_dir import base_dir
 from nanochat.store.backup import insert_backup, read_head, write_backup
-from nanochat.store.database import Database
+from nanochat.store.database import Database, chosen_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 UPGRADE_LOCK = 0x6E616E6F  # of PostgreSQL's advisory locks: one server upgrades, the others wait
@@ -53,6 +55,17 @@ def upgrade_connection(
     config.attributes["connection"] = connection
     command.upgrade(config, target)
     return f"the tables were brought from {found or 'nothing'} to {wanted}{copied}"
+
+
+@contextmanager
+def opened(named: str | None) -> Iterator[Database]:
+    """The database of a command, up to date; see `chosen_url`."""
+    database = Database(chosen_url(named))
+    try:
+        upgrade(database)
+        yield database
+    finally:
+        database.close()
 
 
 def restore(database: Database, path: Path) -> int:

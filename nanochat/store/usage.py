@@ -40,6 +40,9 @@ class UsageLimits:
         return self.tokens_per_day is not None or self.requests_per_minute is not None
 
 
+NO_LIMITS = UsageLimits()
+
+
 @dataclass(frozen=True, kw_only=True)
 class UsageStart:
     """What a row is begun with. `most_tokens`: the longest answer that may come of it."""
@@ -51,8 +54,8 @@ class UsageStart:
     prompt_tokens: int
     most_tokens: int
     server: str
-    user_limits: UsageLimits = UsageLimits()
-    key_limits: UsageLimits = UsageLimits()
+    user_limits: UsageLimits = NO_LIMITS
+    key_limits: UsageLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,11 +139,13 @@ def start_server(
 ) -> Running:
     port = settings.pop("port", 0)
     service = settings.pop("service", None)
+    storage = settings.pop("storage", None)
     engines: list[SlowEngine | None] = [None]
     if service is None:
         service, engines = tiny_service(tokenizer, native, **settings)
     bound = listen("127.0.0.1", port)
-    server = Server(build_app(service, keys, allowed_origins), service)
+    app = build_app(service, keys, allowed_origins, storage=storage, server_name="test")
+    server = Server(app, service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     while not server.started:

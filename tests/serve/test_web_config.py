@@ -35,9 +35,9 @@ def test_documented_flags():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--host 0.0.0.0", "needs --api-key-file"),
-        ("--host=", "needs --api-key-file"),
-        ("--host example.org", "needs --api-key-file"),
+        ("--host 0.0.0.0 --database off", "or --api-key-file"),
+        ("--host= --database off", "or --api-key-file"),
+        ("--host example.org --database off", "or --api-key-file"),
         ("--host 0.0.0.0 --api-key-file nowhere.txt", "cannot be read"),
         ("-p 70000", "--port=70000: must be from 0 to 65535"),
         ("-n 0", "--num-gpus=0: must be 1 or more"),
@@ -59,7 +59,10 @@ def test_refused(words, said):
 
 
 def test_all_problems_at_once():
-    assert len(problems("-p", "-1", "-m", "0", "--host", "0.0.0.0", "--model", "x")) == 4
+    assert (
+        len(problems("-p", "-1", "-m", "0", "--host=0.0.0.0", "--database=off", "--model", "x"))
+        == 4
+    )
 
 
 def test_key_files(tmp_path):

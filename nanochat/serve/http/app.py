@@ -10,26 +10,43 @@ from fastapi.security import HTTPBearer
 
 from nanochat import __version__
 from nanochat.serve.http.body import BodyReader
+from nanochat.serve.http.callers import Callers
 from nanochat.serve.http.error_response import add_error_handlers
 from nanochat.serve.http.gate import Gate, LocalCORS
+from nanochat.serve.http.login_routes import login_router
+from nanochat.serve.http.metering import Metering
+from nanochat.serve.http.myself_routes import key_router, myself_router
 from nanochat.serve.http.openai_form import DROPPED_HEADER
 from nanochat.serve.http.openai_routes import openai_router
 from nanochat.serve.http.page_routes import health_router, page_router
+from nanochat.serve.http.password_check import PasswordCheck
 from nanochat.serve.work.service import Service
+from nanochat.serve.work.storage import Storage
 
 
 def build_app(
-    service: Service, keys: Sequence[str] = (), allowed_origins: Sequence[str] = ()
+    service: Service,
+    keys: Sequence[str] = (),
+    allowed_origins: Sequence[str] = (),
+    *,
+    storage: Storage | None = None,
+    server_name: str = "",
 ) -> FastAPI:
     """The application. It starts the service's workers when the server starts and stops them when
-    it ends. `keys`: requests need one of them; `allowed_origins`: see Gate.
+    it ends. `keys`: requests need one of them; `allowed_origins`: see Gate. With `storage` there
+    are accounts, limits and records; `server_name` tells servers on one database apart.
     """
+    callers = None if storage is None else Callers(storage, keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
+        if storage is not None:
+            storage.start()
         yield
         service.stop()
+        if storage is not None:
+            storage.stop()
 
     app = FastAPI(
         title="nanochat", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
@@ -39,10 +56,23 @@ def build_app(
     app.include_router(page_router(service), dependencies=needs_key)
     app.include_router(openai_router(service), dependencies=needs_key)
     app.include_router(health_router(service))
+    if storage is not None:
+        assert callers is not None
+        app.state.metering = Metering(storage, server_name)
+        passwords = PasswordCheck()
+        app.include_router(login_router(callers, passwords))
+        app.include_router(myself_router(callers, passwords), dependencies=needs_key)
+        app.include_router(key_router(callers), dependencies=needs_key)
     add_error_handlers(app)
     # a request passes them from the last to the first
     app.add_middleware(BodyReader)
-    app.add_middleware(Gate, keys=keys, allowed_origins=allowed_origins, metrics=service.metrics)
+    app.add_middleware(
+        Gate,
+        keys=keys,
+        allowed_origins=allowed_origins,
+        metrics=service.metrics,
+        callers=callers,
+    )
     app.add_middleware(
         LocalCORS,
         allow_origins=allowed_origins,

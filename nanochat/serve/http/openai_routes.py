@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from nanochat.serve.http.admission import chat_job, completion_job
 from nanochat.serve.http.error_response import ERRORS
 from nanochat.serve.http.event_stream import EventStream, unless_gone
+from nanochat.serve.http.metering import admit
 from nanochat.serve.http.openai_form import ChatAnswers, TextAnswers
 from nanochat.serve.http.schema import ChatRequest, CompletionRequest
 from nanochat.serve.work.served_model import ServedModel
@@ -60,7 +61,7 @@ def model_entry(model: ServedModel) -> dict[str, Any]:
 async def respond(answers: ChatAnswers | TextAnswers, request: Request) -> Response:
     """Wait for the job's turn, then the whole answer or the stream of its pieces."""
     model, job = answers.model, answers.job
-    await unless_gone(model.admit(job), request)
+    await admit(model, job, request)
     close = partial(model.abandon, job)
     if answers.body.stream:
         return EventStream(answers.stream(), close, answers.headers)

@@ -17,7 +17,8 @@ from starlette.responses import Response
 from nanochat.serve.api_error import ApiError
 from nanochat.serve.http.admission import chat_job
 from nanochat.serve.http.error_response import ERRORS
-from nanochat.serve.http.event_stream import EventStream, sse, unless_gone
+from nanochat.serve.http.event_stream import EventStream, sse
+from nanochat.serve.http.metering import admit
 from nanochat.serve.http.openai_form import DROPPED_HEADER
 from nanochat.serve.http.schema import PageRequest
 from nanochat.serve.work.job import Job
@@ -48,7 +49,7 @@ def page_router(service: Service) -> APIRouter:
         model = service.model(body.model)
         client = request.state.client
         job, dropped_turns = await chat_job(model, body, service.defaults, client)
-        await unless_gone(model.admit(job), request)
+        await admit(model, job, request)
         headers = {DROPPED_HEADER: str(dropped_turns)} if dropped_turns else {}
         return EventStream(page_events(job, dropped_turns), partial(model.abandon, job), headers)
 

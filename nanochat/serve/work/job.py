@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from nanochat.engine import Event, SamplingParams
 from nanochat.serve.api_error import ApiError
 from nanochat.serve.work.remote import RemotePrompt
+from nanochat.serve.work.usage_entry import UsageEntry
 from nanochat.serve.work.worker import Worker
 
 
@@ -20,7 +21,7 @@ class Job:
 
     `turn` is done when its turn has come, `worker` set from then on. `running` counts the answers
     being written. `abandoned`: nobody reads them; `stopped`: the server ended them. The tokens of
-    the answers are counted as they come.
+    the answers are counted as they come, and written into `entry` where the server counts usage.
     """
 
     client: str
@@ -38,6 +39,8 @@ class Job:
     stopped: bool = False
     prompt_tokens: int = field(init=False)
     completion_tokens: int = 0
+    first_token_s: float | None = None
+    entry: UsageEntry | None = None
     token_times_s: dict[int, float] = field(default_factory=dict)
     arrived: asyncio.Queue[tuple[int, Event] | ApiError] = field(default_factory=asyncio.Queue)
 

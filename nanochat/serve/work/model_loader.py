@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,13 +65,15 @@ class ModelLoader:
 
 def model_card(name: str, directory: Path, step: int) -> ModelCard:
     meta = read_meta(directory, step)
+    about = directory / f"meta_{step:06d}.json"  # with the weights' SHA-256 in it
     return ModelCard(
         name=name,
         tokenizer=load_tokenizer(directory, meta),
         context=meta["model_config"]["sequence_len"],
         vocab_size=meta["model_config"]["vocab_size"],
-        created=int((directory / f"meta_{step:06d}.json").stat().st_mtime),
+        created=int(about.stat().st_mtime),
         step=step,
+        checkpoint_hash=hashlib.sha256(about.read_bytes()).hexdigest(),
     )
 
 

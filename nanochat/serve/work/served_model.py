@@ -29,8 +29,9 @@ BYTES_PER_TOKEN = 4  # of common tokenizers, in English; on the safe side of wha
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """What the server knows of a checkpoint without holding its weights. `context` in tokens,
-    `created` Unix time. `remote`: another server runs it, `tokenizer` is a stand-in, and `context`
-    is 0 where that server does not tell.
+    `created` Unix time. `checkpoint_hash` tells checkpoints apart whatever they are called.
+    `remote`: another server runs it, `tokenizer` is a stand-in, and `context` is 0 where that
+    server does not tell.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ModelCard:
     created: int = 0
     step: int | None = None
     remote: bool = False
+    checkpoint_hash: str | None = None
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text; about as many where the tokenizer is another server's."""
@@ -83,6 +85,7 @@ class ServedModel:
         self._jobs: dict[int, Job] = {}  # by the number a worker knows a prompt by
         self._load = {worker.index: 0 for worker in self.workers}
         self._answer_s = 1.0  # a moving average
+        self._keeping: set[asyncio.Task[None]] = set()
         self._show_holdings()
 
     def _show_holdings(self) -> None:
@@ -240,8 +243,8 @@ class ServedModel:
     def _lose(self, worker: Worker, reason: str) -> None:
         """Nothing more will come of what the worker was given."""
         for job in {job for job in self._jobs.values() if job.worker is worker}:
-            job.arrived.put_nowait(ApiError(500, reason, code="engine_error"))
             self._over(job, job.running, "error")
+            self._deliver(job, ApiError(500, reason, code="engine_error"))
 
     def _pass_on(self, job: Job, event: Event, now_s: float) -> None:
         answer = job.first_answer[event.request] + event.sample
@@ -257,13 +260,23 @@ class ServedModel:
         if job.abandoned:
             return
         if event.finish_reason != "error":
-            job.arrived.put_nowait((answer, event))
+            self._deliver(job, (answer, event))
         elif isinstance(event, RemoteEvent) and event.failure is not None:
-            job.arrived.put_nowait(event.failure)
+            self._deliver(job, event.failure)
         elif job.stopped:
-            job.arrived.put_nowait(shutting_down())
+            self._deliver(job, shutting_down())
         else:
-            job.arrived.put_nowait(ApiError(500, event.finish_detail, code="engine_error"))
+            self._deliver(job, ApiError(500, event.finish_detail, code="engine_error"))
+
+    def _deliver(self, job: Job, arrived: tuple[int, Event] | ApiError) -> None:
+        """Pass something on; the last of a job once its usage is kept."""
+        if job.running or job.entry is None:
+            job.arrived.put_nowait(arrived)
+            return
+        keeping = asyncio.get_running_loop().create_task(job.entry.kept())
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        keeping.add_done_callback(lambda _: job.arrived.put_nowait(arrived))
 
     def _open(self, job: Job, failure: ApiError | None) -> None:
         """The first of another server's answer is there, or that there will be none."""
@@ -286,6 +299,7 @@ class ServedModel:
         name, metrics = self.card.name, self.metrics
         last_s = job.token_times_s.get(answer)
         if not job.token_times_s:
+            job.first_token_s = now_s
             metrics.first_token.labels(name).observe(now_s - job.created_s)
             metrics.cached_tokens.labels(name).inc(event.reused)
         elif last_s is not None and event.mask:
@@ -303,6 +317,9 @@ class ServedModel:
             job.timer.cancel()
             for request in job.first_answer:
                 del self._jobs[request]
+            if job.entry is not None:
+                took = (job.prompt_tokens, job.completion_tokens, job.first_token_s)
+                job.entry.close(finish_reason, *took)
 
 
 def held_by(worker: Worker, held: str) -> float:
