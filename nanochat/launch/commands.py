@@ -107,6 +107,7 @@ COMMANDS = {
         "nanochat.eval.lm_harness:lm_eval",
         "nanochat.eval.lm_harness:LMEvalConfig",
     ),
+    "export": Command("hf | gguf: a checkpoint in other programs' formats", ""),
     "bench": Command("serve | decode: latency and throughput of the server and of the engine", ""),
     "compare": Command(
         "which differences between two runs exceed noise",
@@ -220,6 +221,18 @@ GROUPS = {
             "put a copy into an empty database",
             "nanochat.serve.db_command:db_restore",
             "nanochat.serve.db_command:DbRestoreConfig",
+        ),
+    },
+    "export": {
+        "hf": Command(
+            "for Hugging Face transformers, vLLM, SGLang",
+            "nanochat.exchange.export_hf:export_hf",
+            "nanochat.exchange.export_hf:HFExportConfig",
+        ),
+        "gguf": Command(
+            "for llama.cpp and Ollama",
+            "nanochat.exchange.export_gguf:export_gguf",
+            "nanochat.exchange.export_gguf:GGUFExportConfig",
         ),
     },
     "bench": {

@@ -32,6 +32,8 @@ SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+# The same with digits one at a time, which llama.cpp can do: for models meant for GGUF files.
+SPLIT_DIGITS = SPLIT_PATTERN.replace(r"\p{N}{1,2}", r"\p{N}")
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 MAX_VOCAB_SIZE = 2**21
 # The regex engines under tiktoken and rustbpe give up on a run of a million blanks. Longer runs

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nanochat.dataset.text_encoding import encoding_problem
 from nanochat.dataset.text_source import PlainText, plain_text
@@ -17,7 +17,16 @@ from nanochat.runtime.base_dir import base_dir, check_writable
 from nanochat.runtime.previous import set_aside
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.records import write_record
-from nanochat.tokenizer.bpe import FILES, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer
+from nanochat.tokenizer.bpe import (
+    FILES,
+    MAX_VOCAB_SIZE,
+    MIN_VOCAB_SIZE,
+    SPLIT_DIGITS,
+    SPLIT_PATTERN,
+    Tokenizer,
+)
+
+SPLITS = {"pairs": SPLIT_PATTERN, "gguf": SPLIT_DIGITS}
 
 
 @dataclass
@@ -30,6 +39,10 @@ class TokTrainConfig:
     """Characters taken of one document, so that a few long ones do not decide."""
     vocab_size: int = 65_536
     """Entries, special tokens included."""
+    split: Literal["pairs", "gguf"] = "pairs"
+    """How numbers are cut: into pairs of digits, as in public models, or digit by digit, which GGUF
+    files for llama.cpp can say.
+    """
     data: str | None = None
     """A text file or a folder; default: the base directory's training shards."""
     encoding: str | None = None
@@ -68,7 +81,7 @@ def tok_train(cfg: TokTrainConfig) -> dict[str, Any]:
     started = time.perf_counter()
     counted = _Counted(text, cfg)
     with _merge_progress():
-        tokenizer = Tokenizer.train(counted, cfg.vocab_size)
+        tokenizer = Tokenizer.train(counted, cfg.vocab_size, SPLITS[cfg.split])
     if target := set_aside(folder, base_dir()):
         print(f"set aside: the earlier tokenizer is now in {target}")
     tokenizer.save(folder)

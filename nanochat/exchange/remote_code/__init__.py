@@ -1,0 +1,1 @@
+"""Model code that travels with an export. It imports nothing of this project."""
