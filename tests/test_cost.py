@@ -90,3 +90,26 @@ def test_chips():
     )
     assert find_chip("NVIDIA GeForce RTX 4090").memory_gb == 24 and find_chip("Unheard Of") is None
     assert gpu_rate("Tesla T4") == 0.4 and len({chip.name for chip in CHIPS}) == len(CHIPS)
+
+
+@pytest.mark.parametrize(
+    "name, tflops",
+    {
+        "Tesla T4": 65,
+        "Tesla V100-SXM2-32GB": 112,
+        "NVIDIA A100-SXM4-80GB": 312,
+        "NVIDIA H100 80GB HBM3": 989,
+        "NVIDIA H200": 989,
+        "NVIDIA L4": 121,
+        "NVIDIA GeForce RTX 4090": 165,
+        "AMD Instinct MI300X": 1307,
+        "NVIDIA A30": 165,
+    }.items(),
+)
+def test_the_peak_of_common_chips_is_known(name, tflops):
+    """Else their runs log no MFU."""
+    assert find_chip(name).tflops == tflops
+
+
+def test_every_chip_has_a_peak():
+    assert [chip.name for chip in CHIPS if not chip.tflops] == []

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nanochat.config import Positional
-from nanochat.runtime.metric_log import run_name
+from nanochat.runtime.trackers import run_name
 
 Settings = Mapping[str, Any]
 

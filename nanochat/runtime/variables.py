@@ -55,6 +55,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "NANOCHAT_DTYPE": dtype,
     "NANOCHAT_HEARTBEAT_S": seconds,
     "NANOCHAT_NATIVE": switch_or_folder,
+    "NANOCHAT_TRACKER_WAIT_S": seconds,
     # for scripts/*.sh
     "NANOCHAT_EXTRAS": str,
     "NANOCHAT_PYTHON": str,

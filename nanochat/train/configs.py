@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from nanochat.runtime.metric_log import run_name
+from nanochat.runtime.trackers import run_name
 
 
 def at_least(config: object, **least: float) -> list[str]:
@@ -34,6 +34,8 @@ class TrainConfig:
     """W&B run name, by default $WANDB_RUN; `dummy`: nothing goes to W&B. Never decides what is
     trained or saved.
     """
+    tensorboard: bool = False
+    """Also write the metrics for TensorBoard, into the run's folder."""
     device_type: Literal["cuda", "cpu", "mps"] | None = None
     """Device; by default the best there is."""
     model_tag: str | None = None

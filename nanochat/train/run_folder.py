@@ -23,6 +23,7 @@ from nanochat.runtime.files import atomic_write
 from nanochat.runtime.metric_log import MetricLog
 from nanochat.runtime.previous import set_aside, sizes
 from nanochat.runtime.records import report_dir
+from nanochat.runtime.trackers import start_trackers
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.configs import TrainConfig
@@ -34,6 +35,7 @@ class RunFolder:
     """
 
     def __init__(self, stage: str, tag: str, world: World) -> None:
+        self.stage = stage
         self.path = checkpoint_dir(stage, tag)
         self.metrics = self.path / "metrics.jsonl"
         self.flag = "--model-tag" if stage == "base" else "--tag-out"
@@ -102,14 +104,23 @@ class RunFolder:
         for it. On ranks other than the main one it writes nothing.
         """
         if not self.world.is_main:
-            return MetricLog(None, cfg.run, as_dict(cfg))
+            return MetricLog(None)
         remove_leftovers(self.path)
         self._clear_way(from_step)
         self.path.mkdir(parents=True, exist_ok=True)
         self.history = rewind_metrics(self.metrics, from_step)
         dump(cfg, self.path / "config.yaml")
         tokenizer.save(self.path / "tokenizer")
-        return MetricLog(self.metrics, cfg.run, as_dict(cfg))
+        log = MetricLog(self.metrics)
+        log.trackers = start_trackers(
+            self.metrics,
+            run=cfg.run,
+            stage=self.stage,
+            config=as_dict(cfg),
+            step=from_step,
+            tensorboard=cfg.tensorboard,
+        )
+        return log
 
     def _clear_way(self, from_step: int) -> None:
         """Set aside what would be taken for later steps of this run, and the log that goes with it:
