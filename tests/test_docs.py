@@ -20,6 +20,7 @@ import yaml
 from nanochat import config
 from nanochat.dataset.persona import parse_persona
 from nanochat.launch import commands, recipes
+from nanochat.launch.sweep_plan import read_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -155,10 +156,15 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_examples_in_other_languages(page):
+def test_examples_in_other_languages(page, tmp_path):
     """Python examples compile and what they import exists; JSON examples are JSON."""
-    for _, text in blocks(page, "yaml"):
-        assert parse_persona(yaml.safe_load(text))
+    for number, (extra, text) in enumerate(blocks(page, "yaml")):
+        if extra == "sweep":
+            file = tmp_path / f"sweep{number}.yaml"
+            file.write_text(text)
+            assert read_sweep(file).runs
+        else:
+            assert parse_persona(yaml.safe_load(text))
     for _, text in blocks(page, "json"):
         assert [json.loads(line) for line in text.splitlines() if line.strip()]
     for _, text in blocks(page, "python"):

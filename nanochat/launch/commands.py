@@ -133,6 +133,11 @@ COMMANDS = {
         "nanochat.launch.local:recipe",
         "nanochat.launch.recipes:RecipeConfig",
     ),
+    "sweep": Command(
+        "one command over many settings: a table and a picture",
+        "nanochat.launch.sweep:sweep",
+        "nanochat.launch.sweep:SweepConfig",
+    ),
 }
 GROUPS = {
     "data": {

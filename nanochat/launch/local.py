@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import TextIO
 
 from nanochat.launch.commands import call, find, load
 from nanochat.launch.ledger import Ledger
@@ -160,26 +162,28 @@ class RecipeRunner:
         """
         if self.recipe.device == "cpu":
             return in_process([step.command, *argv])
-        launcher = [sys.executable]
-        if step.every_gpu and gpu_count() > 1 and self.recipe.name != "gpu1":
-            launcher += [
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                f"--nproc_per_node={gpu_count()}",
-            ]
-        return run_child([*launcher, "-m", "nanochat", step.command, *argv])
+        every = step.every_gpu and self.recipe.name != "gpu1"
+        return run_child([*launcher(gpu_count() if every else 1), step.command, *argv])
 
 
-def run_child(words: list[str]) -> int:
-    """Run a process to its end and return its exit code.
+def launcher(processes: int) -> list[str]:
+    """The words that `nanochat` begins with, for that many processes on this machine."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [sys.executable, *(torchrun if processes > 1 else []), "-m", "nanochat"]
+
+
+def run_child(
+    words: list[str], env: Mapping[str, str] | None = None, output: TextIO | None = None
+) -> int:
+    """Run a process to its end and return its exit code. `output`: a file for all that it prints.
 
     A signal that asks this one to stop is passed on, so that a training saves; Ctrl+C reaches the
     child by itself, as the terminal sends it to both. A child that fails after such a signal counts
     as stopped: torchrun ends with 1 whatever its workers end with.
     """
     asked: list[int] = []
-    with subprocess.Popen(words) as child:
+    errors = None if output is None else subprocess.STDOUT
+    with subprocess.Popen(words, env=env, stdout=output, stderr=errors) as child:
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             asked.append(number)

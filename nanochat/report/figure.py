@@ -17,14 +17,16 @@ BLACK = "#222"
 DPI = 130
 
 
-def new_figure(panels: int, height: float = 3.0) -> tuple[Figure, list[Axes]]:
-    """A figure with `panels` panels above each other, each `height` inches high."""
+def new_figure(panels: int, height: float = 3.0, share_x: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure with `panels` panels above each other, each `height` inches high, by default over
+    the same x.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 0.6 + height * panels), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+    axes = list(figure.subplots(panels, 1, sharex=share_x, squeeze=False)[:, 0])
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(True, color="#00000018")
