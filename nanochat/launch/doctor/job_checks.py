@@ -11,10 +11,10 @@ from pathlib import Path
 
 from nanochat.launch.cluster.settings import ClusterSettings, seconds
 from nanochat.launch.doctor.finding import Finding, error, ok, warning
-from nanochat.runtime.metric_log import run_name
 from nanochat.runtime.programs import output_of
 from nanochat.runtime.progress import clock
 from nanochat.runtime.slurm_nodes import expand_nodelist, node_address
+from nanochat.runtime.trackers import run_name
 
 MOST_RESTARTS = 20  # of scripts/slurm_job.sh
 KEY_LENGTH = 40  # of W&B's keys; newer ones are longer
