@@ -26,7 +26,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PAGES = [page for page in PAGES if page.name != "report.md"]  # made by runs, not part of the tree
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PLAIN = {"source", "cd", "git", "pip", "export", "curl", "cat", "mkdir", "uv", "tar", "open", "ssh"}
+PLAIN = {
+    "source",
+    "cd",
+    "git",
+    "pip",
+    "export",
+    "curl",
+    "cat",
+    "mkdir",
+    "uv",
+    "tar",
+    "open",
+    "ssh",
+    "docker",
+}
 BATCH_FLAGS = {"scripts/speedrun.slurm": "base-train"}  # words after the file go to this command
 
 

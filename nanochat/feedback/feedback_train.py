@@ -49,8 +49,10 @@ class FeedbackTrainConfig:
     """Address of the database (default: SQLite in the base directory)."""
     retain_days: int | None = None
     """Delete feedback that is older, and exports in the base directory that are."""
-    mixture: Literal["auto", "standard", "world", "none"] = "auto"
-    """What the feedback is mixed into, as for chat_sft."""
+    mixture: Literal["auto", "standard", "world", "none"] | None = None
+    """What the feedback is mixed into, as for chat_sft (default: what the old model's finetuning
+    had).
+    """
     share: float = 0.25
     """Feedback's part of what is learned, counted in conversations."""
     exposures: float = 16.0
@@ -177,13 +179,15 @@ def sft_settings(
     assert old.step is not None
     before = read_meta(directory, old.step).get("user_config", {})
     rate = config.init_lr_frac or before.get("init_lr_frac") or SFTConfig().init_lr_frac
+    mixture = config.mixture or before.get("mixture") or "auto"
     settings = SFTConfig(
         source=old.source,  # type: ignore[arg-type]
         model_tag=old.tag,
         step=old.step,
         tag_out=config.tag_out or free_tag(directory.name),
         data=[str(data)],
-        mixture=config.mixture,
+        persona=before.get("persona"),
+        mixture=mixture,
         init_lr_frac=float(rate),
         device_batch_size=config.device_batch_size,
         device_type=config.device_type,
@@ -192,8 +196,8 @@ def sft_settings(
         sample_every=-1,
     )
     epochs = 1.0
-    if config.mixture != "none":
-        alone = SFTConfig(mixture=config.mixture, persona=settings.persona)
+    if mixture != "none":
+        alone = SFTConfig(mixture=mixture, persona=settings.persona)
         n_mixture = len(chat_mixture("sft", alone).train)
         epochs = max(1.0, config.share / (1 - config.share) * n_mixture / n_feedback)
     settings.data = [f"{data}:{epochs:.6g}"]

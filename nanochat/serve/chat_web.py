@@ -7,6 +7,7 @@ import socket
 from nanochat.runtime.world import World
 from nanochat.serve.http.app import build_app
 from nanochat.serve.http.server import Server, listen
+from nanochat.serve.json_log import log_as_json
 from nanochat.serve.web_config import (
     FIRST_ADMIN,
     ChatWebConfig,
@@ -30,6 +31,8 @@ def chat_web(config: ChatWebConfig, world: World) -> int:
     """Serve what `config` names; returns after SIGTERM or Ctrl+C. ValueError before anything is
     served.
     """
+    if config.log_json:
+        log_as_json()
     keys = [] if config.api_key_file is None else read_keys(config.api_key_file)
     with listen(config.host, config.port) as bound:  # first: loading takes long, a taken port none
         port = bound.getsockname()[1]

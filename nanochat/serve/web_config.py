@@ -59,6 +59,10 @@ class ChatWebConfig:
     """Web pages that may use the API from a browser, as https://chat.example.org; those of this
     machine always may.
     """
+    log_json: bool = False
+    """Log to standard error, each request and each event as a line of JSON. What was asked and
+    answered is never in it, nor are keys.
+    """
     device_type: str | None = None
     """cuda, cpu or mps (default: the best there is)."""
     int8: bool = False

@@ -20,6 +20,7 @@ from nanochat.serve.http.openai_form import DROPPED_HEADER
 from nanochat.serve.http.openai_routes import openai_router
 from nanochat.serve.http.page_routes import health_router, page_router
 from nanochat.serve.http.password_check import PasswordCheck
+from nanochat.serve.http.request_log import RequestLog
 from nanochat.serve.work.service import Service
 from nanochat.serve.work.storage import Storage
 
@@ -81,4 +82,5 @@ def build_app(
         allow_private_network=True,
         expose_headers=[DROPPED_HEADER, "Retry-After"],
     )
+    app.add_middleware(RequestLog)
     return app

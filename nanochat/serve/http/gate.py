@@ -57,10 +57,13 @@ class Gate:
             await self.app(scope, receive, send)
             return
         scope = dict(scope)
+        scope.setdefault("state", {})
 
         def count(status: int) -> None:
             route = scope.get("route")  # where the application found one
-            self.metrics.requests.labels(route.path if route else "other", status).inc()
+            path = route.path if route else "other"
+            scope["state"]["route"] = path
+            self.metrics.requests.labels(path, status).inc()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -78,7 +81,7 @@ class Gate:
                 return
             await error_response(error)(scope, receive, send_with_headers)
             return
-        state = scope.setdefault("state", {})
+        state = scope["state"]
         state["caller"] = caller
         state["client"] = "open" if caller is None else caller.client
         if scope["method"] == "HEAD":  # uvicorn knows, and leaves the body out

@@ -48,11 +48,10 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_number)
         finally:
-            route = scope.get("route")
             fields = {
                 "request_id": number,
                 "method": scope["method"],
-                "route": getattr(route, "path", "other"),
+                "route": state.get("route", "other"),
                 "status": status,
                 "duration_ms": round(1000 * (time.monotonic() - start_s), 1),
                 "sent_bytes": sent_bytes,
