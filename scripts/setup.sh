@@ -11,6 +11,7 @@
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
+[ ! -f scripts/settings.sh ] || source scripts/settings.sh
 
 nanochat_say() { printf '%s\n' "$*" >&2; }
 nanochat_die() { nanochat_say "error: $*"; exit 1; }

@@ -128,6 +128,11 @@ COMMANDS = {
         "nanochat.report.models_command:ModelsConfig",
         prints=True,
     ),
+    "cluster": Command(
+        "init | status: a SLURM cluster's settings, and where your jobs are",
+        "nanochat.launch.cluster.cluster:cluster",
+        "nanochat.launch.cluster.cluster:ClusterConfig",
+    ),
     "recipe": Command(
         "run | show | list: a whole pipeline",
         "nanochat.launch.local:recipe",

@@ -19,6 +19,7 @@ from nanochat.checkpoint_manager import (
 )
 from nanochat.config import as_dict, dump
 from nanochat.runtime.base_dir import base_dir, check_writable, nearest_existing
+from nanochat.runtime.errors import reason
 from nanochat.runtime.files import atomic_write
 from nanochat.runtime.metric_log import MetricLog
 from nanochat.runtime.previous import set_aside, sizes
@@ -101,10 +102,22 @@ class RunFolder:
 
     def open_log(self, cfg: TrainConfig, tokenizer: Tokenizer, from_step: int) -> MetricLog:
         """The log of a run that goes on after `from_step`, or begins at 0, in a folder made ready
-        for it. On ranks other than the main one it writes nothing.
+        for it. On ranks other than the main one it writes nothing, and is there when the folder is:
+        what an earlier run left moves away under nobody's hands. Collective.
         """
         if not self.world.is_main:
+            if problem := self.world.broadcast_object(None):
+                raise ValueError(problem)
             return MetricLog(None)
+        try:
+            log = self._made_ready(cfg, tokenizer, from_step)
+        except (OSError, ValueError) as error:
+            self.world.broadcast_object(f"rank 0 could not prepare {self.path}: {reason(error)}")
+            raise
+        self.world.broadcast_object(None)
+        return log
+
+    def _made_ready(self, cfg: TrainConfig, tokenizer: Tokenizer, from_step: int) -> MetricLog:
         remove_leftovers(self.path)
         self._clear_way(from_step)
         self.path.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ def _settings() -> tuple[ClusterSettings, list[Finding]]:
 def checks(cfg: DoctorConfig, settings: ClusterSettings, recipe: Recipe | None) -> list[Check]:
     """What is looked at, in the order in which it is told."""
     env = os.environ
-    needs_gpu = recipe is not None and recipe.device == "cuda" and settings.device_type != "cpu"
+    needs_gpu = recipe is not None and _needs_gpu(recipe, settings)
     steps = [s for s in recipe.steps if not cfg.only or s.name in cfg.only] if recipe else []
     found: list[Check] = [
         machine_checks.python,
@@ -90,6 +90,11 @@ def checks(cfg: DoctorConfig, settings: ClusterSettings, recipe: Recipe | None) 
         found += [lambda: _network(cfg)] if recipe.device == "cuda" else []
         found += [lambda: _data(recipe, steps, cfg.offline)]
     return found
+
+
+def _needs_gpu(recipe: Recipe, settings: ClusterSettings) -> bool:
+    asked = next(step.settings.get("device_type") for step in recipe.steps if step.name == "base")
+    return recipe.device == "cuda" and (asked or settings.device_type) != "cpu"
 
 
 def _network(cfg: DoctorConfig) -> Finding:
