@@ -31,6 +31,10 @@ slurm_begin() {
     warn_of_partition
     slurm_mail
     ranks_of_job
+    # The queue's comment keeps up with a long stage.
+    (trap 'kill $!; exit' TERM; while :; do sleep 300 & wait $!; note_metrics; done) &
+    # shellcheck disable=SC2064  # now
+    trap "kill $! 2>/dev/null || true" EXIT
 }
 
 # Hand the script to SLURM with what cluster.env says, and show what SLURM says to that.

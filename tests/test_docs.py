@@ -41,6 +41,14 @@ PLAIN = {
     "ssh",
     "docker",
 }
+BATCH_STAGES = {
+    "base_loss": "base-loss",
+    "base_eval": "base-eval",
+    "mid": "mid-train",
+    "mid_eval": "chat-eval",
+    "sft": "chat-sft",
+    "sft_eval": "chat-eval",
+}
 BATCH_FLAGS = {"scripts/speedrun.slurm": "base-train"}  # words after the file go to this command
 
 
@@ -101,7 +109,17 @@ def batch_problems(words: list[str]) -> list[str]:
     file, *rest = without_options(words)
     if not (ROOT / file).is_file():
         return [f"{file} is not in the tree"]
-    return command_problems([BATCH_FLAGS[file], *rest]) if file in BATCH_FLAGS else []
+    plain = [word for word in rest if word.startswith("-")]
+    others = [word.partition(".") for word in rest if word not in plain and "=" in word]
+    found = [problem for stage, _, word in others for problem in stage_problems(stage, word)]
+    return found + (command_problems([BATCH_FLAGS[file], *plain]) if file in BATCH_FLAGS else [])
+
+
+def stage_problems(stage: str, word: str) -> list[str]:
+    """`stage.flag=value` after a batch script."""
+    if stage not in BATCH_STAGES:
+        return [f"{stage}: no stage of the batch scripts"]
+    return command_problems([BATCH_STAGES[stage], f"--{word}"])
 
 
 def module_problems(words: list[str]) -> list[str]:
@@ -154,6 +172,7 @@ def test_documented_commands_parse(line, monkeypatch):
         "bash no_such.sh",
         "nanochat recipe walk",
         "sbatch --time=1:00:00 scripts/speedrun.slurm --depht=3",
+        "sbatch scripts/speedrun.slurm mid.num_iteration=3",
         "srun --gpus=1 .venv/bin/python scripts/no_such.py",
         "frobnicate",
     ],

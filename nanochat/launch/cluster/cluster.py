@@ -17,6 +17,7 @@ from nanochat.launch.cluster.job_status import job_progress, status_table
 from nanochat.launch.cluster.proposals import Offer, propose, read_offer
 from nanochat.launch.cluster.settings import (
     FILES,
+    VARIABLES,
     ClusterSettings,
     read_settings,
     sbatch_options,
@@ -70,7 +71,9 @@ def init(yes: bool, root: Path = ROOT, ask: Callable[[str], str] = input) -> str
         print(f"  {partition}")
     if offer.accounts:
         print(f"Your accounts: {', '.join(offer.accounts)}; QOS: {', '.join(offer.qos) or 'any'}")
-    proposed = propose(offer, read_settings(root, {}), os.environ)
+    # What the environment says for this one shell belongs into no file.
+    env = {name: os.environ[name] for name in os.environ if name not in VARIABLES.values()}
+    proposed = propose(offer, read_settings(root, env), env)
     if not (yes or not sys.stdin.isatty()) or ask is not input:
         print("\nEnter takes what is in brackets, a dash leaves a setting empty.")
         proposed = asked(offer, proposed, ask)

@@ -73,7 +73,7 @@ def read_settings(root: Path = ROOT, env: Mapping[str, str] = os.environ) -> Clu
             text = path.read_text(encoding="utf-8", errors="replace")
             _read(text, name, found, problems)
     for name, variable in VARIABLES.items():
-        found[name] = env.get(variable) or found.get(name, "")
+        found[name] = env.get(variable) or replaced(found.get(name, ""), env)
     found["email"] = found.get("email") or env.get("EMAIL", "")
     found["wandb_mode"] = env.get("WANDB_MODE") or found.get("wandb_mode", "")
     if problems:
@@ -94,6 +94,12 @@ def _read(text: str, file: str, found: dict[str, str], problems: list[str]) -> N
         elif file == FILES[0]:  # the other one may hold what other programs read
             fix = suggestion(name, NAMES) if match else "; write name=value"
             problems.append(f"{file}:{number}: {name or line.strip()}: unknown{fix}")
+
+
+def replaced(place: str, env: Mapping[str, str]) -> str:
+    """`$SCRATCH/${USER}` and a `~/` at the beginning replaced, as the shell scripts do."""
+    found = re.sub(r"\$\{?([A-Za-z_]\w*)\}?", lambda match: env.get(match[1], ""), place)
+    return f"{env.get('HOME', '')}{found[1:]}" if found.startswith("~/") else found
 
 
 def value_problem(name: str, value: str) -> str:

@@ -45,6 +45,8 @@ def gpus(needs_gpu: bool, env: Mapping[str, str]) -> list[Finding]:
     told = allocated_gpus(env)
     if told is None:
         return [_no_gpu(needs_gpu, env)]
+    if env.get("SLURM_JOB_ID") and not needs_gpu:
+        return [ok("GPU", f"{told}, not used")]
     found = []
     rows = _query("index,name,memory.free,memory.total,driver_version", "gpu")
     for index, name, free_mb, total_mb, driver in (row for row in rows if len(row) == 5):
