@@ -4,7 +4,7 @@
 # stays the same when the job goes back into the queue; a new job begins anew.
 
 MOST_RESTARTS=20
-MOST_CRASHES=3 # of one stage without a new checkpoint
+MOST_CRASHES=3 # of one stage, and cuts of one evaluation, without a new checkpoint
 STAGES=" base base_loss base_eval mid mid_eval sft sft_eval "
 
 slurm_die() { echo "error: $*" >&2; exit 2; }
@@ -76,13 +76,14 @@ slurm_mail() {
 # --cpus-per-task from the job, and a job for whole nodes has not asked for their GPUs by number.
 ranks_of_job() {
     local gpus="${SLURM_GPUS_ON_NODE:-0}" per_node cores device
+    device="$(nanochat_setting device_type)"
+    [ "$device" != cpu ] || gpus=0
     per_node="${SLURM_NTASKS_PER_NODE:-$gpus}"
     [ "$per_node" -gt 0 ] || per_node=1
     cores="${SLURM_CPUS_PER_TASK:-$((${SLURM_CPUS_ON_NODE:-1} / per_node))}"
     [ "$cores" -gt 0 ] || cores=1
     RANKS=(srun "--ntasks-per-node=$per_node" "--ntasks=$((per_node * ${SLURM_JOB_NUM_NODES:-1}))" "--cpus-per-task=$cores")
     [ "$gpus" -eq 0 ] || RANKS+=("--gres=gpu:$gpus")
-    device="$(nanochat_setting device_type)"
     [ -n "$device" ] || [ "$gpus" -eq 0 ] || device=cuda
     COMMON=()
     [ -z "$device" ] || COMMON=("--device_type=$device")
@@ -172,20 +173,13 @@ stage() {
 
 # stopped NAME KIND CODE: back into the queue where that helps, else the end.
 stopped() {
-    local name="$1" code="$3" crashes=0 at
-    case "$code" in
-    75 | 76 | 138) ;; # saved and stopped; a rank was lost; the signal before the time limit came in an evaluation
-    134 | 135 | 137 | 139 | 143) # a rank was killed or aborted (NCCL's watchdog): srun ends with the highest code of all
-        at="$(newest_meta "$name")"
-        if [ -f "$DONE/$name.crashes" ] && [ "$(sed -n 2p "$DONE/$name.crashes")" = "$at" ]; then
-            crashes="$(sed -n 1p "$DONE/$name.crashes")"
-        fi
-        printf '%s\n%s\n' "$((crashes + 1))" "$at" >"$DONE/$name.crashes"
-        if [ "$crashes" -ge "$MOST_CRASHES" ]; then
-            echo "error: $name ended with $code $((crashes + 1)) times without a new checkpoint; out of memory?" >&2
-            exit "$code"
-        fi
-        ;;
+    local name="$1" kind="$2" code="$3"
+    case "$kind $code" in
+    "eval 138") # the signal before the time limit: an evaluation starts over
+        again_and_again "$name" "$code" "reached the time limit; ask for more with --time" ;;
+    *" 75" | *" 76" | *" 138") ;; # saved and stopped; a rank was lost; the signal came before training began
+    *" 134" | *" 135" | *" 137" | *" 139" | *" 143") # a rank was killed or aborted: srun ends with the highest code of all
+        again_and_again "$name" "$code" "lost a process; out of memory?" ;;
     *)
         echo "error: $name ended with $code (above); complete stages are kept" >&2
         exit "$code"
@@ -198,4 +192,19 @@ stopped() {
     echo "$name: ended with $code, back into the queue"
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
+}
+
+# again_and_again NAME CODE WHY: the end, where it happened MOST_CRASHES times before without a new checkpoint.
+again_and_again() {
+    local file="$DONE/$1.crashes" times=0 at
+    at="$(newest_meta "$1")"
+    if [ -f "$file" ] && [ "$(sed -n 2p "$file")" = "$at" ]; then
+        times="$(sed -n 1p "$file")"
+    fi
+    times=$((times + 1))
+    printf '%s\n%s\n' "$times" "$at" >"$file"
+    if [ "$times" -gt "$MOST_CRASHES" ]; then
+        echo "error: $1 ended with $2 $times times without a new checkpoint: it $3" >&2
+        exit "$2"
+    fi
 }

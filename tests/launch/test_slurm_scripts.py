@@ -192,11 +192,19 @@ def test_a_killed_rank_is_no_end_unless_it_is_killed_again_and_again(job, code):
         done, calls, said = job("speedrun.slurm", fails_at="base_train", code=code)
         assert done == 0 and calls[-1] == "scontrol requeue 7", (time, said)
     done, calls, said = job("speedrun.slurm", fails_at="base_train", code=code)
-    assert done == code and "4 times without a new checkpoint; out of memory?" in said
+    assert done == code and "4 times without a new checkpoint: it lost a process" in said
     place = job.base / "base_checkpoints" / "d20"
     (place / "meta_000100.json").touch()
     done, calls, said = job("speedrun.slurm", fails_at="base_train", code=code)
     assert done == 0 and calls[-1] == "scontrol requeue 7", "it has come further"
+
+
+def test_an_evaluation_that_never_fits_into_the_time_limit_ends(job):
+    for _ in range(3):
+        done, calls, _ = job("speedrun.slurm", fails_at="base_eval", code=138)
+        assert done == 0 and calls[-1] == "scontrol requeue 7"
+    done, calls, said = job("speedrun.slurm", fails_at="base_eval", code=138)
+    assert done == 138 and "it reached the time limit; ask for more with --time" in said
 
 
 def test_endless_restarts_end(job):
