@@ -134,7 +134,8 @@ def step_line(rows: Sequence[Mapping[str, Any]]) -> str:
     validation.
     """
     step, bpb = rows[-1]["step"], rows[-1]["val_bpb"]
-    trained = next((row for row in reversed(rows) if row.get("train_loss") is not None), {})
+    steps = [row for row in rows if row.get("train_loss") is not None]
+    trained = steps[-1] if steps else {}
     parts = [f"loss={trained['train_loss']:.3f}"] if trained else []
     parts.append(f"val_bpb={bpb:.3f}")
     if trained:
