@@ -6,6 +6,7 @@ import socket
 
 from nanochat.runtime.world import World
 from nanochat.serve.http.app import build_app
+from nanochat.serve.http.oidc_settings import OIDCSettings
 from nanochat.serve.http.server import Server, listen
 from nanochat.serve.json_log import log_as_json
 from nanochat.serve.web_config import (
@@ -43,7 +44,14 @@ def chat_web(config: ChatWebConfig, world: World) -> int:
         said = f"{', '.join(service.models)} at http://{host}:{port} (Ctrl+C stops)"
         if storage is not None and not keys and not storage.database.reading(users.any_accounts):
             said += f"\nfor you on this machine; for a team, make accounts: {FIRST_ADMIN}"
-        app = build_app(service, keys, config.allow_origin, storage=storage, server_name=name)
+        app = build_app(
+            service,
+            keys,
+            config.allow_origin,
+            storage=storage,
+            server_name=name,
+            oidc=oidc_settings(config),
+        )
         server = Server(app, service, lambda: print(said, flush=True))
         server.run(sockets=[bound])
     print("stopped", flush=True)
@@ -58,11 +66,25 @@ def open_storage(config: ChatWebConfig, name: str) -> Storage:
     said = upgrade(database)
     if "copy" in said:
         print(said, flush=True)
-    if not is_loopback(config.host) and config.api_key_file is None:
+    if not is_loopback(config.host) and not (config.api_key_file or config.oidc_issuer):
         if not database.reading(users.any_accounts):
             raise ValueError(config.host_problem())
     database.writing(usage.cut_running, name, config.time_limit_s)
     return Storage(database)
+
+
+def oidc_settings(config: ChatWebConfig) -> OIDCSettings | None:
+    """The provider to sign in with, where one is named."""
+    if config.oidc_issuer is None:
+        return None
+    assert config.oidc_client_id is not None and config.oidc_client_secret_file is not None
+    return OIDCSettings(
+        issuer=config.oidc_issuer,
+        client_id=config.oidc_client_id,
+        client_secret=read_upstream_key(config.oidc_client_secret_file),
+        domains=tuple(domain.lower() for domain in config.oidc_domain),
+        public_url=config.public_url,
+    )
 
 
 def load_service(config: ChatWebConfig, world: World) -> Service:

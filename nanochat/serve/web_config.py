@@ -55,6 +55,17 @@ class ChatWebConfig:
     """
     api_key_file: Path | None = None
     """File of API keys, one a line; requests must then carry one."""
+    public_url: str | None = None
+    """Address that people type, as https://chat.example.org, where a proxy is in front."""
+    oidc_issuer: str | None = None
+    """OpenID Connect provider that people may sign in with, by the address it calls itself."""
+    oidc_client_id: str | None = None
+    """What the provider calls this server."""
+    oidc_client_secret_file: Path | None = None
+    """File with the secret that the provider gave."""
+    oidc_domain: list[str] = field(default_factory=list)
+    """Whose e-mail addresses may sign in, as example.org; "*": everybody whom the provider knows.
+    """
     allow_origin: list[str] = field(default_factory=list)
     """Web pages that may use the API from a browser, as https://chat.example.org; those of this
     machine always may.
@@ -98,6 +109,7 @@ class ChatWebConfig:
             *self._upstream_problems(),
             *self._address_problems(),
             *self._origin_problems(),
+            *self._oidc_problems(),
         ]
 
     def _model_problems(self) -> list[str]:
@@ -167,6 +179,30 @@ class ChatWebConfig:
                     f"--allow-origin={origin}: write scheme and host as the browser sends them, "
                     "e.g. https://chat.example.org, without a path"
                 )
+        return problems
+
+    def _oidc_problems(self) -> list[str]:
+        problems = []
+        for flag, value in (("public-url", self.public_url), ("oidc-issuer", self.oidc_issuer)):
+            if value is not None and not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", value):
+                problems.append(f"--{flag}={value}: write an address, as https://chat.example.org")
+        given = {
+            "--oidc-issuer": self.oidc_issuer,
+            "--oidc-client-id": self.oidc_client_id,
+            "--oidc-client-secret-file": self.oidc_client_secret_file,
+            "--oidc-domain": self.oidc_domain,
+        }
+        missing = [flag for flag, value in given.items() if not value]
+        if missing and len(missing) < len(given):
+            problems.append(f"{', '.join(missing)}: needed, too, to sign in with OpenID Connect")
+        if not missing and self.database == "off":
+            problems.append("--oidc-issuer: needs a database; leave out --database off")
+        if self.oidc_client_secret_file is not None:
+            try:
+                read_upstream_key(self.oidc_client_secret_file)
+            except ValueError as error:
+                file = self.oidc_client_secret_file
+                problems.append(f"--oidc-client-secret-file={file}: {error}")
         return problems
 
     def specs(self) -> list[ModelSpec]:

@@ -7,7 +7,7 @@ database.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import func, insert, literal_column, or_, select, text, update
@@ -54,6 +54,7 @@ class UsageStart:
     prompt_tokens: int
     most_tokens: int
     server: str
+    public_id: str = field(default_factory=new_id)
     user_limits: UsageLimits = NO_LIMITS
     key_limits: UsageLimits = NO_LIMITS
 
@@ -69,8 +70,8 @@ class UsageEnd:
     first_token_s: float | None = None
 
 
-def begin(session: Session, start: UsageStart) -> int:
-    """Check the limits and write the row -> its number. OverLimit when one is reached; at the same
+def begin(session: Session, start: UsageStart) -> str:
+    """Check the limits and write the row -> its id. OverLimit when one is reached; at the same
     time everywhere only one of two requests gets what is left for one.
     """
     if (start.user_limits or start.key_limits) and session.get_bind().dialect.name == "postgresql":
@@ -82,7 +83,7 @@ def begin(session: Session, start: UsageStart) -> int:
         mine = UsageRow.api_key_id == start.api_key_id
         check(session, mine, start.key_limits, asked, now, "this API key")
     values = {
-        "public_id": new_id(),
+        "public_id": start.public_id,
         "user_id": start.user_id,
         "api_key_id": start.api_key_id,
         "day": day_of(now),
@@ -94,9 +95,8 @@ def begin(session: Session, start: UsageStart) -> int:
         "status": "running",
         "server": start.server,
     }
-    number = session.scalar(insert(UsageRow).returning(UsageRow.id), values)
-    assert number is not None
-    return number
+    session.execute(insert(UsageRow), values)
+    return start.public_id
 
 
 def check(
@@ -132,7 +132,7 @@ def used_today(session: Session, user_id: int) -> int:
     return used_on(session, UsageRow.user_id == user_id, day_of(now_s()))
 
 
-def finish(session: Session, number: int, end: UsageEnd) -> None:
+def finish(session: Session, public_id: str, end: UsageEnd) -> None:
     """Complete a row that was begun."""
     values: dict[str, Any] = {
         "status": end.status,
@@ -142,7 +142,7 @@ def finish(session: Session, number: int, end: UsageEnd) -> None:
     }
     if end.prompt_tokens is not None:
         values["prompt_tokens"] = end.prompt_tokens
-    session.execute(update(UsageRow).where(UsageRow.id == number).values(values))
+    session.execute(update(UsageRow).where(UsageRow.public_id == public_id).values(values))
 
 
 def cut_running(session: Session, server: str, time_limit_s: float) -> int:

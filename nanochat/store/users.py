@@ -187,6 +187,11 @@ def groups_of(session: Session, user_id: int) -> list[GroupRow]:
     return list(session.scalars(select(GroupRow).where(GroupRow.id.in_(belongs))))
 
 
+def restricted_models(session: Session) -> set[str]:
+    """The models that are for some groups only."""
+    return set(session.scalars(select(ModelRightRow.model).distinct()))
+
+
 def may_use(session: Session, user_id: int, model: str) -> bool:
     """Whether a user may use a model: it is for everybody, or for a group the user is in."""
     allowed = list(

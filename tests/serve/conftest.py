@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from team import Person, add_people, sqlite_storage
 from tiny_config import tiny_config
 
 from nanochat.checkpoint_manager import checkpoint_dir, save_checkpoint
@@ -140,11 +141,12 @@ def start_server(
     port = settings.pop("port", 0)
     service = settings.pop("service", None)
     storage = settings.pop("storage", None)
+    oidc = settings.pop("oidc", None)
     engines: list[SlowEngine | None] = [None]
     if service is None:
         service, engines = tiny_service(tokenizer, native, **settings)
     bound = listen("127.0.0.1", port)
-    app = build_app(service, keys, allowed_origins, storage=storage, server_name="test")
+    app = build_app(service, keys, allowed_origins, storage=storage, server_name="test", oidc=oidc)
     server = Server(app, service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
@@ -210,3 +212,21 @@ def scripted() -> Callable[[Engine, list[int]], None]:
         engine.model.head = head
 
     return follow
+
+
+@pytest.fixture
+def team(own_server: Callable, tmp_path: Path) -> Iterator[Callable[[str], Person]]:
+    """Gives people of a server with accounts; `team.server` is the server."""
+    storage = sqlite_storage(tmp_path)
+    keys = add_people(storage.database)
+    server = own_server(storage=storage)
+    people: list[Person] = []
+
+    def person(name: str) -> Person:
+        people.append(Person(name, server.url, keys[name]))
+        return people[-1]
+
+    person.server, person.database = server, storage.database  # type: ignore[attr-defined]
+    yield person
+    for one in people:
+        one.browser.close()

@@ -5,36 +5,18 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from team import PASSWORD, Person, add_people, filled, routes_of, sqlite_storage
+from team import PASSWORD, add_people, filled, routes_of, sqlite_storage
 
 from nanochat.serve.http.callers import COOKIE, PUBLIC_ROUTES
 from nanochat.store import usage, users
 from nanochat.store.account_tables import ApiKeyRow, UsageRow, UserRow, WebSessionRow
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
-
-
-@pytest.fixture
-def team(own_server: Callable, tmp_path: Path) -> Iterator[Callable[[str], Person]]:
-    """Gives people of a server with accounts; `team.server` is the server."""
-    storage = sqlite_storage(tmp_path)
-    keys = add_people(storage.database)
-    server = own_server(storage=storage)
-    people: list[Person] = []
-
-    def person(name: str) -> Person:
-        people.append(Person(name, server.url, keys[name]))
-        return people[-1]
-
-    person.server, person.database = server, storage.database  # type: ignore[attr-defined]
-    yield person
-    for one in people:
-        one.browser.close()
 
 
 def usage_rows(team: Callable) -> list[UsageRow]:

@@ -78,8 +78,7 @@ def test_limits_look_at_one_day_and_one_minute(database: Database, anna: int):
     limits = UsageLimits(tokens_per_day=100, requests_per_minute=1)
     number = database.writing(usage.begin, start(anna, user_limits=limits))
     with database.write() as session:
-        row = session.get(UsageRow, number)
-        assert row is not None
+        row = session.query(UsageRow).filter(UsageRow.public_id == number).one()
         row.day = "2026-01-01"
         row.created_at -= 61
     database.writing(usage.begin, start(anna, user_limits=limits))
@@ -92,7 +91,7 @@ def test_what_a_killed_server_left_behind_is_cut(database: Database, anna: int):
     database.writing(usage.finish, done, UsageEnd(status="complete"))
     assert database.writing(usage.cut_running, "here", 600.0) == 1
     with database.read() as session:
-        status = {row.id: row.status for row in session.query(UsageRow)}
+        status = {row.public_id: row.status for row in session.query(UsageRow)}
     assert status == {mine: "cut", others: "running", done: "complete"}
 
 

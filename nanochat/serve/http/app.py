@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from nanochat import __version__
@@ -13,9 +13,10 @@ from nanochat.serve.http.body import BodyReader
 from nanochat.serve.http.callers import Callers
 from nanochat.serve.http.error_response import add_error_handlers
 from nanochat.serve.http.gate import Gate, LocalCORS
-from nanochat.serve.http.login_routes import login_router
+from nanochat.serve.http.login_routes import BUTTON, login_router
 from nanochat.serve.http.metering import Metering
 from nanochat.serve.http.myself_routes import key_router, myself_router
+from nanochat.serve.http.oidc_settings import OIDCSettings
 from nanochat.serve.http.openai_form import DROPPED_HEADER
 from nanochat.serve.http.openai_routes import openai_router
 from nanochat.serve.http.page_routes import health_router, page_router
@@ -32,12 +33,14 @@ def build_app(
     *,
     storage: Storage | None = None,
     server_name: str = "",
+    oidc: OIDCSettings | None = None,
 ) -> FastAPI:
     """The application. It starts the service's workers when the server starts and stops them when
     it ends. `keys`: requests need one of them; `allowed_origins`: see Gate. With `storage` there
-    are accounts, limits and records; `server_name` tells servers on one database apart.
+    are accounts, limits and records; `server_name` tells servers on one database apart; `oidc`
+    names a provider to sign in with.
     """
-    callers = None if storage is None else Callers(storage, keys)
+    callers = None if storage is None else Callers(storage, keys, oidc is not None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -57,13 +60,9 @@ def build_app(
     app.include_router(page_router(service), dependencies=needs_key)
     app.include_router(openai_router(service), dependencies=needs_key)
     app.include_router(health_router(service))
-    if storage is not None:
-        assert callers is not None
-        app.state.metering = Metering(storage, server_name)
-        passwords = PasswordCheck()
-        app.include_router(login_router(callers, passwords))
-        app.include_router(myself_router(callers, passwords), dependencies=needs_key)
-        app.include_router(key_router(callers), dependencies=needs_key)
+    if callers is not None:
+        app.state.metering = Metering(callers.storage, server_name)
+        app.include_router(account_router(callers, oidc), dependencies=needs_key)
     add_error_handlers(app)
     # a request passes them from the last to the first
     app.add_middleware(BodyReader)
@@ -84,3 +83,16 @@ def build_app(
     )
     app.add_middleware(RequestLog)
     return app
+
+
+def account_router(callers: Callers, oidc: OIDCSettings | None) -> APIRouter:
+    """Signing in, and what people know and change of themselves."""
+    routes, passwords = APIRouter(), PasswordCheck()
+    routes.include_router(login_router(callers, passwords, None if oidc is None else BUTTON))
+    if oidc is not None:
+        from nanochat.serve.http.oidc_routes import oidc_router  # needs the extra oidc
+
+        routes.include_router(oidc_router(callers, oidc))
+    routes.include_router(myself_router(callers, passwords))
+    routes.include_router(key_router(callers))
+    return routes

@@ -98,14 +98,16 @@ def is_public(path: str) -> bool:
 
 
 class Callers:
-    """Finds callers in the store. `keys` are those of --api-key-file. Lives in one event loop."""
+    """Finds callers in the store. `keys` are those of --api-key-file; `sign_in_always`: also while
+    there is no account yet. Lives in one event loop.
+    """
 
-    def __init__(self, storage: Storage, keys: Sequence[str]) -> None:
+    def __init__(self, storage: Storage, keys: Sequence[str], sign_in_always: bool = False) -> None:
         self.storage = storage
         self.keys = {hashlib.sha256(key.encode()).hexdigest(): key for key in keys}
         self._known: dict[str, tuple[float, Caller | None]] = {}
         self._key_seen_s: dict[int, float] = {}
-        self._accounts = False
+        self._accounts = sign_in_always
 
     async def accounts(self) -> bool:
         """Whether one has to sign in. Once there are accounts there always are."""

@@ -22,6 +22,7 @@ FORMS_ALLOWED = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
+BUTTON = "Sign in with your organisation"
 NOT_RIGHT = "name or password is not right"
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy.orm import Session
+import asyncio
+import logging
+import time
+from concurrent.futures import Future
+
 from starlette.requests import Request
 
 from nanochat.serve.api_error import ApiError, busy
-from nanochat.serve.http.callers import Caller
+from nanochat.serve.http.callers import KNOWN_S, Caller
 from nanochat.serve.http.event_stream import unless_gone
 from nanochat.serve.work.job import Job
 from nanochat.serve.work.served_model import ModelCard, ServedModel
@@ -15,6 +19,8 @@ from nanochat.serve.work.usage_entry import UsageEntry
 from nanochat.store import usage, users
 from nanochat.store.usage import OverLimit, UsageStart
 
+log = logging.getLogger(__name__)
+
 
 class Metering:
     """Counts what callers use. `server` names this one among those on the same database."""
@@ -22,6 +28,8 @@ class Metering:
     def __init__(self, storage: Storage, server: str) -> None:
         self.storage = storage
         self.server = server
+        self._restricted_models: set[str] = set()
+        self._looked_s = -KNOWN_S
 
     async def begin(self, caller: Caller, card: ModelCard, job: Job) -> None:
         """Let the job be counted, if its caller may ask for it. ApiError 403 for a model that is
@@ -38,21 +46,34 @@ class Metering:
             user_limits=caller.user_limits,
             key_limits=caller.key_limits,
         )
-        try:
-            number = await self.storage.write(begin_if_allowed, start)
-        except OverLimit as error:
-            raise busy(error.reason, error.retry_after_s) from None
-        if number is None:
-            reason = f"model={card.name}: you are in none of the groups that may use it"
+        if await self._restricted(card.name):
+            await self._check_right(caller, card.name)
+        begun = self.storage.submit(usage.begin, start)
+        if start.user_limits or start.key_limits:
+            try:
+                await asyncio.wrap_future(begun)
+            except OverLimit as error:
+                raise busy(error.reason, error.retry_after_s) from None
+        else:  # nothing can be against it: it is written while the answer begins
+            begun.add_done_callback(log_failure)
+        job.entry = UsageEntry(self.storage, start.public_id, job.created_s)
+
+    async def _restricted(self, model: str) -> bool:
+        """Whether the model is for some groups only; looked up once a second."""
+        if self._looked_s + KNOWN_S < time.monotonic():
+            self._restricted_models = await self.storage.read(users.restricted_models)
+            self._looked_s = time.monotonic()
+        return model in self._restricted_models
+
+    async def _check_right(self, caller: Caller, model: str) -> None:
+        if not await self.storage.read(users.may_use, caller.user_id, model):
+            reason = f"model={model}: you are in none of the groups that may use it"
             raise ApiError(403, reason, "model", "model_not_allowed")
-        job.entry = UsageEntry(self.storage, number, job.created_s)
 
 
-def begin_if_allowed(session: Session, start: UsageStart) -> int | None:
-    """The row of a request that begins; None when the user may not use the model."""
-    if not users.may_use(session, start.user_id, start.model):
-        return None
-    return usage.begin(session, start)
+def log_failure(begun: Future[str]) -> None:
+    if begun.exception() is not None:
+        log.error("a row of usage could not be begun: %s", begun.exception())
 
 
 def most_tokens(card: ModelCard, job: Job) -> int:

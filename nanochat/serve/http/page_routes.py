@@ -25,6 +25,7 @@ from nanochat.serve.work.job import Job
 from nanochat.serve.work.service import Service
 
 PAGES = resources.files("nanochat.serve") / "pages"
+LONGEST_NAME = 100  # no file of the page has a longer one, and some file systems take none
 MEDIA_TYPES = {
     "html": "text/html",
     "css": "text/css",
@@ -98,7 +99,7 @@ def page(name: str) -> Response:
     """A file of the page, as it is now. ApiError 404."""
     file = PAGES / name
     media_type = MEDIA_TYPES.get(name.rpartition(".")[2])
-    if media_type is None or not file.is_file():
+    if media_type is None or len(name) > LONGEST_NAME or not file.is_file():
         raise ApiError(404, "there is no such page", code="not_found")
     headers = {"Cache-Control": "no-cache"}
     return Response(file.read_bytes(), media_type=media_type, headers=headers)

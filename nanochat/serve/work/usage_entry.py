@@ -18,9 +18,9 @@ STATUS = {"error": "failed", "cancelled": "cancelled"}  # all other ends are com
 class UsageEntry:
     """A row that is begun; `close` completes it, once. Lives in one event loop."""
 
-    def __init__(self, storage: Storage, number: int, created_s: float) -> None:
+    def __init__(self, storage: Storage, public_id: str, created_s: float) -> None:
         self.storage = storage
-        self.number = number
+        self.public_id = public_id
         self.created_s = created_s
         self._closing: Future[None] | None = None
 
@@ -41,7 +41,7 @@ class UsageEntry:
             latency_s=time.monotonic() - self.created_s,
             first_token_s=None if first_token_s is None else first_token_s - self.created_s,
         )
-        self._closing = self.storage.submit(usage.finish, self.number, end)
+        self._closing = self.storage.submit(usage.finish, self.public_id, end)
 
     async def kept(self) -> None:
         """Until the row is complete in the store. A store that fails is not the client's fault: it
@@ -52,4 +52,4 @@ class UsageEntry:
         try:
             await asyncio.shield(asyncio.wrap_future(self._closing))
         except Exception:
-            log.exception("usage row %d could not be completed", self.number)
+            log.exception("usage row %s could not be completed", self.public_id)
