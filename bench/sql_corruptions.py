@@ -51,7 +51,8 @@ def swapped_columns(tree: Any, tables: Sequence[KeyedTable]) -> bool:
     """The first column that is shown and one that is not exchange their places; where all are
     shown, another one of the table is. (The same columns in another order are no mistake.)
     """
-    columns = [c for c in tree.find_all(exp.Column, bfs=False) if not isinstance(c.this, exp.Star)]
+    named = {c.name.casefold() for table in tables for c in table.table.columns}
+    columns = [c for c in tree.find_all(exp.Column, bfs=False) if c.name.casefold() in named]
     if not columns:
         return False
     first = columns[0]

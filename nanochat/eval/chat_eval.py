@@ -45,6 +45,10 @@ class ChatEvalConfig(SubjectConfig):
     """File of questions for the task SQL, as `nanochat sql build` writes; by default sql/test.jsonl
     in the task data.
     """
+    knowledge: str | None = None
+    """Folder for the task SQL: of its definitions, pages and past queries the few that fit a
+    question are put before it.
+    """
     dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Short("-d")] = None
     """Compute type; picked by the device when not given."""
     temperature: Annotated[float, Short("-t")] = 0.0
@@ -107,7 +111,12 @@ def open_tasks(cfg: ChatEvalConfig) -> tuple[dict[str, Task], dict[str, str]]:
     tasks, absent = {}, {}
     for name in names:
         try:
-            tasks[name] = open_task(name, unsafe_exec=cfg.unsafe_exec, sql_data=cfg.sql_data)
+            tasks[name] = open_task(
+                name,
+                unsafe_exec=cfg.unsafe_exec,
+                sql_data=cfg.sql_data,
+                knowledge=cfg.knowledge,
+            )
         except DataNotFound as error:
             absent[name] = str(error)
         except CageUnavailable as error:

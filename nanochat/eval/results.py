@@ -25,7 +25,10 @@ LIMITS = ("max_problems", "max_per_task")  # settings that leave problems out
 # Settings that change a verdict. The likeliest of some choices does not depend on how answers are
 # drawn.
 DECIDING = ("compute_dtype", "eval_bundle")
-SAMPLING = ("temperature", "top_k", "max_new_tokens", "num_samples", "seed", "sql_data")
+SAMPLING = (
+    *("temperature", "top_k", "max_new_tokens", "num_samples", "seed"),
+    *("sql_data", "knowledge"),
+)
 PACKAGES = ("nanochat", "torch", "numpy", "tiktoken", "rustbpe", "pyarrow")
 IN_REPORT = (
     *("score", "low", "high", "n", "baseline", "centered", "pass_at", "wall_s"),

@@ -21,12 +21,15 @@ from nanochat.engine.finite import NonFiniteLogits, checkpoint_named
 from nanochat.engine.quantize import quantize_int8
 from nanochat.runtime.printable import printable
 from nanochat.runtime.world import World
+from nanochat.serve.database_chat import RUN, DatabaseChat
 from nanochat.serve.keyboard import LEAVE, read_message, read_piped
+from nanochat.tokenizer.chat_prompt import answer_room
 
 HELP = (
     "Type or paste a message. `clear` starts over, `quit` or `exit` leaves, Ctrl+C stops an answer."
 )
 DIM, PLAIN = "\033[2m", "\033[0m"
+MARKS = 4  # tokens around a message
 
 
 @dataclass
@@ -52,6 +55,14 @@ class ChatCLIConfig:
     """Makes the answers repeatable."""
     device_type: str | None = None
     """cuda, cpu or mps (default: the best there is)."""
+    sql: str | None = None
+    """Ask this database: sqlite:///FILE, duckdb:///FILE, clickhouse:///FOLDER,
+    postgresql://USER@HOST/NAME or a file. It is only read; a proposed query runs when you say so.
+    """
+    knowledge: str | None = None
+    """Folder of definitions, pages and past queries; the few that fit a question are put before
+    it.
+    """
     int8: bool = False
     """Weights as 8-bit whole numbers: half the memory, up to twice the decoding speed."""
 
@@ -61,6 +72,8 @@ class ChatCLIConfig:
             problems.append(f"--device-type={self.device_type}: must be cuda, cpu or mps")
         if self.max_tokens < 1:
             problems.append(f"--max-tokens={self.max_tokens}: must be 1 or more")
+        if self.source == "base" and (self.sql or self.knowledge):
+            problems.append("--sql, --knowledge: a base model completes text; use -i sft")
         try:
             self.sampling()
         except ValueError as error:
@@ -118,6 +131,14 @@ class TerminalChat:
         self.write = write or write_now
         self.colour = write is None and sys.stdout.isatty()
         self.session = ChatSession(engine, params=config.sampling())
+        asked = config.sql or config.knowledge
+        self.desk = DatabaseChat(config.sql, config.knowledge, self._fits) if asked else None
+
+    def _fits(self, text: str) -> bool:
+        """Whether a message leaves room for an answer."""
+        n_tokens = len(self.engine.tokenizer.encode(text)) + MARKS
+        context = self.engine.context
+        return n_tokens <= context - answer_room(context, self.config.max_tokens)
 
     def run(self) -> None:
         """One answer to `config.prompt`, or the loop."""
@@ -140,6 +161,8 @@ class TerminalChat:
             if text.lower() == "clear":
                 self.session.clear()
                 self.write("The conversation starts over.\n")
+            elif text.lower() == RUN and self.desk is not None and self.desk.database is not None:
+                self.write(self.desk.run() + "\n")
             elif text:
                 self.answer(text)
 
@@ -163,27 +186,62 @@ class TerminalChat:
             events = self._completion(text)
             if talking:
                 self.write(printable(text, keep="\n"))
+        elif self.desk is not None:
+            self._ask_desk(self.desk, text)
+            return
         else:
-            events = self.session.ask(text)
-            if dropped := self.session.dropped_turns:
-                turns = "turn was" if dropped == 1 else f"{dropped} turns were"
-                self.write(f"(the context is full: the oldest {turns} forgotten)\n")
-            if talking:
-                self.write("\nAssistant: ")
+            events = self._asked(text)
+        self._say(events)
+
+    def _asked(self, text: str) -> Generator[Event, None, None]:
+        """The answer to one more message of the conversation."""
+        events = self.session.ask(text)
+        if dropped := self.session.dropped_turns:
+            turns = "turn was" if dropped == 1 else f"{dropped} turns were"
+            self.write(f"(the context is full: the oldest {turns} forgotten)\n")
+        if self.config.prompt is None:
+            self.write("\nAssistant: ")
+        return events
+
+    def _say(self, events: Generator[Event, None, None]) -> str:
+        """Write an answer as it comes, and how it ended where that is worth saying -> its text."""
         try:
-            detail = self._show(events)
+            text, detail = self._show(events)
         finally:
             self.write("\n")
         if detail:
             self.write(f"({detail})\n")
+        return text
+
+    def _ask_desk(self, desk: DatabaseChat, question: str) -> None:
+        """Answer a question about a database: each is a conversation of its own, as in training.
+        An answer that the gate does not let through is asked for once more, with the reason.
+        """
+        self.session.clear()
+        desk.proposed = ""
+        answer = self._say(self._asked(desk.prompt(question)))
+        if desk.database is None:
+            return
+        verdict = desk.judge(answer)
+        if verdict.reason:
+            self.write(f"({printable(verdict.reason)}; asking once more)\n")
+            answer = self._say(self._asked(desk.correction(verdict.reason)))
+            verdict = desk.judge(answer)
+        desk.proposed = verdict.query
+        if verdict.reason:
+            self.write(f"(no valid answer: {printable(verdict.reason)})\n")
+        elif self.config.prompt is None:
+            self.write(f"(`{RUN}` runs it)\n")
 
     def _completion(self, text: str) -> Generator[Event, None, None]:
         ids = self.engine.tokenizer.encode(text, prepend=self.engine.tokenizer.get_bos_token_id())
         return self.engine.stream(ids, self.config.sampling())
 
-    def _show(self, events: Generator[Event, None, None]) -> str:
-        """Write the events' text as it comes; why the answer ended, if that is worth saying."""
-        kind, detail = "text", ""
+    def _show(self, events: Generator[Event, None, None]) -> tuple[str, str]:
+        """Write the events' text as it comes -> what was answered, and why that ended, if it is
+        worth saying.
+        """
+        kind, detail, said = "text", "", ""
         with NoticingInterrupt() as interrupt:
             for event in events:
                 for piece in event.pieces:
@@ -191,6 +249,7 @@ class TerminalChat:
                         self.write(self._border(kind, piece.kind))
                         kind = piece.kind
                     self.write(printable(piece.text, keep="\n"))
+                    said += piece.text if piece.kind == "text" else ""
                 detail = event.finish_detail if event.finish_reason == "length" else ""
                 if interrupt.is_set():
                     detail = "stopped"
@@ -198,7 +257,7 @@ class TerminalChat:
             events.close()
         if kind != "text":
             self.write(self._border(kind, "text"))
-        return detail
+        return said, detail
 
     def _border(self, old: str, new: str) -> str:
         """What goes between answer, call and result: `[12*3 = 36] `, dimmed on a terminal."""

@@ -85,6 +85,14 @@ def _without_conditions(tree: Any, tables: Any) -> Iterator[Any]:
     )
 
 
+def _next_bounds(tree: Any, tables: Any) -> Iterator[Any]:
+    def touching(node: Any) -> Iterator[Any]:
+        kind = COMPARED[type(node)][0]
+        yield kind(this=node.this.copy(), expression=node.expression.copy())
+
+    yield from _each(tree, (exp.GT, exp.GTE, exp.LT, exp.LTE), touching)
+
+
 def _other_bounds(tree: Any, tables: Any) -> Iterator[Any]:
     def compared(node: Any) -> Iterator[Any]:
         for kind in COMPARED[type(node)]:
@@ -243,6 +251,7 @@ def _other_nulls(tree: Any, tables: Any) -> Iterator[Any]:
 
 MAKERS = (
     _without_conditions,
+    _next_bounds,
     _other_bounds,
     _other_aggregates,
     _other_distinct,

@@ -18,6 +18,7 @@ from typing import Any
 ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, 33}
 REFUSED_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
 LARGEST_VALUE_BYTES = 10_000_000
+LARGEST_HEAP_BYTES = 256 * 1024 * 1024
 LIMIT_LENGTH = 0  # SQLite's number for that limit, which Python names only since 3.11
 STEPS_BETWEEN_LOOKS = 2000
 PATIENCE = 10  # seconds of the clock for one of the processor
@@ -88,6 +89,8 @@ class SQLiteDatabase:
             self.connection.execute(statement)
         for statement, values in rows:
             self.connection.executemany(statement, values)
+        if path:  # of all of SQLite in this process
+            self.connection.execute(f"PRAGMA hard_heap_limit = {LARGEST_HEAP_BYTES}")
         if hasattr(self.connection, "setlimit"):  # Python 3.11
             self.connection.setlimit(LIMIT_LENGTH, LARGEST_VALUE_BYTES)
         self.connection.set_authorizer(self._allow)

@@ -26,20 +26,22 @@ def open_task(
     rows: int | None = None,
     persona: str | None = None,
     unsafe_exec: bool = False,
+    *,
     sql_data: str | None = None,
+    knowledge: str | None = None,
 ) -> Task:
     """The task of that name; its rows are checked when this returns.
 
     `rows`: how many of a generated task (default: the catalogue's). `persona`: the YAML file the
-    identity speaks for. `unsafe_exec`: see HumanEval. `sql_data`: see `sql_task.sql_rows`. Raises
-    DataNotFound, ValueError for rows that do not fit, CageUnavailable where HumanEval or SQL could
-    not be judged.
+    identity speaks for. `unsafe_exec`: see HumanEval. `sql_data`, `knowledge`: see `SQLTask`.
+    Raises DataNotFound, ValueError for rows that do not fit, CageUnavailable where HumanEval or
+    SQL could not be judged.
     """
     plain = name.removesuffix(WITHOUT_TOOL)
     entry = TASKS[plain]
     size = rows or (entry.train_rows if split == "train" else entry.test_rows)
     if plain == SQL:
-        return _sql(split, sql_data, unsafe_exec)
+        return _sql(split, sql_data, unsafe_exec, knowledge)
     part = plain.removeprefix(WORLD_PREFIX)
     if part == "identity":
         return IdentityTask(persona, _world_split(split), size)
@@ -49,11 +51,11 @@ def open_task(
     return task if plain == name else WithoutTool(task)
 
 
-def _sql(split: str, data: str | None, unsafe_exec: bool) -> Task:
+def _sql(split: str, data: str | None, unsafe_exec: bool, knowledge: str | None) -> Task:
     from nanochat.tasks.sql_task import SQLTask  # which needs the extra [sql]
 
     choose_cage(unsafe_exec)
-    return SQLTask(split, data, unsafe_exec)
+    return SQLTask(split, data, unsafe_exec, knowledge)
 
 
 def _world_split(split: str) -> Literal["train", "exam"]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from nanochat.runtime.base_dir import base_dir, expanded
 from nanochat.sql.dialect_parser import exp
+from nanochat.sql.knowledge import KnowledgeIndex
 from nanochat.sql.match import same_result
-from nanochat.sql.prompt import SQLFacts
+from nanochat.sql.prompt import SQLFacts, question_messages
 from nanochat.sql.query_shape import tables_of
 from nanochat.sql.testbed import Testbed, make_testbed
 from nanochat.tasks.base import Breakdown, Conversation
@@ -28,6 +29,7 @@ from nanochat.tasks.task_data import DataNotFound
 EXECUTABLE_REWARD = 0.1  # of a query that runs and gives something else
 KEPT_TESTBEDS, KEPT_VERDICTS = 4096, 65_536
 SHOWN_CASES, SHOWN_ROWS = 12, 6
+KNOWLEDGE_CHARS = 1500  # of what is put before a question
 CLAUSES = {
     "WHERE": exp.Where,
     "JOIN": exp.Join,
@@ -66,20 +68,32 @@ def sql_rows(split: str, data: str | None) -> Rows:
 
 class SQLTask(RowTask):
     """The questions of a file, each with its schema and the expected query. `unsafe_exec` runs
-    model-written queries uncaged where no sandbox can be built.
+    model-written queries uncaged where no sandbox can be built. `knowledge`: a folder of which the
+    few pieces that fit a question are put before it, never its own expected query.
     """
 
     def __init__(
-        self, split: str = "test", data: str | None = None, unsafe_exec: bool = False
+        self,
+        split: str = "test",
+        data: str | None = None,
+        unsafe_exec: bool = False,
+        knowledge: str | None = None,
     ) -> None:
+        self.known = KnowledgeIndex(knowledge) if knowledge else None
         super().__init__(TASKS[SQL], sql_rows(split, data))
         self.unsafe_exec = unsafe_exec
         self._verdict = lru_cache(KEPT_VERDICTS)(self._judge)
 
     def read(self, row: dict[str, Any]) -> Conversation:
         question = question_of(row)
+        messages = list(question.messages)
+        if self.known is not None:
+            facts = question.facts
+            known = self.known.chosen(question.question, _few, leave_out=facts.query)
+            asked = question_messages(question.question, facts.schema, facts.dialect, known)
+            messages = [*asked, messages[-1]]
         return {
-            "messages": list(question.messages),
+            "messages": messages,
             "question": question.question,
             "facts": question.facts,
         }
@@ -123,6 +137,10 @@ class SQLTask(RowTask):
         worst = _varied(wrong)
         ordered = {kind: dict(sorted(of.items())) for kind, of in parts.items()}
         return Breakdown(parts=ordered, counts=dict(counts.most_common()), cases=worst)
+
+
+def _few(texts: Sequence[str]) -> bool:
+    return sum(map(len, texts)) <= KNOWLEDGE_CHARS
 
 
 @lru_cache(KEPT_TESTBEDS)

@@ -11,6 +11,7 @@ from nanochat.tasks.opening import open_task
 from nanochat.tasks.sandbox import find_cage
 from nanochat.tasks.sql_task import SQLTask
 from nanochat.tasks.task_data import DataNotFound
+from nanochat.train.rl_tasks import questions
 
 pytestmark = pytest.mark.skipif(find_cage()[0] is None, reason=f"no cage: {find_cage()[1]}")
 SCHEMA = "CREATE TABLE shops (id INTEGER PRIMARY KEY, city TEXT, area REAL);"
@@ -125,3 +126,20 @@ def test_absent_rows_say_where_they_were_looked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("NANOCHAT_DATA_DIR", raising=False)
     with pytest.raises(DataNotFound, match="--sql-data"):
         open_task("SQL")
+
+
+def test_what_a_folder_knows_stands_before_the_question(tmp_path):
+    (tmp_path / "know").mkdir()
+    (tmp_path / "know" / "a.md").write_text("# Cities\nA city is large from ten on.\n")
+    (tmp_path / "know" / "b.sql").write_text(f"-- cities\n{QUERY}\n")
+    (tmp_path / "a.jsonl").write_text(json.dumps(rows("sqlite")[1]) + "\n")
+    told = SQLTask("test", str(tmp_path / "a.jsonl"), knowledge=str(tmp_path / "know"))[0]
+    asked = told["messages"][0]["content"]
+    assert "large from ten" in asked and asked.index("large") < asked.index("CREATE TABLE")
+    assert "area > 10" not in asked and told["messages"][-1]["content"] == QUERY
+
+
+def test_reinforcement_learning_asks_them(tmp_path):
+    task_of(tmp_path / "a.jsonl")
+    asked = questions("SQL", 0, sql_data=str(tmp_path / "a.jsonl"))
+    assert len(asked.train) == 2 and list(asked.held_out) == ["SQL"]
