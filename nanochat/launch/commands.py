@@ -107,6 +107,16 @@ COMMANDS = {
         "nanochat.eval.lm_harness:lm_eval",
         "nanochat.eval.lm_harness:LMEvalConfig",
     ),
+    "pull": Command(
+        "a checkpoint from the hub, an address or a folder",
+        "nanochat.exchange.pull:pull",
+        "nanochat.exchange.pull:PullConfig",
+    ),
+    "push": Command(
+        "a checkpoint to the hub",
+        "nanochat.exchange.push:push",
+        "nanochat.exchange.push:PushConfig",
+    ),
     "export": Command("hf | gguf: a checkpoint in other programs' formats", ""),
     "bench": Command("serve | decode: latency and throughput of the server and of the engine", ""),
     "compare": Command(
