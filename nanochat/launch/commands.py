@@ -143,6 +143,12 @@ COMMANDS = {
         "nanochat.launch.cluster.cluster:cluster",
         "nanochat.launch.cluster.cluster:ClusterConfig",
     ),
+    "cost": Command(
+        "hours and dollars of each stage, beside the plan's",
+        "nanochat.report.cost_command:show_cost",
+        "nanochat.report.cost_command:CostConfig",
+        prints=True,
+    ),
     "recipe": Command(
         "run | show | list: a whole pipeline",
         "nanochat.launch.local:recipe",
