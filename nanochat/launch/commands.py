@@ -117,7 +117,7 @@ COMMANDS = {
         "nanochat.exchange.push:push",
         "nanochat.exchange.push:PushConfig",
     ),
-    "export": Command("hf | gguf: a checkpoint in other programs' formats", ""),
+    "export": Command("hf | gguf | mlx: a checkpoint in other programs' formats", ""),
     "bench": Command("serve | decode: latency and throughput of the server and of the engine", ""),
     "compare": Command(
         "which differences between two runs exceed noise",
@@ -259,6 +259,11 @@ GROUPS = {
             "for llama.cpp and Ollama",
             "nanochat.exchange.export_gguf:export_gguf",
             "nanochat.exchange.export_gguf:GGUFExportConfig",
+        ),
+        "mlx": Command(
+            "for mlx-lm, on Apple's chips",
+            "nanochat.exchange.export_mlx:export_mlx",
+            "nanochat.exchange.export_mlx:MLXExportConfig",
         ),
     },
     "bench": {
