@@ -299,6 +299,12 @@ def load(path: str) -> Any:
 
 # What brings a package that not every installation has.
 EXTRAS = {
+    "fastapi": "serve",
+    "starlette": "serve",
+    "pydantic": "serve",
+    "anyio": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
     "sqlalchemy": "serve",
     "alembic": "serve",
     "argon2": "serve",

@@ -144,12 +144,20 @@ def test_the_address_may_be_in_a_variable(nanochat, tmp_path: Path, monkeypatch)
     assert Database(f"sqlite:///{tmp_path}/named.db").reading(users.any_accounts)
 
 
-def test_a_missing_extra_is_named():
+@pytest.mark.parametrize(
+    ("package", "commands"),
+    [
+        ("sqlalchemy", ("users list", "chat-web", "usage")),
+        ("fastapi", ("chat-web",)),
+        ("alembic", ("db upgrade",)),
+    ],
+)
+def test_a_missing_extra_is_named(package: str, commands: tuple[str, ...]):
     code = (
-        "import sys; sys.modules['sqlalchemy'] = None; from nanochat.cli import main; "
+        f"import sys; sys.modules[{package!r}] = None; from nanochat.cli import main; "
         "main(sys.argv[1:])"
     )
-    for words in ("users list", "chat-web", "usage", "db upgrade"):
+    for words in commands:
         done = subprocess.run(
             [sys.executable, "-c", code, *words.split()],
             capture_output=True,
