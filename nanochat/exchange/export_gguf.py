@@ -45,7 +45,7 @@ TEXT_CHARACTERS = 2000
 class GGUFExportConfig(ExportConfig):
     """Write a classic checkpoint as a GGUF file for llama.cpp and Ollama, and check it there."""
 
-    type: FileType | Literal["f16"] = "bf16"
+    type: Literal[FileType, "f16"] = "bf16"
     """Type of the weights. f16 is refused: ReLU squared exceeds its range and gives NaN."""
 
     def problems(self) -> list[str]:

@@ -53,8 +53,7 @@ def write_backup(connection: Connection, path: Path) -> int:
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
-        with contextlib.suppress(OSError):  # it is renamed, or was never there
-            partial.unlink()
+        partial.unlink(missing_ok=True)
     return n_rows
 
 
