@@ -23,8 +23,9 @@ from nanochat.serve.work.serving_metrics import ServingMetrics
 from nanochat.serve.work.storage import Storage
 from nanochat.serve.work.upstream import Upstream
 from nanochat.serve.work.upstream_worker import UpstreamWorker
-from nanochat.store import usage, users
+from nanochat.store import users
 from nanochat.store.database import Database, chosen_url
+from nanochat.store.left_behind import mark_cut
 from nanochat.store.upgrading import upgrade
 
 
@@ -69,7 +70,7 @@ def open_storage(config: ChatWebConfig, name: str) -> Storage:
     if not is_loopback(config.host) and not (config.api_key_file or config.oidc_issuer):
         if not database.reading(users.any_accounts):
             raise ValueError(config.host_problem())
-    database.writing(usage.cut_running, name, config.time_limit_s)
+    database.writing(mark_cut, name, config.time_limit_s)
     return Storage(database)
 
 

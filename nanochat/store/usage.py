@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, insert, literal_column, or_, select, text, update
+from sqlalchemy import func, insert, literal_column, select, text, update
 from sqlalchemy.orm import Session
 
 from nanochat.store.account_tables import ApiKeyRow, UsageRow, UserRow
@@ -143,17 +143,6 @@ def finish(session: Session, public_id: str, end: UsageEnd) -> None:
     if end.prompt_tokens is not None:
         values["prompt_tokens"] = end.prompt_tokens
     session.execute(update(UsageRow).where(UsageRow.public_id == public_id).values(values))
-
-
-def cut_running(session: Session, server: str, time_limit_s: float) -> int:
-    """Mark what a server that was killed has left behind -> how many rows. They keep what they
-    might have taken: nobody knows what they took. `server` is starting, so its own are over.
-    """
-    left_behind = or_(
-        UsageRow.server == server, UsageRow.created_at < now_s() - time_limit_s - MINUTE_S
-    )
-    running = update(UsageRow).where(UsageRow.status == "running", left_behind)
-    return session.execute(running.values(status="cut")).rowcount  # type: ignore[attr-defined]
 
 
 # --- what was used, for people

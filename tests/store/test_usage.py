@@ -7,9 +7,11 @@ import time
 
 import pytest
 
-from nanochat.store import api_keys, usage, users
+from nanochat.store import api_keys, chats, usage, users
 from nanochat.store.account_tables import UsageRow
+from nanochat.store.chat_tables import MessageRow
 from nanochat.store.database import Database
+from nanochat.store.left_behind import mark_cut
 from nanochat.store.usage import OverLimit, UsageEnd, UsageLimits, UsageStart
 
 
@@ -89,7 +91,16 @@ def test_what_a_killed_server_left_behind_is_cut(database: Database, anna: int):
     others = database.writing(usage.begin, start(anna, server="there"))
     done = database.writing(usage.begin, start(anna))
     database.writing(usage.finish, done, UsageEnd(status="complete"))
-    assert database.writing(usage.cut_running, "here", 600.0) == 1
+    with database.write() as session:
+        conversation = chats.add(session, anna, title="x")
+        for server in ("here", "there"):
+            row = MessageRow(conversation_id=conversation.id, role="assistant", content="so far")
+            row.status, row.server = "streaming", server
+            session.add(row)
+    assert database.writing(mark_cut, "here", 600.0) == 2
+    with database.read() as session:
+        rows = session.query(MessageRow).order_by(MessageRow.id)
+        assert [(r.status, r.content) for r in rows] == [("cut", "so far"), ("streaming", "so far")]
     with database.read() as session:
         status = {row.public_id: row.status for row in session.query(UsageRow)}
     assert status == {mine: "cut", others: "running", done: "complete"}
