@@ -87,6 +87,8 @@ def problems(line: str) -> list[str]:
         words = words[words.index("|") + 1 :]
     if not words or words[0] in PLAIN:
         return []
+    if words[0] == "echo" and "|" in words:
+        return problems(shlex.join(words[words.index("|") + 1 :]))
     name = words[0].removeprefix(".venv/bin/")
     if name == "bash":
         return [] if (ROOT / words[1]).is_file() else [f"{words[1]} is not in the tree"]
@@ -153,7 +155,8 @@ def command_problems(words: list[str]) -> list[str]:
             settings = commands.load(command.config)
         except ValueError as error:
             pytest.skip(str(error))
-        return config.collect(settings, rest)[1]
+        found = config.collect(settings, rest)[1]
+        return [said for said in found if "cannot be read" not in said]  # a reader's own files
     return (
         []
         if rest[:1] in (["generate"], ["reset"])
@@ -181,6 +184,7 @@ def test_documented_commands_parse(line, tmp_path, monkeypatch):
         "sbatch scripts/speedrun.slurm mid.num_iteration=3",
         "srun --gpus=1 .venv/bin/python scripts/no_such.py",
         "frobnicate",
+        "echo secret | nanochat users add anna --role king",
     ],
 )
 def test_the_check_can_fail(line):

@@ -44,14 +44,14 @@ def hub_cache() -> Path:
     return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
 
 
-def cached_repo(repo: str) -> Path:
-    """Where the cache keeps a data set, whether it is there or not."""
-    return hub_cache() / f"datasets--{repo.replace('/', '--')}"
+def cached_repo(repo: str, kind: str = "datasets") -> Path:
+    """Where the cache keeps a data set (or one of the `models`), whether it is there or not."""
+    return hub_cache() / f"{kind}--{repo.replace('/', '--')}"
 
 
-def cached_snapshots(repo: str) -> list[Path]:
-    """Folders of a cached data set, the revision that `main` points at first, then the newest."""
-    folder = cached_repo(repo)
+def cached_snapshots(repo: str, kind: str = "datasets") -> list[Path]:
+    """Folders of a cached repository, the revision that `main` points at first, then the newest."""
+    folder = cached_repo(repo, kind)
     if not (folder / "snapshots").is_dir():
         return []
     main = folder / "refs" / "main"

@@ -54,6 +54,7 @@ def write_hf(
     save_safetensors(tensors, folder, shard_bytes)
     config = class_config(model.config, stock)
     config |= {"dtype": _widest(tensors), **_ids(model.tokenizer), "use_cache": True}
+    config["nanochat_checkpoint"] = model.name  # what it was made from
     _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", generation_config(model.tokenizer))
     for name, text in tokenizer_files(model.tokenizer, model.config.sequence_len).items():
@@ -103,6 +104,7 @@ def class_config(config: GPTConfig, stock: bool = False) -> dict[str, Any]:
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
         "hidden_act": "relu2",
+        "rope_bf16": config.rope_bf16,  # read by `nanochat pull` alone
     }
 
 

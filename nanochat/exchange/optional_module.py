@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+# Programs that only checks need, by the packages they come in.
+OTHERS = {"llama_cpp": "llama-cpp-python", "mlx": "mlx-lm", "mlx_lm": "mlx-lm"}
+
 
 class NotInstalled(ValueError):
-    """A module of the extra is not there."""
+    """A module is not there."""
 
 
 def needed(module: str) -> ModuleType:
@@ -15,8 +18,8 @@ def needed(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0]:
+        name = module.split(".")[0]
+        if (error.name or "").split(".")[0] != name:
             raise
-        raise NotInstalled(
-            f"{error.name} is not installed; run `pip install -e '.[export]'`"
-        ) from None
+        bring = OTHERS.get(name, "-e '.[export]'")
+        raise NotInstalled(f"{name} is not installed; run `pip install {bring}`") from None

@@ -61,6 +61,8 @@ class FeedbackTrainConfig:
     """Learning rate at the first step, as a share of the base recipe's (default: as the old model's
     own finetuning had it).
     """
+    total_batch_size: int | None = None
+    """Tokens of a step (default: the old model's). Smaller steps learn few conversations faster."""
     device_batch_size: int | None = None
     """Rows in one forward pass, as for chat_sft."""
     task_name: Annotated[str | None, Short("-a")] = None
@@ -89,7 +91,7 @@ class FeedbackTrainConfig:
             found.append(f"--retain-days={self.retain_days}: must be 1 or more")
         if self.data is not None and not self.data.expanduser().is_file():
             found.append(f"--data={self.data}: there is no such file")
-        for name in ("max_problems", "max_new_tokens"):
+        for name in ("max_problems", "max_new_tokens", "total_batch_size", "device_batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 found.append(f"--{name.replace('_', '-')}={value}: must be 1 or more")
         return found
@@ -189,6 +191,7 @@ def sft_settings(
         persona=before.get("persona"),
         mixture=mixture,
         init_lr_frac=float(rate),
+        total_batch_size=config.total_batch_size,
         device_batch_size=config.device_batch_size,
         device_type=config.device_type,
         compile=False,  # takes longer than the few steps there are

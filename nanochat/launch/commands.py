@@ -107,7 +107,17 @@ COMMANDS = {
         "nanochat.eval.lm_harness:lm_eval",
         "nanochat.eval.lm_harness:LMEvalConfig",
     ),
-    "export": Command("hf | gguf: a checkpoint in other programs' formats", ""),
+    "pull": Command(
+        "a checkpoint from the hub, an address or a folder",
+        "nanochat.exchange.pull:pull",
+        "nanochat.exchange.pull:PullConfig",
+    ),
+    "push": Command(
+        "a checkpoint to the hub",
+        "nanochat.exchange.push:push",
+        "nanochat.exchange.push:PushConfig",
+    ),
+    "export": Command("hf | gguf | mlx: a checkpoint in other programs' formats", ""),
     "bench": Command("serve | decode: latency and throughput of the server and of the engine", ""),
     "compare": Command(
         "which differences between two runs exceed noise",
@@ -132,6 +142,12 @@ COMMANDS = {
         "init | status: a SLURM cluster's settings, and where your jobs are",
         "nanochat.launch.cluster.cluster:cluster",
         "nanochat.launch.cluster.cluster:ClusterConfig",
+    ),
+    "cost": Command(
+        "hours and dollars of each stage, beside the plan's",
+        "nanochat.report.cost_command:show_cost",
+        "nanochat.report.cost_command:CostConfig",
+        prints=True,
     ),
     "recipe": Command(
         "run | show | list: a whole pipeline",
@@ -244,6 +260,11 @@ GROUPS = {
             "nanochat.exchange.export_gguf:export_gguf",
             "nanochat.exchange.export_gguf:GGUFExportConfig",
         ),
+        "mlx": Command(
+            "for mlx-lm, on Apple's chips",
+            "nanochat.exchange.export_mlx:export_mlx",
+            "nanochat.exchange.export_mlx:MLXExportConfig",
+        ),
     },
     "bench": {
         "serve": Command(
@@ -278,6 +299,12 @@ def load(path: str) -> Any:
 
 # What brings a package that not every installation has.
 EXTRAS = {
+    "fastapi": "serve",
+    "starlette": "serve",
+    "pydantic": "serve",
+    "anyio": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
     "sqlalchemy": "serve",
     "alembic": "serve",
     "argon2": "serve",

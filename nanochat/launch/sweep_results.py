@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanochat.launch.sweep_plan import SweepPlan, SweepRun, number_of, shown
-from nanochat.report.blocks import Table
+from nanochat.report.blocks import Table, aligned
 from nanochat.report.figure import BLUE, GREEN, GREY, ORANGE, new_figure, save
 from nanochat.report.markdown import markdown
 from nanochat.report.quantities import duration, number
@@ -92,14 +92,7 @@ def _without_twice(header: Sequence[str], row: Sequence[str]) -> list[str]:
 
 def sweep_table(plan: SweepPlan, results: Sequence[SweepResult]) -> str:
     """The table with its columns aligned, and what came out."""
-    shown_table = table(plan, results)
-    rows = [shown_table.header, *shown_table.rows]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, "", *conclusions(plan, results)]).rstrip()
+    return "\n".join([aligned(table(plan, results)), "", *conclusions(plan, results)]).rstrip()
 
 
 def conclusions(plan: SweepPlan, results: Sequence[SweepResult]) -> list[str]:

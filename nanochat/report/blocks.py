@@ -57,3 +57,16 @@ class Details:
 
 
 Block = Union[Heading, Text, Table, Image, SampleBlock, Details]  # noqa: UP007  (a forward reference at run time)
+
+
+def aligned(table: Table) -> str:
+    """A table for a terminal: columns as wide as their widest cell, numbers to the right."""
+    rows = [table.header, *table.rows]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(table.header))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        for cell, width in zip(row[1:], widths[1:], strict=True):
+            cells.append(cell.rjust(width) if table.numeric else cell.ljust(width))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

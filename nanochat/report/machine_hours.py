@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nanochat.cost import flops_per_token
+from nanochat.gpt_config import GPTConfig
 from nanochat.report.blocks import Block, Heading, Table, Text
 from nanochat.report.quantities import duration, row
 from nanochat.report.scores import Records
 from nanochat.report.stage_section import TITLES
-from nanochat.runtime.chips import gpu_rate
+from nanochat.runtime.chips import find_chip, gpu_rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """Time and money of one section. `usd` None: the price of its hardware is not known."""
+    """Time and money of one section. `usd` None: the price of its hardware is not known.
+    `planned_s`: of the steps alone, as `nanochat plan` counts them; None where the speed of the
+    hardware is not known, or the section has no steps.
+    """
 
     section: str
     wall_s: float
     hardware: str
     gpus: int
     usd: float | None
+    planned_s: float | None = None
 
 
 def stage_cost(
@@ -49,26 +55,67 @@ def stage_cost(
         hardware=f"{gpus} x {names[0]}" if on_gpu else str(machine.get("cpu") or "CPU"),
         gpus=gpus,
         usd=None if rate is None else wall_s / 3600 * rate,
+        planned_s=planned_s(record, names[0], gpus) if on_gpu else None,
     )
 
 
+def planned_s(record: Mapping[str, Any], gpu: str, gpus: int) -> float | None:
+    """Seconds that the steps of a training take by arithmetic, at the share of the peak that plans
+    count on.
+    """
+    settings, chip = record.get("settings") or {}, find_chip(gpu)
+    if chip is None or not chip.tflops or not settings.get("n_steps"):
+        return None
+    if not settings.get("total_batch_size"):  # rollouts: the length of answers decides
+        return None
+    config = GPTConfig.from_checkpoint(settings["model_config"], {})
+    tokens = settings["total_batch_size"] * settings["n_steps"]
+    work = flops_per_token(config, settings["seq_len"]) * tokens
+    return work / (chip.tflops * 1e12 * chip.mfu * max(gpus, 1))
+
+
+def stage_costs(records: Records, hourly_rate: float | None) -> list[StageCost]:
+    """Of each record that says how long it took."""
+    return [c for name, record in records.items() if (c := stage_cost(name, record, hourly_rate))]
+
+
 def cost(records: Records, hourly_rate: float | None) -> list[Block]:
-    """Time and money of each record that says how long it took, and the sum."""
-    costs = [c for name, record in records.items() if (c := stage_cost(name, record, hourly_rate))]
+    """Time and money of each stage, and the sum."""
+    costs = stage_costs(records, hourly_rate)
     if not costs:
         return []
-    rows = [[TITLES[c.section], c.hardware, duration(c.wall_s), _usd(c.usd)] for c in costs]
+    return [Heading(2, "Time and cost"), cost_table(costs), Text(basis(costs, hourly_rate))]
+
+
+def cost_table(costs: Sequence[StageCost]) -> Table:
+    """One row a section and one for all; the plan's time beside the real one where it is known."""
     known = [c.usd for c in costs if c.usd is not None]
     total = sum(known) if len(known) == len(costs) else None
-    rows.append(["Together", "", duration(sum(c.wall_s for c in costs)), _usd(total)])
+    rows = [
+        [TITLES[c.section], c.hardware, duration(c.wall_s), duration(c.planned_s), _usd(c.usd)]
+        for c in costs
+    ]
+    plans = [c.planned_s for c in costs if c.planned_s is not None]
+    planned = sum(plans) if plans else None
+    took = duration(sum(c.wall_s for c in costs))
+    rows.append(["Together", "", took, duration(planned), _usd(total)])
+    header = ["Stage", "Hardware", "Time", "Planned", "Cost"]
+    if planned is None:
+        return Table([*header[:3], header[4]], [[*row[:3], row[4]] for row in rows])
+    return Table(header, rows)
+
+
+def basis(costs: Sequence[StageCost], hourly_rate: float | None) -> str:
+    """What the money was counted by."""
     if hourly_rate is not None:
-        basis = f"At ${hourly_rate:g} for an hour of the machine (--hourly-rate)."
+        told = f"At ${hourly_rate:g} for an hour of the machine (--hourly-rate)."
     elif any(c.gpus for c in costs):
-        basis = "At rough public prices of these GPUs (--hourly-rate takes the real price)."
+        told = "At rough public prices of these GPUs (--hourly-rate takes the real price)."
     else:
-        basis = "A machine without GPUs counts as free (--hourly-rate takes its price)."
-    table = Table(["Stage", "Hardware", "Time", "Cost"], rows)
-    return [Heading(2, "Time and cost"), table, Text(basis)]
+        told = "A machine without GPUs counts as free (--hourly-rate takes its price)."
+    if any(c.planned_s for c in costs):
+        told += " Planned: the training steps alone, as `nanochat plan` counts them."
+    return told
 
 
 def _usd(value: float | None) -> str:

@@ -112,7 +112,7 @@ def load_service(config: ChatWebConfig, world: World) -> Service:
         drain_s=config.drain_s,
     )
     for spec in config.specs():
-        model = loader.load(spec, service.models)
+        model = loader.load(spec, [served.card for served in service.models.values()])
         service.models[model.card.name] = model
     if config.upstream is not None:
         service.models |= upstream_models(config, metrics)

@@ -285,6 +285,7 @@ class ClickHouseDatabase:
             )
             told = json.loads(str(text))
         except Exception as error:  # chdb has one kind of error for everything
+            self._session.query("SELECT 1")  # what the other has begun to write comes with this
             return _clickhouse_error(str(error), timeout_s)
         rows = told["data"]
         names = tuple(column["name"] for column in told["meta"])

@@ -20,6 +20,7 @@ from nanochat.sql.dialect_parser import split_statements
 READ = (".sql", ".sqlx", ".md", ".markdown", ".txt", ".jsonl")
 MOST_ENTRY_CHARS = 1200  # of one entry; more than a few would not fit beside each other
 MOST_ENTRIES = 4
+KNOWLEDGE_CHARS = 1500  # of all that is put before a question
 # Words that say nothing about what a question is about.
 COMMON = frozenset(
     "a all an and any are as at by did do does each every find for from get give has have how in "
@@ -90,6 +91,11 @@ class KnowledgeIndex:
             if len(texts) == MOST_ENTRIES:
                 break
         return texts
+
+
+def few_texts(texts: Sequence[str]) -> bool:
+    """Whether they fit before a question, where no context says how much does."""
+    return sum(map(len, texts)) <= KNOWLEDGE_CHARS
 
 
 def _spaced(text: str) -> str:

@@ -97,9 +97,11 @@ class _Reader:
 
     # --- names
 
-    def place(self, column: Any, select: Any = None) -> Place | None:
-        """The reading and column that a name stands for."""
-        select = select or column.parent_select
+    def place(self, column: Any, within: Any = None) -> Place | None:
+        """The reading and column that a name stands for, `within` one SELECT where that is given,
+        else also in those around its own.
+        """
+        select = within or column.parent_select
         name, owner = column.name.casefold(), column.table.casefold()
         while select is not None:
             scope = self.scopes.get(id(select), {})
@@ -109,7 +111,7 @@ class _Reader:
                 found = self._in_source(source, name)
                 if found is not None:
                     return found
-            select = select.parent_select
+            select = None if within is not None else select.parent_select
         return None
 
     def _in_source(self, source: Any, name: str) -> Place | None:

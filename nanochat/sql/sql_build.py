@@ -19,6 +19,7 @@ from nanochat.runtime.files import atomic_write
 from nanochat.sql.build_report import BuildReport
 from nanochat.sql.definitions import Definitions
 from nanochat.sql.doc_sections import DocumentSection
+from nanochat.sql.knowledge import KnowledgeIndex, few_texts
 from nanochat.sql.learnt_queries import LearntQueries, LearntQuery
 from nanochat.sql.needed_schema import needed_schema
 from nanochat.sql.prompt import SQLFacts, training_row
@@ -57,6 +58,10 @@ class SQLBuildConfig:
     """Tables shown with a question that its query does not need."""
     schema_tokens: int = 1024
     """Most tokens of the tables shown."""
+    knowledge: str | None = None
+    """Folder of definitions, pages and past queries: the few pieces that fit a question are put
+    before it, as `chat_cli --knowledge` does; its own query never is.
+    """
     base_url: str | None = None
     """An OpenAI-compatible endpoint that writes questions where none stand beside a query."""
     model: str | None = None
@@ -121,7 +126,7 @@ def sql_build(cfg: SQLBuildConfig) -> Path:
     )
     reader.read(queries)
     alone = queries.add_inferred()
-    builder = RowBuilder(cfg, definitions, _token_counter())
+    builder = RowBuilder(cfg, definitions, _token_counter(), redactor)
     cost = ask_endpoint(cfg, queries, builder, answers)
     train, examined = builder.split(queries.kept)
     documents = [_document_row(redactor, section) for section in reader.sections]
@@ -199,8 +204,14 @@ class RowBuilder:
     """Queries and their tables -> rows, on two sides that share no shape."""
 
     def __init__(
-        self, cfg: SQLBuildConfig, definitions: Definitions, count: Callable[[str], int]
+        self,
+        cfg: SQLBuildConfig,
+        definitions: Definitions,
+        count: Callable[[str], int],
+        redactor: SQLRedactor,
     ) -> None:
+        self.redactor = redactor
+        self.known = KnowledgeIndex(cfg.knowledge) if cfg.knowledge else None
         self.cfg = cfg
         self.definitions = definitions
         self.count = count
@@ -258,7 +269,13 @@ class RowBuilder:
                 source=query.source,
                 order_matters=query.order_matters,
             )
-            yield training_row(question, facts)
+            yield training_row(question, facts, self._knowledge(question, query.text))
+
+    def _knowledge(self, question: str, answer: str) -> list[str]:
+        """What is told besides the schema, redacted like everything else that is written."""
+        if self.known is None:
+            return []
+        return list(map(self.redactor.text, self.known.chosen(question, few_texts, answer)))
 
 
 def ask_endpoint(

@@ -53,7 +53,8 @@ def write_backup(connection: Connection, path: Path) -> int:
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is renamed, or was never there
+            partial.unlink()
     return n_rows
 
 

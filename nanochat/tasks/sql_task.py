@@ -13,7 +13,7 @@ from typing import Any
 
 from nanochat.runtime.base_dir import base_dir, expanded
 from nanochat.sql.dialect_parser import exp
-from nanochat.sql.knowledge import KnowledgeIndex
+from nanochat.sql.knowledge import KnowledgeIndex, few_texts
 from nanochat.sql.match import same_result
 from nanochat.sql.prompt import SQLFacts, question_messages
 from nanochat.sql.query_shape import tables_of
@@ -29,7 +29,6 @@ from nanochat.tasks.task_data import DataNotFound
 EXECUTABLE_REWARD = 0.1  # of a query that runs and gives something else
 KEPT_TESTBEDS, KEPT_VERDICTS = 4096, 65_536
 SHOWN_CASES, SHOWN_ROWS = 12, 6
-KNOWLEDGE_CHARS = 1500  # of what is put before a question
 CLAUSES = {
     "WHERE": exp.Where,
     "JOIN": exp.Join,
@@ -89,7 +88,7 @@ class SQLTask(RowTask):
         messages = list(question.messages)
         if self.known is not None:
             facts = question.facts
-            known = self.known.chosen(question.question, _few, leave_out=facts.query)
+            known = self.known.chosen(question.question, few_texts, leave_out=facts.query)
             asked = question_messages(question.question, facts.schema, facts.dialect, known)
             messages = [*asked, messages[-1]]
         return {
@@ -137,10 +136,6 @@ class SQLTask(RowTask):
         worst = _varied(wrong)
         ordered = {kind: dict(sorted(of.items())) for kind, of in parts.items()}
         return Breakdown(parts=ordered, counts=dict(counts.most_common()), cases=worst)
-
-
-def _few(texts: Sequence[str]) -> bool:
-    return sum(map(len, texts)) <= KNOWLEDGE_CHARS
 
 
 @lru_cache(KEPT_TESTBEDS)

@@ -12,7 +12,9 @@ from nanochat.eval.base_loss import BaseLossConfig, base_loss
 from nanochat.eval.chat_eval import ChatEvalConfig, chat_eval, open_tasks, task_names
 from nanochat.eval.compare import find_results
 from nanochat.eval.suite import choose_problems, run_chat_eval
+from nanochat.report.generate import generate
 from nanochat.tasks.catalogue import CHATCORE, WORLD
+from nanochat.tasks.sandbox import find_cage
 
 
 def read(path):
@@ -206,3 +208,21 @@ def test_missing_checkpoint_and_bundle_are_one_line(base_dir, single):
         base_eval(BaseEvalConfig(), single)
     with pytest.raises(ValueError, match="no text shards"):
         base_loss(BaseLossConfig(), single)
+
+
+def test_questions_about_databases_are_told_in_parts(
+    checkpoint, base_dir, single, capsys, tmp_path
+):
+    pytest.importorskip("sqlglot", reason="sqlglot is not installed")
+    if find_cage()[0] is None:
+        pytest.skip(f"no cage: {find_cage()[1]}")
+    asked = {"role": "user", "content": "CREATE TABLE a (b int)\n\nHow many?"}
+    row = {"messages": [asked, {"role": "assistant", "content": "SELECT COUNT(*) FROM a"}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    file = str(tmp_path / "a.jsonl")
+    chat_eval(ChatEvalConfig(task_name="sql", sql_data=file, max_new_tokens=4), single)
+    entry = read(base_dir / "report" / "chat_eval_sft.json")["tasks"]["SQL"]
+    assert entry["parts"]["measure"]["executable"]["n"] == 1
+    assert entry["cases"][0]["expected"] == "SELECT COUNT(*) FROM a"
+    assert "measure execution match: 0.0000" in capsys.readouterr().out
+    assert "SQL in parts" in (generate().read_text())

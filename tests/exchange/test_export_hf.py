@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_checkpoint import save_tiny
 
+from nanochat.engine import Engine, SamplingParams
 from nanochat.exchange.export_hf import HFExportConfig, check_hf, export_hf
 from nanochat.exchange.fresh_place import fresh_place
 from nanochat.exchange.hf_folder import write_hf
@@ -259,6 +260,24 @@ def test_save_and_load_of_transformers_itself(loaded, tmp_path):
     ids = torch.arange(20)[None]
     assert again(ids).logits.equal(theirs(ids).logits)
     torch.testing.assert_close(again(ids).logits, ours(ids), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["classic", "modern"])
+def test_the_pipeline_answers_a_chat_as_the_engine_does(name, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model = stored(**VARIANTS[name])
+    write_hf(model, tmp_path / "out")
+    chat = [{"role": "user", "content": "Who are you?"}]
+    pipe = transformers.pipeline(
+        "text-generation", str(tmp_path / "out"), device="cpu", trust_remote_code=True
+    )
+    said = pipe(chat, max_new_tokens=16, do_sample=False)[0]["generated_text"][-1]["content"]
+    engine = Engine(model.native(rope_bf16=False), model.tokenizer, native=False)
+    params = SamplingParams(temperature=0.0, max_tokens=16, tools="off")
+    prompt = model.tokenizer.render_for_completion({"messages": chat})
+    [[answer]] = engine.complete([engine.submit(prompt, params)])
+    special = set(model.tokenizer.special_tokens.values())
+    assert said == model.tokenizer.decode([i for i in answer.ids if i not in special])
 
 
 def test_the_modern_class_can_be_compiled(loaded):

@@ -73,3 +73,42 @@ def test_cost_is_hours_times_the_rate():
     unknown = {**record, "environment": {"gpus": ["Unheard Of 9000"]}}
     assert stage_cost("base_train", unknown, None).usd is None
     assert stage_cost("base_train", {"metrics": {}}, None) is None
+
+
+def test_the_plan_stands_beside_what_it_took(base_dir):
+    """The same arithmetic as `nanochat plan`, over the hours that the record has."""
+    from nanochat.report.cost_command import CostConfig, show_cost
+    from nanochat.runtime.chips import find_chip
+    from nanochat.runtime.records import write_record
+    from nanochat.train.configs import BaseConfig
+    from nanochat.train.derive import pretraining
+    from nanochat.train.plan import price
+
+    with pytest.raises(ValueError, match="no stage has left a record there yet"):
+        show_cost(CostConfig())
+    settings = pretraining(BaseConfig(depth=20), 65_536, "cuda")
+    hours, _ = price(settings, settings.n_steps, find_chip("H100"), 8)
+    told = {
+        "model_config": settings.model_config.to_dict(),
+        "seq_len": settings.seq_len,
+        "total_batch_size": settings.total_batch_size,
+        "n_steps": settings.n_steps,
+    }
+    record = {
+        "wall_s": 4 * 3600.0,
+        "device": "cuda:0",
+        "world_size": 8,
+        "environment": {"gpus": ["NVIDIA H100 80GB HBM3"] * 8},
+        "settings": told,
+    }
+    found = stage_cost("base_train", record, None)
+    assert found.planned_s == pytest.approx(hours * 3600)
+    assert stage_cost("base_train", {**record, "device": "cpu"}, None).planned_s is None
+    older = {**record, "settings": {**told, "total_batch_size": 0}}
+    assert stage_cost("base_train", older, None).planned_s is None
+    write_record("base_train", record)
+    write_record("exam", {"wall_s": 60.0, "environment": {"cpu": "a CPU"}})
+    rows = show_cost(CostConfig(hourly_rate=24.0)).splitlines()
+    assert rows[0].split() == ["Stage", "Hardware", "Time", "Planned", "Cost"]
+    assert "4 h 00 min" in rows[1] and rows[1].endswith("$96.00") and "$24" in rows[-1]
+    assert rows[3].startswith("Together") and rows[3].endswith("$96.40")

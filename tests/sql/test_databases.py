@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+from postgres_server import NoPostgres, postgres
 
-from nanochat.sql.databases import open_database, without_password
+from nanochat.sql.databases import ClickHouseDatabase, open_database, without_password
 from nanochat.sql.query_run import DuckDatabase, SQLiteDatabase
 
 ENDLESS = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT COUNT(*) FROM r"
@@ -93,3 +94,52 @@ def test_duckdb_is_only_read_and_has_limits(tmp_path):
     assert database.run(ENDLESS, 100, 0.3)["end"] in ("timeout", "memory")
     assert database.run(TEN_MILLION, 100, 20)["end"] in ("too many rows", "memory")
     assert database.run("SELECT id FROM shops", 100, 5)["rows"] == [[1]]
+
+
+def test_postgres_is_only_read_and_has_limits(tmp_path):
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    try:
+        with postgres() as address:
+            with psycopg.connect(f"{address}/postgres", autocommit=True) as connection:
+                connection.execute("CREATE TABLE shops (id int, city text)")
+                connection.execute("INSERT INTO shops VALUES (1, 'Ulm'), (2, 'Rome')")
+            database = open_database(f"{address}/postgres")
+            assert "CREATE TABLE shops (id integer, city text);" in database.schema()
+            result = database.run("SELECT city, 1.5 AS n FROM shops ORDER BY id")
+            assert result.columns == ("city", "n") and result.rows == [["Ulm", 1.5], ["Rome", 1.5]]
+            for query in (
+                "DROP TABLE shops",
+                "WITH d AS (DELETE FROM shops RETURNING *) SELECT * FROM d",
+                f"COPY shops TO '{tmp_path}/a.csv'",
+                "SELECT 1; DROP TABLE shops",
+                "COMMIT; DROP TABLE shops",
+            ):
+                assert database.run(query).end in ("refused", "error"), query
+            assert database.run("SELECT pg_sleep(9)", timeout_s=0.3).end == "timeout"
+            assert database.run(TEN_MILLION, max_rows=100).end == "too many rows"
+            assert database.run("SELECT town FROM shops").end == "error"
+            assert len(database.run("SELECT * FROM shops").rows) == 2
+            database.close()
+    except NoPostgres as absent:
+        pytest.skip(str(absent))
+
+
+def test_clickhouse_is_only_read_and_has_limits(tmp_path):
+    pytest.importorskip("chdb", reason="chdb is not installed (the extra [clickhouse])")
+    first = ClickHouseDatabase(tmp_path / "house")
+    first.execute("CREATE TABLE shops (id Int32, city String) ENGINE = MergeTree ORDER BY id")
+    first.execute("INSERT INTO shops VALUES (1, 'Ulm'), (2, 'Rome')")
+    assert "CREATE TABLE default.shops" in first.schema()
+    result = first.run("SELECT city FROM shops PREWHERE id > 0 ORDER BY id")
+    assert result.columns == ("city",) and result.rows == [["Ulm"], ["Rome"]]
+    for query in (
+        "DROP TABLE shops",
+        "INSERT INTO shops VALUES (3, 'x')",
+        "SELECT town FROM shops",
+    ):
+        assert first.run(query).end in ("refused", "error"), query
+    assert first.run("SELECT number FROM numbers(10000000)", max_rows=100).end == "too many rows"
+    endless = "SELECT sum(cityHash64(number)) FROM numbers(10000000000000)"
+    assert first.run(endless, timeout_s=0.5).end == "timeout"
+    assert len(first.run("SELECT * FROM shops").rows) == 2
+    first.close()

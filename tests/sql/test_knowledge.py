@@ -7,6 +7,7 @@ import json
 import pytest
 
 from nanochat.sql.knowledge import MOST_ENTRIES, KnowledgeIndex
+from nanochat.sql.sql_build import SQLBuildConfig, sql_build
 
 
 @pytest.fixture
@@ -89,3 +90,27 @@ def test_a_folder_without_anything_says_so(tmp_path):
         KnowledgeIndex(tmp_path)
     with pytest.raises(ValueError, match="is not a folder"):
         KnowledgeIndex(tmp_path / "nowhere")
+
+
+def test_training_rows_are_told_the_same(tmp_path):
+    (tmp_path / "know").mkdir()
+    page = "# Cities\nA city is large from ten shops on, says anna.meier@example.com.\n"
+    (tmp_path / "know" / "a.md").write_text(page)
+    query = "-- Which cities are there?\nSELECT DISTINCT city FROM shops ORDER BY city"
+    (tmp_path / "know" / "past.sql").write_text(query + ";\n")
+    (tmp_path / "log.sql").write_text(
+        query + ";\nSELECT COUNT(id) FROM shops WHERE city = 'Ulm';\n"
+    )
+    out = sql_build(
+        SQLBuildConfig(
+            (str(tmp_path / "log.sql"),),
+            out=str(tmp_path / "a.jsonl"),
+            dialect="sqlite",
+            test_share=0.0,
+            knowledge=str(tmp_path / "know"),
+        )
+    )
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    told = next(row["messages"] for row in rows if "DISTINCT" in row["messages"][-1]["content"])
+    assert "large from ten shops" in told[0]["content"]
+    assert "DISTINCT" not in told[0]["content"] and "anna.meier" not in out.read_text()

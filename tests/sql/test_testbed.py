@@ -142,6 +142,14 @@ def test_text_in_double_quotes_is_text_where_no_column_has_the_name():
     assert any(result.rows for result in made.expected)
 
 
+def test_a_name_that_a_derived_table_does_not_have_is_passed_over():
+    made = bed(
+        "SELECT d.city, d.n FROM (SELECT city, COUNT(*) AS n FROM shops GROUP BY city) AS d "
+        "WHERE d.n > 1 AND EXISTS (SELECT 1 FROM sales WHERE item = d.city)"
+    )
+    assert made.matches(made.run(made.facts.query))
+
+
 def test_an_expected_query_that_does_not_run_says_so():
     with pytest.raises(ValueError, match="does not run: no such column: absent"):
         bed("SELECT absent FROM shops")

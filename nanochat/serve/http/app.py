@@ -9,9 +9,12 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from nanochat import __version__
+from nanochat.serve.http.admin_pages import admin_page_router
+from nanochat.serve.http.admin_routes import admin_router
 from nanochat.serve.http.body import BodyReader
 from nanochat.serve.http.callers import Callers
 from nanochat.serve.http.error_response import add_error_handlers
+from nanochat.serve.http.feedback_routes import feedback_router
 from nanochat.serve.http.gate import Gate, LocalCORS
 from nanochat.serve.http.login_routes import BUTTON, login_router
 from nanochat.serve.http.metering import Metering
@@ -63,6 +66,10 @@ def build_app(
     if callers is not None:
         app.state.metering = Metering(callers.storage, server_name)
         app.include_router(account_router(callers, oidc), dependencies=needs_key)
+        app.include_router(feedback_router(callers), dependencies=needs_key)
+        app.include_router(admin_page_router(service, callers))
+        administration = admin_router(service, callers, PasswordCheck())
+        app.include_router(administration, dependencies=needs_key)
     add_error_handlers(app)
     # a request passes them from the last to the first
     app.add_middleware(BodyReader)

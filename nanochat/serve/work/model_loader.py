@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,16 +37,18 @@ class ModelLoader:
     max_queue: int = 256
     time_limit_s: float = 600.0
 
-    def load(self, spec: ModelSpec, taken: Container[str]) -> ServedModel:
-        """The checkpoint, not yet started, under stage:tag or, where that is taken,
-        stage:tag:step. ValueError when it is missing or damaged, or served already.
+    def load(self, spec: ModelSpec, served: Collection[ModelCard]) -> ServedModel:
+        """The checkpoint, not yet started, under stage:tag or, where one of `served` has that
+        name, stage:tag:step. ValueError when it is missing or damaged, or served already.
         """
         directory, step, _ = find_checkpoint(spec.source, spec.tag, spec.step)
         name = f"{spec.source}:{directory.name}"
-        if name in taken:
-            name = f"{name}:{step}"
-        if name in taken:
-            raise ValueError(f"{name}: is served already")
+        whole_name = f"{name}:{step}"
+        for card in served:
+            if not card.remote and whole_name in (card.name, f"{card.name}:{card.step}"):
+                raise ValueError(f"{whole_name}: is served already, as {card.name}")
+        if name in [card.name for card in served]:
+            name = whole_name
         setup = EngineSetup(
             spec=ModelSpec(spec.source, directory.name, step),
             device=str(self.device),

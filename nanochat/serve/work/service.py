@@ -92,7 +92,8 @@ class Service:
         async with self._loading:  # one at a time: two would take the same name and memory
             try:
                 spec = parse_spec(text)
-                model = await asyncio.to_thread(self.loader.load, spec, set(self.models))
+                cards = [model.card for model in self.models.values()]
+                model = await asyncio.to_thread(self.loader.load, spec, cards)
             except ValueError as error:
                 raise ApiError(400, f"model={text[:100]}: {error}", "model") from None
             if self.draining:
