@@ -23,8 +23,6 @@ from nanochat.tasks.identity_task import identity_exam
 from nanochat.tasks.opening import open_task
 from nanochat.tokenizer.special_tokens import SpecialIds
 
-MAX_TOKENS = 128
-
 
 def questions(model: StoredModel) -> Iterator[tuple[Task, Conversation]]:
     for name in WORLD:
@@ -35,9 +33,9 @@ def questions(model: StoredModel) -> Iterator[tuple[Task, Conversation]]:
             yield task, conversation
 
 
-def params(conversation: Conversation) -> SamplingParams:
+def params(conversation: Conversation, max_tokens: int) -> SamplingParams:
     tools = bool(conversation.get("tool", True))
-    return SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS, tools=tools)
+    return SamplingParams(temperature=0.0, max_tokens=max_tokens, tools=tools)
 
 
 def native(
@@ -73,11 +71,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--max-tokens", type=int, default=128, help="longest answer")
     args = parser.parse_args()
     model = open_stored(parse_spec(args.model))
     asked = list(questions(model))
     prompts = [model.tokenizer.render_for_completion(conversation) for _, conversation in asked]
-    settings = [params(conversation) for _, conversation in asked]
+    settings = [params(conversation, args.max_tokens) for _, conversation in asked]
     ours = native(model, prompts, settings)
 
     def right(answers: Sequence[tuple[list[int], str]]) -> int:
