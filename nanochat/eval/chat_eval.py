@@ -49,6 +49,10 @@ class ChatEvalConfig(SubjectConfig):
     """Folder for the task SQL: of its definitions, pages and past queries the few that fit a
     question are put before it.
     """
+    gate: bool = False
+    """Task SQL: ask once more, with the reason, for an answer that the dialect does not
+    understand, as chat does.
+    """
     dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Short("-d")] = None
     """Compute type; picked by the device when not given."""
     temperature: Annotated[float, Short("-t")] = 0.0
@@ -116,6 +120,7 @@ def open_tasks(cfg: ChatEvalConfig) -> tuple[dict[str, Task], dict[str, str]]:
                 unsafe_exec=cfg.unsafe_exec,
                 sql_data=cfg.sql_data,
                 knowledge=cfg.knowledge,
+                gate=cfg.gate,
             )
         except DataNotFound as error:
             absent[name] = str(error)

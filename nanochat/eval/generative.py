@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Completion
@@ -80,6 +80,33 @@ def complete_all(
     return engine.complete(requests, on_done=progress.advance)
 
 
+def _try_again(
+    engine: Engine,
+    task: Task,
+    conversations: Sequence[Conversation],
+    texts: list[list[str]],
+    seeds: Sequence[int],
+    sampling: AnswerSampling,
+) -> None:
+    """Put second answers in the place of first ones, where the task asks for them."""
+    again = [
+        (row, column, asked)
+        for row, conversation in enumerate(conversations)
+        for column, text in enumerate(texts[row])
+        if (asked := task.second_try(conversation, text)) is not None
+    ]
+    if not again:
+        return
+    prompts = [engine.tokenizer.render_for_completion(asked) for _, _, asked in again]
+    own_seeds = [seeds[row] for row, _, _ in again]
+    tools = [bool(asked.get("tool", True)) for _, _, asked in again]
+    once = replace(sampling, num_samples=1)
+    with Progress(len(prompts), f"{task.name}, asked once more", enabled=False) as progress:
+        found = complete_all(engine, prompts, own_seeds, once, progress, tools)
+    for (row, column, _), completions in zip(again, found, strict=True):
+        texts[row][column] = completions[0].text
+
+
 def judge(
     task: Task, conversations: Sequence[Conversation], texts: Sequence[Sequence[str]]
 ) -> list[Answered]:
@@ -115,7 +142,7 @@ def evaluate_generative(
     with Progress(len(prompts), task.name, enabled=world.is_main) as progress:
         tools = [bool(conversation.get("tool", True)) for conversation in conversations]
         completions = complete_all(engine, prompts, seeds, sampling, progress, tools)
-    own = judge(
-        task, conversations, [[completion.text for completion in row] for row in completions]
-    )
+    texts = [[completion.text for completion in row] for row in completions]
+    _try_again(engine, task, conversations, texts, seeds, sampling)
+    own = judge(task, conversations, texts)
     return gather_in_order(world, own, len(problems))

@@ -27,7 +27,7 @@ LIMITS = ("max_problems", "max_per_task")  # settings that leave problems out
 DECIDING = ("compute_dtype", "eval_bundle")
 SAMPLING = (
     *("temperature", "top_k", "max_new_tokens", "num_samples", "seed"),
-    *("sql_data", "knowledge"),
+    *("sql_data", "knowledge", "gate"),
 )
 PACKAGES = ("nanochat", "torch", "numpy", "tiktoken", "rustbpe", "pyarrow")
 IN_REPORT = (

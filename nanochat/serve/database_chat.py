@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -13,14 +12,6 @@ from nanochat.runtime.printable import printable
 
 RUN = "r"  # the key that runs the proposed query
 SHOWN_ROWS, MOST_ROWS, TIMEOUT_S = 20, 10_000, 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateVerdict:
-    """What the gate says of an answer: the query that may be run, or why there is none."""
-
-    query: str = ""
-    reason: str = ""
 
 
 class DatabaseChat:
@@ -73,29 +64,6 @@ class DatabaseChat:
             if self.fits(put("\n".join([*kept, line]), ())):
                 kept.append(line)
         return "\n".join(line for line in lines if line in kept)
-
-    def judge(self, answer: str) -> GateVerdict:
-        """The query of an answer, if its dialect understands it and it only reads."""
-        from nanochat.sql.answer_query import answer_query
-        from nanochat.sql.reading_gate import QueryRefused, reading_query
-
-        query = answer_query(answer)
-        if not query:
-            return GateVerdict(reason="there is no query in it")
-        try:
-            reading_query(query, self.dialect, self.columns)
-        except QueryRefused as error:
-            return GateVerdict(reason=f"it does more than reading: {error}")
-        except ValueError as error:
-            return GateVerdict(reason=str(error))
-        return GateVerdict(query=query)
-
-    def correction(self, reason: str) -> str:
-        """What is asked after an answer that the gate does not let through."""
-        return (
-            f"That is no valid {self.dialect} query: {reason}. "
-            f"Answer with one {self.dialect} query."
-        )
 
     def run(self) -> str:
         """The first rows of the proposed query as a table, or how else it ended."""

@@ -222,11 +222,13 @@ class TerminalChat:
         answer = self._say(self._asked(desk.prompt(question)))
         if desk.database is None:
             return
-        verdict = desk.judge(answer)
+        from nanochat.sql.answer_gate import correction, gated  # which needs the extra [sql]
+
+        verdict = gated(answer, desk.dialect, desk.columns)
         if verdict.reason:
             self.write(f"({printable(verdict.reason)}; asking once more)\n")
-            answer = self._say(self._asked(desk.correction(verdict.reason)))
-            verdict = desk.judge(answer)
+            answer = self._say(self._asked(correction(desk.dialect, verdict.reason)))
+            verdict = gated(answer, desk.dialect, desk.columns)
         desk.proposed = verdict.query
         if verdict.reason:
             self.write(f"(no valid answer: {printable(verdict.reason)})\n")

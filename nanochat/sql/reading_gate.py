@@ -17,12 +17,13 @@ OUTSIDE = re.compile(
     r"read_\w+|glob|parquet_\w+|sniff_csv|scan_\w+|\w+_scan|sqlite_query|postgres_query|"
     r"mysql_query|getenv|load_extension|readfile|writefile|edit|pg_read_\w+|pg_ls_\w+|pg_sleep\w*|"
     r"pg_terminate_backend|pg_cancel_backend|lo_import|lo_export|dblink\w*|set_config|nextval|"
-    r"setval|query_to_xml|currval|external_query|system|shell|install|load",
+    r"setval|\w+_to_xml\w*|currval|external_query|system|shell|install|load|pragma_\w+|"
+    r"fts3_tokenizer|query|query_table|st_read\w*|pg_advisory\w*|merge",
     re.IGNORECASE,
 )
 WRITES = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Into)
 FIRST_WORD = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*\(*\s*(\w+)", re.DOTALL)
-READING = {"SELECT", "WITH", "FROM", "VALUES"}
+READING = {"SELECT", "WITH", "FROM"}
 DOING = frozenset(
     "INSERT UPDATE DELETE MERGE REPLACE UPSERT CREATE DROP ALTER TRUNCATE RENAME ATTACH DETACH "
     "COPY PRAGMA VACUUM ANALYZE EXPLAIN SHOW DESCRIBE DESC SET RESET USE CALL DO EXECUTE PREPARE "
@@ -31,6 +32,8 @@ DOING = frozenset(
     "SUMMARIZE PIVOT COMMENT REFRESH CLUSTER".split()
 )
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_OUTFILE = re.compile(r"\bINTO\s+(?:OUTFILE|DUMPFILE)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _CALL = re.compile(r"\b(\w+)\s*\(")
 
 
@@ -46,7 +49,9 @@ def reading_query(text: str, dialect: str, columns: frozenset[str] = frozenset()
 
     QueryRefused for what does more, ValueError where the dialect does not understand it.
     """
-    statements = split_statements(text)
+    statements = [each for each in split_statements(text) if _COMMENT.sub("", each[1]).strip()]
+    if len(statements) == 1:
+        text = statements[0][1]
     first = FIRST_WORD.match(text)
     word = first.group(1).upper() if first else ""
     if len(statements) > 1:
@@ -57,7 +62,10 @@ def reading_query(text: str, dialect: str, columns: frozenset[str] = frozenset()
         raise QueryRefused(word)
     if word not in READING:
         raise ValueError(f"not a query: begins with {word or 'nothing'}")
-    for call in _CALL.finditer(_QUOTED.sub("", text)):
+    bare = _QUOTED.sub("", text)
+    if _OUTFILE.search(bare):
+        raise QueryRefused("INTO OUTFILE")
+    for call in _CALL.finditer(bare):
         if OUTSIDE.fullmatch(call.group(1)):
             raise QueryRefused(f"{call.group(1).lower()}()")
     try:

@@ -70,6 +70,12 @@ class Task:
         """
         return float(self.evaluate(conversation, completion))
 
+    def second_try(self, conversation: Conversation, completion: str) -> Conversation | None:
+        """The conversation in which the model is asked once more, where its answer cannot be right
+        and it may be told why; None elsewhere.
+        """
+        return None
+
     def breakdown(
         self, conversations: Sequence[Conversation], completions: Sequence[str]
     ) -> Breakdown | None:

@@ -29,11 +29,13 @@ def open_task(
     *,
     sql_data: str | None = None,
     knowledge: str | None = None,
+    gate: bool = False,
 ) -> Task:
     """The task of that name; its rows are checked when this returns.
 
     `rows`: how many of a generated task (default: the catalogue's). `persona`: the YAML file the
-    identity speaks for. `unsafe_exec`: see HumanEval. `sql_data`, `knowledge`: see `SQLTask`.
+    identity speaks for. `unsafe_exec`: see HumanEval. `sql_data`, `knowledge`, `gate`: see
+    `SQLTask`.
     Raises DataNotFound, ValueError for rows that do not fit, CageUnavailable where HumanEval or
     SQL could not be judged.
     """
@@ -41,7 +43,7 @@ def open_task(
     entry = TASKS[plain]
     size = rows or (entry.train_rows if split == "train" else entry.test_rows)
     if plain == SQL:
-        return _sql(split, sql_data, unsafe_exec, knowledge)
+        return _sql(split, sql_data, unsafe_exec, knowledge, gate)
     part = plain.removeprefix(WORLD_PREFIX)
     if part == "identity":
         return IdentityTask(persona, _world_split(split), size)
@@ -51,11 +53,13 @@ def open_task(
     return task if plain == name else WithoutTool(task)
 
 
-def _sql(split: str, data: str | None, unsafe_exec: bool, knowledge: str | None) -> Task:
+def _sql(
+    split: str, data: str | None, unsafe_exec: bool, knowledge: str | None, gate: bool
+) -> Task:
     from nanochat.tasks.sql_task import SQLTask  # which needs the extra [sql]
 
     choose_cage(unsafe_exec)
-    return SQLTask(split, data, unsafe_exec, knowledge)
+    return SQLTask(split, data, unsafe_exec, knowledge, gate)
 
 
 def _world_split(split: str) -> Literal["train", "exam"]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.runtime.base_dir import base_dir, expanded
+from nanochat.sql.answer_gate import GateVerdict, correction, gated
 from nanochat.sql.dialect_parser import exp
 from nanochat.sql.knowledge import KnowledgeIndex, few_texts
 from nanochat.sql.match import same_result
@@ -68,7 +69,8 @@ def sql_rows(split: str, data: str | None) -> Rows:
 class SQLTask(RowTask):
     """The questions of a file, each with its schema and the expected query. `unsafe_exec` runs
     model-written queries uncaged where no sandbox can be built. `knowledge`: a folder of which the
-    few pieces that fit a question are put before it, never its own expected query.
+    few pieces that fit a question are put before it, never its own expected query. `gate`: an
+    answer that the dialect does not understand is asked for once more.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class SQLTask(RowTask):
         data: str | None = None,
         unsafe_exec: bool = False,
         knowledge: str | None = None,
+        gate: bool = False,
     ) -> None:
+        self.gate = gate
         self.known = KnowledgeIndex(knowledge) if knowledge else None
         super().__init__(TASKS[SQL], sql_rows(split, data))
         self.unsafe_exec = unsafe_exec
@@ -96,6 +100,16 @@ class SQLTask(RowTask):
             "question": question.question,
             "facts": question.facts,
         }
+
+    def second_try(self, conversation: Conversation, completion: str) -> Conversation | None:
+        facts: SQLFacts = conversation["facts"]
+        verdict = gated(completion, facts.dialect) if self.gate else GateVerdict()
+        if not verdict.reason:
+            return None
+        *asked, expected = conversation["messages"]
+        said = {"role": "assistant", "content": completion or " "}
+        told = {"role": "user", "content": correction(facts.dialect, verdict.reason)}
+        return {**conversation, "messages": [*asked, said, told, expected]}
 
     def verdict(self, conversation: Conversation, completion: str) -> SQLVerdict:
         """What became of an answer."""

@@ -129,3 +129,24 @@ def test_long_prompts_keep_their_beginning_token_and_their_end():
     assert fit_prompt(prompt, 200, 50) == prompt
     fitted = fit_prompt(prompt, 64, 500)
     assert len(fitted) == 48 and fitted[0] == 0 and fitted[1:] == prompt[-47:]
+
+
+class Again(Echo):
+    """Asks once more after the answer to the first question."""
+
+    def second_try(self, conversation, completion):
+        if "say 0" not in conversation["messages"][0]["content"]:
+            return None
+        asked = {"role": "user", "content": "say 5" * 3}
+        return {"messages": [asked, {"role": "assistant", "content": ""}]}
+
+
+def test_a_task_may_have_an_answer_asked_for_once_more(model, tokenizer, single):
+    def texts(task):
+        engine = Engine(model, tokenizer)
+        sampling = AnswerSampling(max_new_tokens=8, temperature=1.0, top_k=None)
+        answers = evaluate_generative(engine, task, single, range(9), sampling)
+        return [answer.texts for answer in answers]
+
+    plain, again = texts(Echo()), texts(Again())
+    assert again[1:] == plain[1:] and again[0] != plain[0] and len(again[0]) == 1

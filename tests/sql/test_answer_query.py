@@ -58,6 +58,10 @@ def test_what_follows_at_once_stays():
         ("WITH d AS (DELETE FROM shops RETURNING *) SELECT * FROM d", "DELETE"),
         ("SELECT pg_sleep(100)", "pg_sleep()"),
         ("EXPLAIN SELECT 1", "EXPLAIN"),
+        ("SELECT 1 INTO OUTFILE '/tmp/a'", "INTO OUTFILE"),
+        ("SELECT * FROM pragma_table_info('shops')", "pragma_table_info()"),
+        ("SELECT * FROM query('DROP TABLE shops')", "query()"),
+        ("SELECT 1; -- then\nDROP TABLE shops", "2 statements"),
     ],
 )
 @pytest.mark.parametrize("dialect", ["postgres", "duckdb"])
@@ -73,6 +77,8 @@ def test_what_does_more_than_reading_is_refused_by_name(query, told, dialect):
         "WITH a AS (SELECT 1 AS n) SELECT n FROM a",
         "SELECT 1 UNION ALL SELECT 2",
         "-- all of them\nSELECT * FROM shops",
+        "SELECT 1; -- that is all",
+        "SELECT 1 -- ; DROP TABLE shops",
         "(SELECT 1)",
     ],
 )

@@ -51,6 +51,7 @@ def test_answers_end_as_what_they_were(tmp_path):
     task = task_of(tmp_path / "a.jsonl")
     assert task.evaluate(task[0], QUERY) and task.evaluate(task[1], f"```sql\n{QUERY}\n```")
     assert task.evaluate(task[0], "select s.city from shops s where not (s.area <= 10)")
+    assert task.evaluate(task[0], f"```sql\n{QUERY} -- the large ones\n```")
     for answer, ended in [
         ("SELECT city FROM shops WHERE area >= 10", "wrong result"),
         ("I cannot tell.", "no query"),
@@ -143,3 +144,14 @@ def test_reinforcement_learning_asks_them(tmp_path):
     task_of(tmp_path / "a.jsonl")
     asked = questions("SQL", 0, sql_data=str(tmp_path / "a.jsonl"))
     assert len(asked.train) == 2 and list(asked.held_out) == ["SQL"]
+
+
+def test_the_gate_asks_once_more(tmp_path):
+    file = tmp_path / "a.jsonl"
+    assert task_of(file).second_try(task_of(file)[0], "SELECT FROM") is None
+    task = SQLTask("test", str(file), gate=True)
+    assert task.second_try(task[0], "SELECT area FROM shops") is None
+    again = task.second_try(task[0], "SELECT FROM")["messages"]
+    assert [m["role"] for m in again] == ["user", "assistant", "user", "assistant"]
+    assert again[1]["content"] == "SELECT FROM"
+    assert "no valid sqlite query: cannot be parsed as sqlite" in again[2]["content"]
