@@ -36,6 +36,8 @@ def recipe(cfg: RecipeConfig) -> int:
             print(f"{name:6} {build(name).about}")
         print(f"\nOn this machine `auto` is {pick()}. Run one with `nanochat recipe run NAME`.")
         return 0
+    if cfg.name == "auto" and cfg.on == "slurm":
+        raise ValueError("recipe auto: this machine is not the one that trains; name the recipe")
     name = pick() if cfg.name == "auto" else cfg.name
     chosen = build(name, cfg.smoke, cfg.override)
     if cfg.action == "show":
@@ -46,7 +48,8 @@ def recipe(cfg: RecipeConfig) -> int:
     check(chosen, cfg)
     if cfg.smoke:  # a trial must not take the place of a trained model
         os.environ["NANOCHAT_BASE_DIR"] = str(base_dir() / "smoke")
-    return RecipeRunner(chosen, cfg, Ledger(base_dir(), chosen.name)).run()
+    runner = RecipeRunner(chosen, cfg, Ledger(base_dir(), chosen.name))
+    return runner.submit() if cfg.on == "slurm" else runner.run()
 
 
 def pick() -> str:
@@ -72,7 +75,7 @@ def check(chosen: Recipe, cfg: RecipeConfig) -> None:
     from nanochat.config import collect
 
     wrong = only_problems(chosen, cfg.only)
-    if chosen.device == "cuda" and gpu_count() == 0:
+    if chosen.device == "cuda" and cfg.on == "here" and gpu_count() == 0:
         wrong.append(
             f"recipe {chosen.name}: needs a GPU and torch sees none; use `nanochat recipe run cpu`"
         )
@@ -125,6 +128,27 @@ class RecipeRunner:
             )
         say(summary(self.recipe, took, time.monotonic() - began))
         return 0
+
+    def submit(self) -> int:
+        """Download here, where there is a network; hand all other steps to SLURM."""
+        from nanochat.launch.cluster.submission import submit_recipe
+
+        prints = self.recipe.fingerprints()
+        steps = [s for s in self.recipe.steps if not self.cfg.only or s.name in self.cfg.only]
+        self.prepare(steps, prints)
+        for step in (step for step in steps if step.download):
+            if self.ledger.complete(step, prints[step.name]):
+                continue
+            self.ledger.note(step, prints[step.name], "started")
+            if code := in_process([step.command, *step.argv()]):
+                say(f"\n{verdict(step, code, self.cfg.fresh)}")
+                return code
+            self.ledger.note(step, prints[step.name], "complete")
+        left = [step for step in steps if not step.download]
+        for step in left:
+            if not step.always:
+                say(*self.ledger.clear_way(step, prints[step.name], self.when))
+        return submit_recipe(self.recipe, self.cfg.run, self.ledger, left)
 
     def prepare(self, steps: list[RecipeStep], prints: dict[str, str]) -> None:
         """Start over if asked to, or see that no models are in the way; a report begins empty when

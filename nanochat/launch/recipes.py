@@ -331,6 +331,8 @@ class RecipeConfig:
     """Where other runs have left models that a step would replace, move them to a dated folder
     too.
     """
+    on: Literal["here", "slurm"] = "here"
+    """slurm: each step as a job of its own, with what cluster.env says (extra `cluster`)."""
     only: tuple[str, ...] = ()
     """Run only these steps."""
     smoke: bool = False

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nanochat.config import Positional
+from nanochat.launch.cluster.settings import read_settings, sbatch_options
 from nanochat.launch.local import STOPPED, gpu_count, launcher, run_child
 from nanochat.launch.sweep_plan import SweepPlan, SweepRun, read_sweep
 from nanochat.launch.sweep_results import SweepResult, sweep_table, write_results
@@ -202,7 +203,8 @@ class SweepRunner:
         atomic_write(copy, file.read_bytes())
         script = self.folder / "sweep.slurm"
         atomic_write(script, batch_script(self.plan, copy, self.base))
-        words = ["sbatch", f"--array={spans(left)}", *self.plan.sbatch, str(script)]
+        options = sbatch_options(read_settings())
+        words = ["sbatch", f"--array={spans(left)}", *options, *self.plan.sbatch, str(script)]
         done = subprocess.run(words, check=False, capture_output=True, text=True)
         if done.returncode:
             raise ValueError(f"{shlex.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
