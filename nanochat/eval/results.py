@@ -18,6 +18,7 @@ from nanochat.eval.intervals import centered, wilson
 from nanochat.runtime.base_dir import check_writable
 from nanochat.runtime.files import atomic_write, sha256_file
 from nanochat.runtime.machine import code_version, environment
+from nanochat.runtime.metric_log import track_scores
 from nanochat.runtime.records import report_dir, write_record
 from nanochat.tokenizer import Tokenizer
 
@@ -153,9 +154,20 @@ class ResultsFile:
     def save_section(
         self, section: str, document: Mapping[str, Any], names: Iterable[str] | None = None
     ) -> None:
-        """Hand the report its part of a document: the tasks in `names` (default: all)."""
+        """Hand the report its part of a document: the tasks in `names` (default: all); W&B gets
+        the scores where $WANDB_RUN names a run.
+        """
         if report_dir() not in self.closed:
-            write_record(section, section_of(document, names))
+            part = section_of(document, names)
+            write_record(section, part)
+            track_scores(section, document["step"], scores_of(part))
+
+
+def scores_of(part: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a section: means, and the score of each task."""
+    means = {name: value for name, value in part["metrics"].items() if value is not None}
+    tasks = {name: entry["score"] for name, entry in part["tasks"].items() if "score" in entry}
+    return {**means, **tasks}
 
 
 def section_of(document: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:

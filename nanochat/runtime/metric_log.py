@@ -6,10 +6,12 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nanochat.runtime.trackers import Tracker
+from nanochat.runtime.records import report_dir
+from nanochat.runtime.trackers import Tracker, run_name, start_trackers
 
 
 class MetricLog:
@@ -52,6 +54,18 @@ class MetricLog:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close(stopped=error is not None)
+
+
+def track_scores(section: str, step: int, scores: Mapping[str, Any]) -> None:
+    """The scores of an evaluation as a W&B run of their own, in the group that $WANDB_RUN names;
+    nothing where it names none.
+    """
+    if run_name() == "dummy" or not scores:
+        return
+    with MetricLog(report_dir() / "tracked" / section / "metrics.jsonl") as log:
+        assert log.path is not None
+        log.trackers = start_trackers(log.path, run=run_name(), stage=section, config={})
+        log.log(step, **scores)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from wandb_stub import silent_server, wandb_server
 from nanochat.config import collect
 from nanochat.launch.recipes import RecipeConfig
 from nanochat.runtime import trackers
-from nanochat.runtime.metric_log import MetricLog
+from nanochat.runtime.metric_log import MetricLog, track_scores
 from nanochat.runtime.trackers import run_name, start_trackers
 from nanochat.train.configs import BaseConfig, MidConfig, SFTConfig
 from nanochat.train.rl_configs import RLConfig
@@ -195,6 +195,16 @@ def test_every_stage_takes_its_run_name_from_the_environment(monkeypatch, value,
     for cls in (BaseConfig, MidConfig, SFTConfig, RLConfig, RecipeConfig):
         assert collect(cls, [])[0].run == name
         assert collect(cls, ["--run=other"])[0].run == "other"
+
+
+def test_an_evaluation_is_a_run_beside_the_stages(base_dir, wandb, monkeypatch):
+    track_scores("chat_eval_sft", 700, {"GSM8K": 0.25, "ChatCORE": 0.1})
+    assert wandb() == []
+    monkeypatch.setenv("WANDB_RUN", "mine")
+    track_scores("chat_eval_sft", 700, {"GSM8K": 0.25, "ChatCORE": 0.1})
+    start, row, _ = wandb()
+    assert (start["name"], start["group"]) == ("mine-chat_eval_sft", "mine")
+    assert row == {"step": 700, "GSM8K": 0.25, "ChatCORE": 0.1}
 
 
 def test_tensorboard(tmp_path):
