@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from nanochat.checkpoint_manager import checkpoint_dir, find_checkpoint, load_model, read_meta
+from nanochat.checkpoint_manager import find_checkpoint, load_model, read_meta
 from nanochat.config import Short
 from nanochat.dataset.conversations import read_conversations
 from nanochat.engine import Engine
@@ -20,8 +20,8 @@ from nanochat.feedback.feedback_export import FeedbackExportConfig, write_export
 from nanochat.model_spec import ModelSpec
 from nanochat.runtime.progress import Progress
 from nanochat.runtime.world import World
+from nanochat.train.added_data import add_as_share, free_tag, learning_rate_share
 from nanochat.train.configs import SFTConfig
-from nanochat.train.mixtures import chat_mixture
 from nanochat.train.stages import sft
 
 Verdict = Literal["safe", "not safe", "cannot tell"]
@@ -180,17 +180,16 @@ def sft_settings(
     """
     assert old.step is not None
     before = read_meta(directory, old.step).get("user_config", {})
-    rate = config.init_lr_frac or before.get("init_lr_frac") or SFTConfig().init_lr_frac
     mixture = config.mixture or before.get("mixture") or "auto"
     settings = SFTConfig(
         source=old.source,  # type: ignore[arg-type]
         model_tag=old.tag,
         step=old.step,
-        tag_out=config.tag_out or free_tag(directory.name),
+        tag_out=config.tag_out or free_tag("sft", f"{directory.name}-feedback"),
         data=[str(data)],
         persona=before.get("persona"),
         mixture=mixture,
-        init_lr_frac=float(rate),
+        init_lr_frac=learning_rate_share(directory, old.step, config.init_lr_frac),
         total_batch_size=config.total_batch_size,
         device_batch_size=config.device_batch_size,
         device_type=config.device_type,
@@ -198,23 +197,8 @@ def sft_settings(
         eval_every=-1,
         sample_every=-1,
     )
-    epochs = 1.0
-    if mixture != "none":
-        alone = SFTConfig(mixture=mixture, persona=settings.persona)
-        n_mixture = len(chat_mixture("sft", alone).train)
-        epochs = max(1.0, config.share / (1 - config.share) * n_mixture / n_feedback)
-    settings.data = [f"{data}:{epochs:.6g}"]
-    settings.num_epochs = config.exposures / epochs
+    add_as_share(settings, "sft", data, n_feedback, config.share, config.exposures)
     return settings
-
-
-def free_tag(tag: str) -> str:
-    """A tag that no SFT checkpoint has yet."""
-    base = f"{tag}-feedback"
-    number = 1
-    while checkpoint_dir("sft", name := f"{base}{number if number > 1 else ''}").exists():
-        number += 1
-    return name
 
 
 def examine(config: FeedbackTrainConfig, spec: ModelSpec, world: World) -> dict[str, Any]:

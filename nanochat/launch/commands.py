@@ -126,7 +126,7 @@ COMMANDS = {
         prints=True,
     ),
     "feedback": Command("export | train: what users corrected, as data and as a model", ""),
-    "sql": Command("build: query logs, definitions, documentation -> conversations", ""),
+    "sql": Command("build | train | shop: from query logs to a model that writes SQL", ""),
     "report": Command(
         "generate | reset: the report of a run",
         "nanochat.report.__main__:report",
@@ -191,6 +191,16 @@ GROUPS = {
             "query logs, definitions and documentation -> conversations to train on",
             "nanochat.sql.sql_build:sql_build",
             "nanochat.sql.sql_build:SQLBuildConfig",
+        ),
+        "train": Command(
+            "fine-tune on questions about your databases, examined before and after",
+            "nanochat.train.sql_train:sql_train",
+            "nanochat.train.sql_train:SQLTrainConfig",
+        ),
+        "shop": Command(
+            "make the embedded shop: a database, its query log, its documentation",
+            "nanochat.sql.shop:sql_shop",
+            "nanochat.sql.shop:SQLShopConfig",
         ),
     },
     "users": {

@@ -41,7 +41,7 @@ class Ledger:
         atomic_write(self.file, json.dumps(data, indent=2) + "\n")
 
     def key(self, step: RecipeStep) -> str:
-        return f"{self.recipe}/{step.name}"
+        return f"{step.recipe or self.recipe}/{step.name}"
 
     def note(self, step: RecipeStep, fingerprint: str, state: str, **more: Any) -> None:
         """Remember that a step was started or completed."""
@@ -49,7 +49,7 @@ class Ledger:
         data["steps"][self.key(step)] = {"state": state, "fingerprint": fingerprint, **more}
         for place in step.makes:
             data["places"][place] = {
-                "recipe": self.recipe,
+                "recipe": step.recipe or self.recipe,
                 "fingerprint": fingerprint,
                 "download": step.download,
             }

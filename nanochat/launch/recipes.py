@@ -10,60 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from nanochat.config import Positional
+from nanochat.launch.recipe_settings import CPU, CPU_SMOKE, SQL_SHOP, SQL_SMOKE, Settings
 from nanochat.runtime.trackers import run_name
-
-Settings = Mapping[str, Any]
-
-# The CPU recipe: two cores, no network, 7 to 15 minutes. Step -> settings of its command.
-CPU: dict[str, Settings] = {
-    "data": {"embedded": True, "characters": 20_000_000},
-    "tokenizer": {"vocab_size": 2048, "max_chars": 10_000_000},
-    "base": {
-        "generation": "modern",
-        "depth": 4,
-        "max_seq_len": 256,
-        "total_batch_size": 4096,
-        "num_iterations": 880,
-        "eval_every": 176,
-        "eval_tokens": 65_536,
-        "sample_every": -1,
-        "core_metric_every": -1,
-    },
-    "mid": {
-        "mixture": "world",
-        "total_batch_size": 4096,
-        "num_iterations": 480,
-        "compile": True,  # the base stage has compiled the same shape, so this takes seconds
-        "eval_every": 100,
-        "eval_tokens": 65_536,
-        "sample_every": -1,
-    },
-    "sft": {
-        "mixture": "world",
-        "total_batch_size": 4096,
-        "num_iterations": 100,
-        "compile": True,
-        "init_lr_frac": 0.3,
-        "eval_every": -1,
-        "eval_tokens": 65_536,
-        "sample_every": -1,
-    },
-    "exam": {"source": "sft", "task_name": "world"},
-}
-# What `--smoke` changes: every step for real, all of them in about a minute, nothing learned.
-CPU_SMOKE: dict[str, Settings] = {
-    "data": {"characters": 1_000_000},
-    "tokenizer": {"vocab_size": 1024, "max_chars": 500_000},
-    "base": {"depth": 2, "num_iterations": 10, "eval_tokens": 8192},
-    "mid": {"num_iterations": 5, "eval_tokens": 8192, "compile": False},
-    "sft": {"num_iterations": 5, "eval_tokens": 8192, "compile": False},
-    "exam": {"max_problems": 4, "max_new_tokens": 32},
-}
 
 # The real thing on GPUs: depth -> shards to download, of about 250M characters (100 MB) each. d20
 # (classic) at 20 tokens a parameter and 4.8 characters a token reads 54 billion characters: 216
@@ -88,6 +41,7 @@ class RecipeStep:
     named_run: bool = False  # takes --run
     resumes: bool = False  # takes --resume
     replaces: bool = False  # takes --replace: what an interrupted try of it has left
+    recipe: str = ""  # the recipe that it is a step of, where another one goes on from there
     always: bool = False  # cheap, and its inputs include what people do between runs
 
     def argv(self, run: str = "dummy") -> list[str]:
@@ -175,6 +129,55 @@ def cpu(smoke: bool = False) -> Recipe:
     )
 
 
+def sql(smoke: bool = False) -> Recipe:
+    """From the cpu recipe's model, which is trained first where there is none, to an assistant for
+    the embedded shop.
+    """
+    table = {
+        name: {**settings, **(SQL_SMOKE.get(name, {}) if smoke else {})}
+        for name, settings in SQL_SHOP.items()
+    }
+    before = [s for s in cpu(smoke).steps if s.name not in ("exam", "report")]
+    assistant = {"source": "sft:{tag}", "tag_out": "{tag}-sql", **table["assistant"]}
+    return Recipe(
+        "sql",
+        "ten minutes after cpu: an assistant that answers questions about an embedded shop in SQL",
+        "cpu",
+        (
+            *(dataclasses.replace(step, recipe="cpu") for step in before),
+            RecipeStep("shop", "sql", table["shop"], ("sql_shop/sources",), words=("shop",)),
+            RecipeStep(
+                "questions",
+                "sql",
+                table["questions"],
+                ("sql_shop/data.jsonl", "sql_shop/data.test.jsonl"),
+                ("shop",),
+                words=("build",),
+            ),
+            RecipeStep(
+                "assistant",
+                "sql",
+                {**assistant, "device_type": "cpu"},
+                ("chatsft_checkpoints/{tag}-sql", "report/sql_train.json"),
+                ("sft", "questions"),
+                words=("train",),
+                named_run=True,
+                resumes=True,
+            ),
+            RecipeStep(
+                "report",
+                "report",
+                {},
+                ("report/report.md",),
+                ("assistant",),
+                words=("generate",),
+                always=True,
+            ),
+        ),
+        hours=0.5,
+    )
+
+
 def gpu(
     name: str, about: str, depth: int, generation: str = "classic", vocab_size: int = 65_536
 ) -> Recipe:
@@ -249,6 +252,7 @@ def evaluate(
 
 RECIPES: dict[str, Callable[[bool], Recipe]] = {
     "cpu": cpu,
+    "sql": sql,
     "gpu1": lambda smoke: gpu(
         "gpu1", "the guides' d20 (561M parameters) on one GPU: over a day on an H100", 20
     ),
@@ -277,8 +281,10 @@ def build(name: str, smoke: bool = False, overrides: Sequence[str] = ()) -> Reci
         raise ValueError(
             f"recipe {name}: unknown; use one of {', '.join(RECIPES)}, or auto to pick by hardware"
         )
-    if smoke and name != "cpu":
-        raise ValueError(f"--smoke: only the cpu recipe has a short form; leave it out for {name}")
+    if smoke and name not in ("cpu", "sql"):
+        raise ValueError(
+            f"--smoke: only the recipes cpu and sql have a short form; leave it out for {name}"
+        )
     recipe = RECIPES[name](smoke)
     steps, wrong = {step.name: step for step in recipe.steps}, []
     for text in overrides:
@@ -324,7 +330,7 @@ class RecipeConfig:
     action: Positional[Literal["run", "show", "list"]] = "list"
     """What to do."""
     name: Positional[str] = "auto"
-    """cpu, gpu1, node8, d32, modern, or auto to pick by hardware."""
+    """cpu, sql, gpu1, node8, d32, modern, or auto to pick by hardware."""
     fresh: bool = False
     """Start over: earlier results move to a dated folder in <base>/previous, downloads stay."""
     replace: bool = False

@@ -18,7 +18,7 @@ _OF_TOOLS = re.compile(
 )
 _CODE = re.compile(
     r"^\s*(select|from|where|and|or|join|left|inner|group|order|limit|having|union|with|insert|set|"
-    r"case|when|end|on)\b(?=.*[=(),.*]|.*\b(by|join)\b)|;\s*$|^\W*$|^[-=*#~_\s]+$",
+    r"case|when|end|on)\b(?=.*\bfrom\b|.*[=(),.*]|.*\b(by|join)\b)|;\s*$|^\W*$|^[-=*#~_\s]+$",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -111,7 +111,7 @@ def _column(node: Any, dialect: str, keys: dict[str, str]) -> SQLColumn:
         return SQLColumn(name=node.name, references=keys.get(node.name.casefold(), ""))
     description, references = " ".join(node.comments or []), keys.get(node.name.casefold(), "")
     for constraint in node.args.get("constraints") or []:
-        kind = constraint.kind
+        kind = constraint.args.get("kind")
         if isinstance(kind, exp.CommentColumnConstraint):
             description = kind.name
         elif isinstance(kind, exp.Properties):
@@ -121,10 +121,18 @@ def _column(node: Any, dialect: str, keys: dict[str, str]) -> SQLColumn:
     made = node.args.get("kind")
     return SQLColumn(
         name=node.name,
-        type=made.sql(dialect=dialect or None) if made is not None else "",
+        type=_type(made, dialect) if made is not None else "",
         description=_short(description),
         references=references,
     )
+
+
+def _type(node: Any, dialect: str) -> str:
+    """A type as people write it: ClickHouse minds the case, BigQuery's are known in capitals,
+    SQLite takes any.
+    """
+    text = node.sql(dialect=dialect if dialect not in ("", "sqlite") else None)
+    return text if dialect in ("clickhouse", "bigquery") else text.lower()
 
 
 def _foreign_keys(schema: Any) -> dict[str, str]:

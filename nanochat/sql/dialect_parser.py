@@ -88,7 +88,9 @@ def parse_one(text: str, dialect: str) -> Any:
     several. The message never repeats the statement.
     """
     try:
-        trees = [tree for tree in sqlglot.parse(text, dialect=dialect or None) if tree is not None]
+        found = sqlglot.parse(text, dialect=dialect or None)
+        # a comment behind the last semicolon is a statement to sqlglot
+        trees = [tree for tree in found if tree is not None and not isinstance(tree, exp.Semicolon)]
     except SqlglotError as error:
         places = getattr(error, "errors", None) or [{}]
         place = places[0]

@@ -57,7 +57,7 @@ def _cut(
     spent = count(schema_text([with_columns(keep)], dialect))
     for column in table.columns:
         if column.name not in keep:
-            spent += count(f"{column.name} {column.type}, {column.description}")
+            spent += count(f"{column.name} {column.type}, {column.description}") + 1
             if spent > most_tokens:
                 break
             keep.add(column.name)

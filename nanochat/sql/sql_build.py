@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from nanochat.config import Positional, Short
 from nanochat.dataset.chat_endpoint import ChatEndpoint
-from nanochat.runtime.base_dir import expanded
+from nanochat.runtime.base_dir import base_dir, expanded
 from nanochat.runtime.files import atomic_write
 from nanochat.sql.build_report import BuildReport
 from nanochat.sql.definitions import Definitions
@@ -24,6 +24,7 @@ from nanochat.sql.learnt_queries import LearntQueries, LearntQuery
 from nanochat.sql.needed_schema import needed_schema
 from nanochat.sql.prompt import SQLFacts, training_row
 from nanochat.sql.question_writer import QuestionWriter
+from nanochat.sql.shop import SHOP_DATA, SHOP_SOURCES
 from nanochat.sql.source_reader import SourceReader
 from nanochat.sql.stand_ins import SQLRedactor
 from nanochat.tokenizer import Tokenizer, open_tokenizer
@@ -36,8 +37,10 @@ Row = dict[str, Any]
 class SQLBuildConfig:
     """Turn query logs, table definitions, transformations and documentation into conversations."""
 
-    sources: Positional[tuple[str, ...]]
-    """Files and folders, each read by what is in it."""
+    sources: Positional[tuple[str, ...]] = ()
+    """Files and folders, each read by what is in it; by default the embedded shop's, which
+    `nanochat sql shop` makes.
+    """
     out: Annotated[str | None, Short("-o")] = None
     """File of conversations to train on; the ones to examine with are put beside it as
     NAME.test.jsonl, a report as NAME.report.md.
@@ -89,7 +92,7 @@ class SQLBuildConfig:
         ]
         if not 0 <= self.test_share < 1:
             found.append(f"--test-share={self.test_share}: must be from 0 to below 1")
-        if self.out is None:
+        if self.sources and self.out is None:
             found.append("--out: must be given: the file of conversations to write")
         if self.base_url is None:
             return found
@@ -106,8 +109,8 @@ def sql_build(cfg: SQLBuildConfig) -> Path:
     """
     if problems := cfg.problems():
         raise ValueError("\n".join(problems))
-    assert cfg.out is not None
-    out = expanded(cfg.out)
+    out = expanded(cfg.out) if cfg.out else base_dir() / SHOP_DATA
+    sources = cfg.sources or (str(base_dir() / SHOP_SOURCES),)
     test, report_path = out.with_suffix(".test.jsonl"), out.with_suffix(".report.md")
     answers = out.with_suffix(".questions.jsonl")
     if (out.exists() or test.exists()) and not cfg.overwrite:
@@ -115,7 +118,7 @@ def sql_build(cfg: SQLBuildConfig) -> Path:
     redactor = SQLRedactor(_names(cfg.names))
     definitions = Definitions(describe=redactor.text)
     reader = SourceReader(definitions, dialect=cfg.dialect or "", query_column=cfg.query_column)
-    reader.open(source_files(cfg.sources, (out, test, report_path, answers)))
+    reader.open(source_files(sources, (out, test, report_path, answers)))
     queries = LearntQueries(
         redactor,
         definitions,

@@ -14,13 +14,13 @@ from nanochat.feedback.feedback_export import conversation, line
 from nanochat.feedback.feedback_train import (
     FeedbackTrainConfig,
     feedback_train,
-    free_tag,
     judged,
     same_answer,
 )
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime.world import World
 from nanochat.tokenizer import Tokenizer
+from nanochat.train.added_data import free_tag
 
 WORLD = World(0, 0, 1, torch.device("cpu"))
 
@@ -83,7 +83,7 @@ def test_a_new_checkpoint_beside_the_old_one_and_a_verdict(old_model, tmp_path, 
     assert [name for name in before if not (old_model / name).exists()] == []
     results = json.loads((new / f"chat_eval_{step:06d}.json").read_text())
     assert list(results["tasks"]) == ["World-arithmetic"]
-    assert free_tag("d2") == "d2-feedback2"
+    assert free_tag("sft", "d2-feedback") == "d2-feedback2"
 
 
 def test_nothing_is_trained_without_feedback_or_model(given, old_model, base_dir):

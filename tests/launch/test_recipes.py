@@ -10,12 +10,12 @@ import pytest
 
 from nanochat import config
 from nanochat.cost import count_parameters
-from nanochat.launch import commands, recipes
+from nanochat.launch import commands, ledger, recipes
 from nanochat.train.derive import pretraining
 
 
 @pytest.mark.parametrize(
-    "name, smoke", [*((name, False) for name in recipes.RECIPES), ("cpu", True)]
+    "name, smoke", [*((name, False) for name in recipes.RECIPES), ("cpu", True), ("sql", True)]
 )
 def test_every_recipe_is_built_from_real_commands_and_settings(name, smoke):
     recipe, seen = recipes.build(name, smoke), set()
@@ -68,8 +68,8 @@ def test_the_run_name_reaches_training_steps_only_and_never_a_fingerprint():
 @pytest.mark.parametrize(
     "name, smoke, overrides, said",
     [
-        ("gpu9", False, (), "recipe gpu9: unknown; use one of cpu, gpu1, node8, d32"),
-        ("node8", True, (), "--smoke: only the cpu recipe"),
+        ("gpu9", False, (), "recipe gpu9: unknown; use one of cpu, sql, gpu1, node8, d32"),
+        ("node8", True, (), "--smoke: only the recipes cpu and sql"),
         ("cpu", False, ("depth=6",), "--override=depth=6: write step.setting=value"),
         (
             "cpu",
@@ -107,3 +107,11 @@ def test_recipes_give_the_model_that_they_name(name, generation, parameters, mul
     assert recipes.GPU_SHARDS[made["base"].depth] * 250e6 > 4.8 * (
         settings.n_steps * settings.total_batch_size
     )
+
+
+def test_the_sql_recipe_goes_on_from_what_the_cpu_recipe_has_made(tmp_path):
+    steps = recipes.build("sql").steps
+    keys = [ledger.Ledger(tmp_path, "sql").key(step) for step in steps]
+    assert "cpu/sft" in keys and "sql/assistant" in keys
+    prints = recipes.build("cpu").fingerprints()
+    assert recipes.build("sql").fingerprints()["sft"] == prints["sft"]

@@ -174,7 +174,7 @@ REASONS = [
     (clickhouse("SELECT a FROM t", user="svc_etl"), query_log.MACHINES),
     (clickhouse("SELECT a FROM t", http_user_agent="Grafana/10"), query_log.MACHINES),
     (clickhouse("SELECT TOP 10 a FROM t"), UNPARSED),
-    (clickhouse("SELECT a FROM t; SELECT b FROM t"), SEVERAL),
+    (clickhouse("SELECT a FROM t; SELECT b FROM t; -- done"), SEVERAL),
     (clickhouse("SELECT now(), version()"), HEALTH),
     (clickhouse("SELECT a FROM url('http://x/y.csv', CSV)"), ELSEWHERE),
     (clickhouse("SELECT a, row_number() OVER (ORDER BY b) FROM t"), NO_QUESTION),
