@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from nanochat.store.account_tables import ApiKeyRow, UserRow
@@ -17,6 +17,24 @@ BEGINNING = "nc-"
 PREFIX_LENGTH = 10
 MOST_KEYS = 100  # of one user
 MOST_DAYS = 3650
+
+
+def usable(now: Any) -> Any:
+    """The condition that a key works at a time."""
+    unexpired = or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > now)
+    return unexpired & ApiKeyRow.revoked_at.is_(None)
+
+
+# put together once: every request with a key runs it
+FIND = (
+    select(ApiKeyRow, UserRow)
+    .join(UserRow, UserRow.id == ApiKeyRow.user_id)
+    .where(
+        ApiKeyRow.key_hash == bindparam("digest"),
+        usable(bindparam("now")),
+        UserRow.disabled.is_(False),
+    )
+)
 
 
 def make(
@@ -60,17 +78,8 @@ def find(session: Session, key: str) -> tuple[ApiKeyRow, UserRow] | None:
     """The key's row and whose it is; None for one that is unknown, revoked or expired, and when the
     user is disabled.
     """
-    found = session.execute(
-        select(ApiKeyRow, UserRow)
-        .join(UserRow, UserRow.id == ApiKeyRow.user_id)
-        .where(ApiKeyRow.key_hash == token_hash(key), usable(now_s()), UserRow.disabled.is_(False))
-    ).first()
+    found = session.execute(FIND, {"digest": token_hash(key), "now": now_s()}).first()
     return None if found is None else (found[0], found[1])
-
-
-def usable(now: float) -> Any:
-    unexpired = or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > now)
-    return unexpired & ApiKeyRow.revoked_at.is_(None)
 
 
 def valid(session: Session, user_id: int) -> list[ApiKeyRow]:

@@ -42,11 +42,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = checked_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        settings: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8}
+        settings: dict[str, Any] = {"pool_size": 8, "max_overflow": 8}
         if self.is_sqlite:
             assert self.url.database is not None
             prepare_file(Path(self.url.database))
             settings["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+        else:
+            settings["pool_pre_ping"] = True
         try:
             self.engine = create_engine(self.url, **settings)
         except ImportError:
@@ -113,29 +115,24 @@ class Database:
             yield connection
 
     def write_many(self, queries: Sequence[Callable[[Session], Any]]) -> list[Any]:
-        """Results of several queries in one transaction. One that raises is taken back alone, and
-        its result is the exception. Raises when the transaction as a whole fails.
+        """Results of several queries in one transaction. When one raises, nothing is written: each
+        is to be tried alone.
         """
+        results = []
         with self._lock(), self._writing.begin() as connection:
-            return [attempt(connection, query) for query in queries]
+            for query in queries:
+                session = Session(
+                    connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+                )
+                with session, session.begin():  # its end writes to the database, and no more
+                    results.append(query(session))
+        return results
 
     def _lock(self) -> AbstractContextManager[Any]:
         return self._one_writer if self.is_sqlite else nullcontext()
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def attempt(connection: Connection, query: Callable[[Session], Any]) -> Any:
-    """The query's result, or what it raised, in a part of the transaction that can be undone."""
-    session = Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
-    try:
-        with session, session.begin():
-            return query(session)
-    except OperationalError:  # a deadlock, a lost connection: nothing more comes of this one
-        raise
-    except Exception as error:
-        return error
 
 
 def checked_url(text: str) -> URL:

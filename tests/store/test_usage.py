@@ -54,7 +54,9 @@ def test_what_was_not_needed_is_given_back(database: Database, anna: int):
     first = database.writing(usage.begin, start(anna, user_limits=limits))
     with pytest.raises(OverLimit, match="100 are used or being used"):
         database.writing(usage.begin, start(anna, user_limits=limits))
-    database.writing(usage.finish, first, UsageEnd(status="complete", completion_tokens=5))
+    database.writing(
+        usage.finish, first, UsageEnd(status="complete", prompt_tokens=10, completion_tokens=5)
+    )
     assert database.reading(usage.used_today, anna) == 15
     database.writing(usage.begin, start(anna, user_limits=limits))
 

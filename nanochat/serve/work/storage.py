@@ -81,7 +81,7 @@ class Storage:
         changes = [change for change in changes if change.kept.set_running_or_notify_cancel()]
         try:
             results = self.database.write_many([change.query for change in changes])
-        except Exception:  # of the whole transaction: find out whose fault it is
+        except Exception:  # of one of them, or of the whole: only that one is to suffer
             results = [self._write_alone(change) for change in changes]
         for change, result in zip(changes, results, strict=True):
             if isinstance(result, Exception):
