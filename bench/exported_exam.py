@@ -39,9 +39,12 @@ def params(conversation: Conversation, max_tokens: int) -> SamplingParams:
 
 
 def native(
-    model: StoredModel, prompts: Sequence[list[int]], settings: Sequence[SamplingParams]
+    model: StoredModel,
+    prompts: Sequence[list[int]],
+    settings: Sequence[SamplingParams],
+    **changes: bool,
 ) -> list[tuple[list[int], str]]:
-    engine = Engine(model.native(), model.tokenizer)
+    engine = Engine(model.native(**changes), model.tokenizer)
     requests = [engine.submit(ids, one) for ids, one in zip(prompts, settings, strict=True)]
     return [(answer.ids, answer.text) for [answer] in engine.complete(requests)]
 
@@ -78,6 +81,7 @@ def main() -> None:
     prompts = [model.tokenizer.render_for_completion(conversation) for _, conversation in asked]
     settings = [params(conversation, args.max_tokens) for _, conversation in asked]
     ours = native(model, prompts, settings)
+    exact = native(model, prompts, settings, rope_bf16=False)
 
     def right(answers: Sequence[tuple[list[int], str]]) -> int:
         pairs = zip(asked, answers, strict=True)
@@ -90,8 +94,11 @@ def main() -> None:
             exported(llama, model, ids, one) for ids, one in zip(prompts, settings, strict=True)
         ]
         equal = sum(a[0] == b[0] for a, b in zip(ours, theirs, strict=True))
+        near = sum(a[0] == b[0] for a, b in zip(exact, theirs, strict=True))
         print(
-            f"{path.name}: {equal} of {len(ours)} answers equal, {right(theirs)} right", flush=True
+            f"{path.name}: {equal} of {len(ours)} answers equal ({near} to those of our model with "
+            f"rotary tables that are not rounded, as there), {right(theirs)} right",
+            flush=True,
         )
 
 

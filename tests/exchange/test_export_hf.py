@@ -241,6 +241,20 @@ def test_the_cache_of_the_modern_class_step_by_step(loaded):
 END_IDS = {331, 335}  # <|bos|>, <|assistant_end|> of the tiny tokenizer
 
 
+@pytest.mark.parametrize("ends", sorted(END_IDS))
+def test_generation_ends_at_both_ends(loaded, ends):
+    """The configuration in the folder names them; nothing is passed here."""
+    theirs, _ = loaded
+
+    def choose(ids, scores):
+        chosen = torch.full_like(scores, -1e9)
+        chosen[:, ends if ids.size(1) == 8 else 5] = 0
+        return chosen
+
+    written = theirs.generate(torch.arange(6)[None], logits_processor=[choose], max_new_tokens=9)
+    assert written[0].tolist() == [0, 1, 2, 3, 4, 5, 5, 5, ends]
+
+
 def test_beams_of_the_modern_class_carry_their_own_smear(loaded):
     theirs, _ = loaded
     ids = torch.randint(0, 300, (1, 9), generator=torch.Generator().manual_seed(4))
