@@ -22,6 +22,7 @@ def give(
     message: MessageRow,
     user_id: int,
     prompt: list[Any],
+    settings: dict[str, Any],
     vote: int,
     comment: str = "",
     corrected: str | None = None,
@@ -42,7 +43,7 @@ def give(
     row.corrected = corrected
     row.prompt = prompt
     row.answer = message.content
-    row.settings = message.settings
+    row.settings = settings
     row.model = message.model
     row.checkpoint_hash = message.checkpoint_hash
     row.status = "new"

@@ -48,7 +48,6 @@ class Given:
                 content=answer,
                 model="sft:d2",
                 checkpoint_hash="abc",
-                settings={"temperature": 0.0},
             )
             session.add(message)
             session.flush()
@@ -58,6 +57,7 @@ class Given:
                 message=message,
                 user_id=who.id,
                 prompt=prompt,
+                settings={"temperature": 0.0},
                 vote=vote,
                 corrected=corrected,
             )

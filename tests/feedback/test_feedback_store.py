@@ -30,7 +30,12 @@ def test_another_thought_replaces_the_first_and_is_reviewed_again(given):
         row = feedback.found(session, number)
         message = session.get(MessageRow, row.message_id)
         again = feedback.give(
-            session, message=message, user_id=row.user_id, prompt=row.prompt, vote=1
+            session,
+            message=message,
+            user_id=row.user_id,
+            prompt=row.prompt,
+            settings=row.settings,
+            vote=1,
         )
         assert again.public_id == number and again.status == "new" and again.corrected is None
         assert feedback.counts(session) == {"new": 1, "accepted": 0, "edited": 0, "rejected": 0}

@@ -199,6 +199,19 @@ def checkpoint(base_dir: Path, tokenizer: Tokenizer) -> Path:
 
 
 @pytest.fixture
+def save_tiny(tokenizer: Tokenizer) -> Callable[[int, int], None]:
+    """Saves the tiny model of a seed as a step of the sft checkpoint d2."""
+
+    def save(seed: int, step: int) -> None:
+        model, directory = tiny_model(tokenizer, seed), checkpoint_dir("sft", "d2")
+        meta = {"model_config": asdict(model.config), "tokenizer": tokenizer.identity()}
+        save_checkpoint(directory, step, model.state_dict(), None, meta)
+        tokenizer.save(directory / "tokenizer")
+
+    return save
+
+
+@pytest.fixture
 def scripted() -> Callable[[Engine, list[int]], None]:
     """Makes an engine write these tokens, whatever it is asked (one request at a time)."""
 

@@ -6,16 +6,13 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_model
 from team import PASSWORD, Person, add_people, sqlite_storage
 
-from nanochat.checkpoint_manager import checkpoint_dir, save_checkpoint
 from nanochat.dataset.conversations import scan_conversations
 from nanochat.runtime.world import World
 from nanochat.serve.chat_web import load_service
@@ -30,16 +27,12 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
 
 
 @pytest.fixture
-def team(own_server: Callable, tmp_path: Path, tokenizer, base_dir) -> Iterator[Any]:
+def team(own_server: Callable, tmp_path: Path, save_tiny, base_dir) -> Iterator[Any]:
     """People of a server over the checkpoint sft:d2:10, with step 20 beside it."""
     storage = sqlite_storage(tmp_path)
     keys = add_people(storage.database)
-    directory = checkpoint_dir("sft", "d2")
     for step in (10, 20):
-        model = tiny_model(tokenizer, step)
-        meta = {"model_config": asdict(model.config), "tokenizer": tokenizer.identity()}
-        save_checkpoint(directory, step, model.state_dict(), None, meta)
-        tokenizer.save(directory / "tokenizer")
+        save_tiny(step, step)
     service = load_service(ChatWebConfig(step=10), WORLD)
     server = own_server(storage=storage, service=service)
     people: list[Person] = []
@@ -123,6 +116,11 @@ def test_feedback_is_given_reviewed_and_exported(team, tmp_path):
     assert anna.ask("POST", "/api/feedback", json={**body, "vote": 1}).json()["id"] == number
     for wrong in ({"vote": 2}, {"vote": "1"}, {"more": 1}, {"message": ""}):
         assert anna.ask("POST", "/api/feedback", json={**body, **wrong}).status_code == 400
+    with team.database.read() as session:
+        kept = session.query(FeedbackRow).one()
+        said = [message["content"] for message in kept.prompt]
+        assert said == ["s", EVIL] and kept.answer == "wrong"
+        assert kept.settings == {"temperature": 0.8, "top_k": 50, "max_tokens": 512}
     shown = root.ask("GET", "/admin/feedback").text
     assert "right</textarea>" in shown and "new (1)" in shown and "not agreed" in shown
     assert "<script>alert" not in shown and "&lt;script&gt;alert(1)" in shown

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from dataclasses import asdict
 
 import pytest
 import torch
 from prometheus_client import generate_latest
 
-from nanochat.checkpoint_manager import checkpoint_dir, save_checkpoint
+from nanochat.checkpoint_manager import checkpoint_dir
 from nanochat.engine import SamplingParams
 from nanochat.runtime.world import World
 from nanochat.serve.api_error import ApiError
@@ -19,16 +18,8 @@ from nanochat.serve.chat_web import load_service
 from nanochat.serve.web_config import ChatWebConfig
 from nanochat.serve.work.job import Job
 from nanochat.serve.work.model_loader import loadable
-from tests.serve.conftest import tiny_model
 
 WORLD = World(0, 0, 1, torch.device("cpu"))
-
-
-def save_tiny(tokenizer, seed: int, step: int) -> None:
-    model, directory = tiny_model(tokenizer, seed), checkpoint_dir("sft", "d2")
-    meta = {"model_config": asdict(model.config), "tokenizer": tokenizer.identity()}
-    save_checkpoint(directory, step, model.state_dict(), None, meta)
-    tokenizer.save(directory / "tokenizer")
 
 
 async def answer(service, name, n_tokens: int = 4, begun: asyncio.Event | None = None) -> str:
@@ -53,11 +44,11 @@ async def until(condition, seconds: float = 10.0) -> None:
     await asyncio.wait_for(look(), seconds)
 
 
-def with_service(tokenizer, test) -> None:
+def with_service(save_tiny, test) -> None:
     """Run `test(service, a)` over step 10 of d2, which answers `a`; step 20 lies beside it."""
-    save_tiny(tokenizer, 0, 10)
+    save_tiny(0, 10)
     service = load_service(ChatWebConfig(step=10), WORLD)
-    save_tiny(tokenizer, 1, 20)
+    save_tiny(1, 20)
 
     async def run():
         service.start()
@@ -69,7 +60,7 @@ def with_service(tokenizer, test) -> None:
     asyncio.run(run())
 
 
-def test_running_and_waiting_answers_finish_on_the_old_model(base_dir, tokenizer):
+def test_running_and_waiting_answers_finish_on_the_old_model(base_dir, save_tiny):
     async def test(service, a):
         old = service.model(None)
         old.slots = 1
@@ -91,10 +82,10 @@ def test_running_and_waiting_answers_finish_on_the_old_model(base_dir, tokenizer
         await until(lambda: not service.leaving)
         assert asked <= 3 and not any(worker.alive for worker in old.workers)
 
-    with_service(tokenizer, test)
+    with_service(save_tiny, test)
 
 
-def test_nothing_of_an_unloaded_model_stays(base_dir, tokenizer):
+def test_nothing_of_an_unloaded_model_stays(base_dir, save_tiny):
     async def test(service, a):
         gone = weakref.ref(service.model(None).workers[0].engine.model)
         await service.load("sft:d2:20")
@@ -108,10 +99,10 @@ def test_nothing_of_an_unloaded_model_stays(base_dir, tokenizer):
         assert await answer(service, "sft:d2") == a[:4]
         assert not a.startswith(await answer(service, "sft:d2:20"))
 
-    with_service(tokenizer, test)
+    with_service(save_tiny, test)
 
 
-def test_what_cannot_be_is_said_and_changes_nothing(base_dir, tokenizer):
+def test_what_cannot_be_is_said_and_changes_nothing(base_dir, save_tiny):
     async def test(service, a):
         wrong = {
             "sft:d2:30": "30",
@@ -141,10 +132,10 @@ def test_what_cannot_be_is_said_and_changes_nothing(base_dir, tokenizer):
             await service.load("sft:d2:20")
         assert loadable() == ["sft:d2:10"] and await answer(service, None) == a[:4]
 
-    with_service(tokenizer, test)
+    with_service(save_tiny, test)
 
 
-def test_the_end_of_the_server_cuts_what_is_leaving_too(base_dir, tokenizer):
+def test_the_end_of_the_server_cuts_what_is_leaving_too(base_dir, save_tiny):
     async def test(service, a):
         service.drain_s = 0.0
         begun = asyncio.Event()
@@ -160,4 +151,4 @@ def test_the_end_of_the_server_cuts_what_is_leaving_too(base_dir, tokenizer):
             await service.load("sft:d2:10")
         assert list(service.models) == ["sft:d2:20"]
 
-    with_service(tokenizer, test)
+    with_service(save_tiny, test)

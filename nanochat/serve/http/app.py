@@ -66,7 +66,7 @@ def build_app(
     if callers is not None:
         app.state.metering = Metering(callers.storage, server_name)
         app.include_router(account_router(callers, oidc), dependencies=needs_key)
-        app.include_router(feedback_router(callers), dependencies=needs_key)
+        app.include_router(feedback_router(service, callers), dependencies=needs_key)
         app.include_router(admin_page_router(service, callers))
         administration = admin_router(service, callers, PasswordCheck())
         app.include_router(administration, dependencies=needs_key)

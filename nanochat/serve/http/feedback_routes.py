@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from nanochat.serve.api_error import ApiError
 from nanochat.serve.http.callers import Caller, Callers, current_user
 from nanochat.serve.http.error_response import ERRORS
+from nanochat.serve.work.service import Service
 from nanochat.store import feedback_rows as feedback
 from nanochat.store import messages
 from nanochat.store.chat_tables import ConversationRow, FeedbackRow, MessageRow
@@ -30,13 +32,13 @@ class Opinion(BaseModel):
     corrected: str | None = Field(default=None, max_length=MOST_CHARACTERS)
 
 
-def feedback_router(callers: Callers) -> APIRouter:
+def feedback_router(service: Service, callers: Callers) -> APIRouter:
     routes = APIRouter(prefix="/api/feedback", tags=["feedback"], responses=ERRORS)
     storage = callers.storage
 
     @routes.post("", summary="What I think of an answer; replaces what I thought before")
     async def give(body: Opinion, caller: Caller = Depends(current_user)) -> dict[str, Any]:
-        row = await storage.write(keep, caller.user_id, body)
+        row = await storage.write(keep, caller.user_id, body, asdict(service.defaults))
         return {"id": row.public_id, "status": row.status, "vote": row.vote}
 
     @routes.delete("/{public_id}", summary="Take back what I thought")
@@ -48,8 +50,10 @@ def feedback_router(callers: Callers) -> APIRouter:
     return routes
 
 
-def keep(session: Session, user_id: int, body: Opinion) -> FeedbackRow:
-    """ApiError 404 for a message that is not an answer to this user."""
+def keep(session: Session, user_id: int, body: Opinion, defaults: dict[str, Any]) -> FeedbackRow:
+    """`defaults`: sampling for what the answer's own settings leave out. ApiError 404 for a message
+    that is not an answer to this user.
+    """
     message = messages.owned(session, user_id, body.message)
     if message is None or message.role != "assistant":
         raise ApiError(404, "there is no such answer", "message", "not_found")
@@ -59,6 +63,7 @@ def keep(session: Session, user_id: int, body: Opinion) -> FeedbackRow:
         message=message,
         user_id=user_id,
         prompt=exact_prompt(session, message),
+        settings={**defaults, **message.settings},
         vote=body.vote,
         comment=body.comment.strip(),
         corrected=corrected,
