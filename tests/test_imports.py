@@ -106,7 +106,7 @@ def declared() -> set[str]:
     """What pyproject.toml lists, by the names under which it is imported."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]")[0]
     names = re.findall(r'"([A-Za-z0-9_.-]+)(?:\[[^"\]]*\])?(?:[><=~;][^"]*)?"', text)
-    called = {"pyyaml": "yaml", "argon2-cffi": "argon2"}
+    called = {"pyyaml": "yaml", "argon2-cffi": "argon2", "markdown-it-py": "markdown_it"}
     return {called.get(name.lower(), name.lower().replace("-", "_")) for name in names}
 
 

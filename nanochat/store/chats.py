@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Row, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Row, and_, or_, select
 from sqlalchemy.orm import Session
 
 from nanochat.store.chat_tables import ConversationRow, FolderRow, MessageRow
@@ -44,17 +45,25 @@ def listed(
     if folder is not None:
         query = query.where(FolderRow.public_id == folder, FolderRow.user_id == user_id)
     if search:
-        said = exists().where(
-            MessageRow.conversation_id == ConversationRow.id,
-            MessageRow.content.icontains(search, autoescape=True),
-        )
-        query = query.where(or_(ConversationRow.title.icontains(search, autoescape=True), said))
+        said = select(MessageRow.conversation_id).where(holds(session, MessageRow.content, search))
+        titled = holds(session, ConversationRow.title, search)
+        query = query.where(or_(titled, ConversationRow.id.in_(said)))
     last = found(session, user_id, after) if after else None
     if last is not None:
         older = ConversationRow.updated_at < last.updated_at
         same = and_(ConversationRow.updated_at == last.updated_at, ConversationRow.id < last.id)
         query = query.where(or_(older, same))
     return list(session.execute(query))
+
+
+def holds(session: Session, column: Any, words: str) -> ColumnElement[bool]:
+    """Whether a text holds these words, in small letters or large. (SQLite's own LIKE is several
+    times as fast as that of two texts made small, and as deaf to letters beyond ASCII.)
+    """
+    pattern = "%" + re.sub(r"([\\%_])", r"\\\1", words) + "%"
+    sqlite = session.get_bind().dialect.name == "sqlite"
+    compare = column.like if sqlite else column.ilike
+    return cast("ColumnElement[bool]", compare(pattern, escape="\\"))
 
 
 def found(session: Session, user_id: int, public_id: str) -> ConversationRow | None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from browser import CHROMIUM, QUIET, ScriptedWorker, Tab, scripted_service
 from team import Person, add_people, sqlite_storage
 from tiny_config import tiny_config
 
@@ -243,3 +244,63 @@ def team(own_server: Callable, tmp_path: Path) -> Iterator[Callable[[str], Perso
     yield person
     for one in people:
         one.browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Chromium (`apt-get install chromium`), driven by the package playwright of the dev extra."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed: the page cannot be tried")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_tab(chromium: Any) -> Iterator[Callable[..., Tab]]:
+    """Opens tabs of browsers that share nothing; their scripts must not have failed."""
+    contexts, tabs = [], []
+
+    def open_at(url: str, worker: ScriptedWorker | None = None, **settings: Any) -> Tab:
+        contexts.append(chromium.new_context(**settings))
+        contexts[-1].set_default_timeout(20_000)
+        tabs.append(Tab(contexts[-1].new_page(), url, worker))
+        return tabs[-1]
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert [tab.complaints for tab in tabs] == [[] for _ in tabs]
+
+
+@pytest.fixture(scope="session")
+def local_server(
+    tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A server without accounts that keeps conversations, over tiny models."""
+    folder = tmp_path_factory.mktemp("local")
+    running = start_server(tokenizer, storage=sqlite_storage(folder))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def scripted_server(
+    tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Running, ScriptedWorker]]:
+    """The same over a model whose answers the test writes."""
+    worker = ScriptedWorker()
+    folder = tmp_path_factory.mktemp("scripted")
+    service = scripted_service(worker)
+    running = start_server(tokenizer, service=service, storage=sqlite_storage(folder))
+    yield running, worker
+    running.stop()
+
+
+@pytest.fixture
+def tab(open_tab: Callable[..., Tab], scripted_server: tuple[Running, ScriptedWorker]) -> Tab:
+    """A tab whose answers the test writes."""
+    running, worker = scripted_server
+    return open_tab(running.url, worker)

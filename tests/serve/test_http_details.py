@@ -156,7 +156,7 @@ def test_a_bomb_takes_no_memory():
     tracemalloc.start()
     try:
         with pytest.raises(ApiError, match="larger than"):
-            unpacked(bomb)
+            unpacked(bomb, MAX_BODY_BYTES)
         assert tracemalloc.get_traced_memory()[1] < 4 * MAX_BODY_BYTES
     finally:
         tracemalloc.stop()

@@ -13,6 +13,7 @@ from nanochat.serve.http.admin_pages import admin_page_router
 from nanochat.serve.http.admin_routes import admin_router
 from nanochat.serve.http.body import BodyReader
 from nanochat.serve.http.callers import Callers
+from nanochat.serve.http.chat_routes import chat_router
 from nanochat.serve.http.error_response import add_error_handlers
 from nanochat.serve.http.feedback_routes import feedback_router
 from nanochat.serve.http.gate import Gate, LocalCORS
@@ -70,6 +71,7 @@ def build_app(
         app.include_router(admin_page_router(service, callers))
         administration = admin_router(service, callers, PasswordCheck())
         app.include_router(administration, dependencies=needs_key)
+        app.include_router(chat_router(service, callers.storage), dependencies=needs_key)
     add_error_handlers(app)
     # a request passes them from the last to the first
     app.add_middleware(BodyReader)

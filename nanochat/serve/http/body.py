@@ -13,6 +13,8 @@ from nanochat.serve.api_error import ApiError
 from nanochat.serve.http.error_response import error_response
 
 MAX_BODY_BYTES = 4 << 20
+# paths that take more: files of people
+LARGER_BYTES = {"/api/attachments": 20 << 20, "/api/conversations/import": 48 << 20}
 # of a body that is too large: read and thrown away, so that its sender gets to see the answer
 DRAIN_BYTES = 64 << 20
 BODY_TIME_S = 30.0
@@ -52,13 +54,15 @@ class BodyReader:
 
 async def whole_body(request: Request) -> bytes:
     packed_by = encoding_of(request.headers)
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    most_bytes = LARGER_BYTES.get(path, MAX_BODY_BYTES)
     try:
-        body = await asyncio.wait_for(read_body(request), BODY_TIME_S)
+        body = await asyncio.wait_for(read_body(request, most_bytes), BODY_TIME_S)
     except asyncio.TimeoutError:
         raise ApiError(
             408, f"the body did not arrive within {BODY_TIME_S:.0f} s", code="timeout"
         ) from None
-    return unpacked(body) if packed_by == "gzip" else body
+    return unpacked(body, most_bytes) if packed_by == "gzip" else body
 
 
 def encoding_of(headers: Headers) -> str:
@@ -72,34 +76,34 @@ def encoding_of(headers: Headers) -> str:
     raise ApiError(415, reason, code="unsupported_encoding")
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, most_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > DRAIN_BYTES:
-        raise too_large()
+        raise too_large(most_bytes)
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size <= MAX_BODY_BYTES:
+        if size <= most_bytes:
             chunks.append(chunk)
         elif size > DRAIN_BYTES:
             break
-    if size > MAX_BODY_BYTES:
-        raise too_large()
+    if size > most_bytes:
+        raise too_large(most_bytes)
     return b"".join(chunks)
 
 
-def unpacked(body: bytes) -> bytes:
+def unpacked(body: bytes, most_bytes: int) -> bytes:
     """What gzip packed. Never holds more than the limit, whatever was made of it: ApiError 413.
     400 when it is damaged, or more than one file (a million empty ones would take seconds).
     """
     packed = zlib.decompressobj(GZIP_WINDOW)
     try:
-        result = packed.decompress(body, MAX_BODY_BYTES + 1)
+        result = packed.decompress(body, most_bytes + 1)
     except zlib.error as error:
         raise not_gzip(str(error)) from None
-    if len(result) > MAX_BODY_BYTES:
-        raise too_large()
+    if len(result) > most_bytes:
+        raise too_large(most_bytes)
     if not packed.eof:
         raise not_gzip("it ends too early")
     if packed.unused_data.strip(b"\0"):
@@ -112,6 +116,6 @@ def not_gzip(reason: str) -> ApiError:
     return ApiError(400, said, code="invalid_gzip")
 
 
-def too_large() -> ApiError:
-    reason = f"the body is larger than {MAX_BODY_BYTES} bytes; send less"
+def too_large(most_bytes: int) -> ApiError:
+    reason = f"the body is larger than {most_bytes} bytes; send less"
     return ApiError(413, reason, code="body_too_large")

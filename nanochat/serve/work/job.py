@@ -60,10 +60,29 @@ class Job:
         """(number of the answer, event) as they come, until every answer is finished. ApiError
         when one fails.
         """
+        async for batch in self.batches():
+            for arrived in batch:
+                yield arrived
+
+    async def batches(self, gap_s: float = 0.0) -> AsyncIterator[list[tuple[int, Event]]]:
+        """The same, in lists of those that have come since the last one was taken, at least
+        `gap_s` apart.
+        """
         left = self.n_answers
+        last_s = 0.0
         while left:
-            arrived = await self.arrived.get()
-            if isinstance(arrived, ApiError):
-                raise arrived
-            left -= arrived[1].finish_reason is not None
-            yield arrived
+            waiting = [await self.arrived.get()]
+            if (wait_s := last_s + gap_s - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            last_s = time.monotonic()
+            while not self.arrived.empty():
+                waiting.append(self.arrived.get_nowait())
+            batch: list[tuple[int, Event]] = []
+            for arrived in waiting:
+                if isinstance(arrived, ApiError):
+                    if batch:
+                        yield batch
+                    raise arrived
+                left -= arrived[1].finish_reason is not None
+                batch.append(arrived)
+            yield batch

@@ -49,6 +49,14 @@ class ModelCard:
             return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
         return len(self.tokenizer.encode(text))
 
+    def beginning(self, text: str, n_tokens: int) -> str:
+        """As much of a text as is within so many tokens."""
+        if self.remote:
+            data = text.encode("utf-8", "replace")[: max(0, n_tokens) * BYTES_PER_TOKEN]
+            return data.decode("utf-8", "ignore")
+        ids = self.tokenizer.encode(text)[: max(0, n_tokens)]
+        return self.tokenizer.decode(ids).rstrip("\ufffd")
+
     @cached_property
     def most_bytes(self) -> int:
         """No text of more bytes than this fits the context: an early answer to texts that would
