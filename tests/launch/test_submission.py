@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
+import signal
 import sys
 from pathlib import Path
 
@@ -115,12 +115,30 @@ def test_a_job_runs_its_step_and_notes_it(base_dir, tmp_path, monkeypatch, capfd
     assert "--resume" in capfd.readouterr().err, "the recipe command has no such flag either"
 
 
-def test_the_end_of_a_job_lets_the_step_save(base_dir):
-    program = "import signal, sys; signal.signal(signal.SIGUSR1, lambda *a: sys.exit(75))\n"
-    program += "print('ready', flush=True); signal.pause()"
-    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "ready\n"
+def test_the_end_of_a_job_lets_the_step_save(base_dir, tmp_path, monkeypatch):
+    """submitit's handler comes while the job waits for its step, as SLURM's signal does."""
+    step = tmp_path / "step"
+    step.write_text(
+        "#!/bin/sh\ntrap 'touch saved; exit 75' USR1\ntouch ready\nwhile :; do sleep 0.05; done\n"
+    )
+    step.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(step))
     work = job(base_dir, RecipeStep("base", "base-train", {}))
-    work.child = child
-    again = work.checkpoint()
-    assert child.returncode == 75 and again.function.child is None
+    stopped = []
+
+    def on_signal(number, frame):
+        if not (tmp_path / "ready").exists():
+            return signal.setitimer(signal.ITIMER_REAL, 0.2)
+        stopped.append(work.checkpoint())
+        raise SystemExit(-1)
+
+    before = signal.signal(signal.SIGALRM, on_signal)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(SystemExit):
+            work()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (tmp_path / "saved").exists() and stopped[0].function.child is None

@@ -4,6 +4,7 @@ through submitit.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import signal
@@ -62,8 +63,10 @@ class StepJob:
         from submitit.helpers import DelayedSubmission
 
         if self.child is not None:
-            self.child.send_signal(signal.SIGUSR1)
-            self.child.wait()
+            # This is called in the middle of the wait above, which holds the lock of Popen's own.
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self.child.pid, signal.SIGUSR1)
+                os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOWAIT)
             self.child = None
         return DelayedSubmission(self)
 
