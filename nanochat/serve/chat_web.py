@@ -53,7 +53,7 @@ def chat_web(config: ChatWebConfig, world: World) -> int:
             server_name=name,
             oidc=oidc_settings(config),
         )
-        server = Server(app, service, lambda: print(said, flush=True))
+        server = Server(app, service, lambda: print(said, flush=True), config.root_path)
         server.run(sockets=[bound])
     print("stopped", flush=True)
     return 0 if server.started else 1

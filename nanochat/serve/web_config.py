@@ -55,6 +55,8 @@ class ChatWebConfig:
     """
     api_key_file: Path | None = None
     """File of API keys, one a line; requests must then carry one."""
+    root_path: str = ""
+    """Prefix under which a proxy serves this, and which it takes away, as /chat."""
     public_url: str | None = None
     """Address that people type, as https://chat.example.org, where a proxy is in front."""
     oidc_issuer: str | None = None
@@ -183,6 +185,10 @@ class ChatWebConfig:
 
     def _oidc_problems(self) -> list[str]:
         problems = []
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
+            problems.append(
+                f"--root-path={self.root_path}: write it as /chat, without a / at its end"
+            )
         for flag, value in (("public-url", self.public_url), ("oidc-issuer", self.oidc_issuer)):
             if value is not None and not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", value):
                 problems.append(f"--{flag}={value}: write an address, as https://chat.example.org")

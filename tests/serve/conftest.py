@@ -143,12 +143,13 @@ def start_server(
     service = settings.pop("service", None)
     storage = settings.pop("storage", None)
     oidc = settings.pop("oidc", None)
+    root_path = settings.pop("root_path", "")
     engines: list[SlowEngine | None] = [None]
     if service is None:
         service, engines = tiny_service(tokenizer, native, **settings)
     bound = listen("127.0.0.1", port)
     app = build_app(service, keys, allowed_origins, storage=storage, server_name="test", oidc=oidc)
-    server = Server(app, service)
+    server = Server(app, service, root_path=root_path)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     while not server.started:

@@ -360,3 +360,17 @@ def test_a_session_that_is_used_stays(team):
                 break
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_behind_a_prefix_that_a_proxy_takes_away(own_server, tmp_path: Path):
+    storage = sqlite_storage(tmp_path)
+    add_people(storage.database)
+    server = own_server(storage=storage, root_path="/chat")
+    page = server.http.get(f"{server.url}/?c=1", headers={"Accept": "text/html"})
+    assert page.headers["location"] == "/chat/login?next=%2F%3Fc%3D1"
+    form = {"name": "anna", "password": PASSWORD, "next": "/?c=1"}
+    answer = httpx.post(f"{server.url}/login", data=form)
+    assert answer.headers["location"] == "/chat/?c=1"
+    assert "Path=/chat;" in answer.headers["set-cookie"]
+    assert server.http.get(f"{server.url}/health").status_code == 200
+    assert server.http.get(f"{server.url}/stats").status_code == 401

@@ -35,6 +35,9 @@ def test_documented_flags():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("--root-path chat", "write it as /chat"),
+        ("--root-path /chat/", "write it as /chat"),
+        ("--oidc-issuer https://login.example.org", "needed, too"),
         ("--host 0.0.0.0 --database off", "or --api-key-file"),
         ("--host= --database off", "or --api-key-file"),
         ("--host example.org --database off", "or --api-key-file"),

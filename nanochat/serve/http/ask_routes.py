@@ -56,7 +56,13 @@ def ask_router(service: Service, storage: Storage) -> APIRouter:
         await admit(model, job, request)
         try:
             row, opening = await storage.write(
-                begin_answer, caller.user_id, asked, question.id, model, job
+                begin_answer,
+                caller.user_id,
+                asked,
+                question.id,
+                model,
+                job,
+                server=request.app.state.metering.server,
             )
         except BaseException:
             model.abandon(job)
@@ -100,6 +106,8 @@ def begin_answer(
     question_id: int,
     model: ServedModel,
     job: Job,
+    *,
+    server: str,
 ) -> tuple[MessageRow, dict[str, Any]]:
     """(the answer's row, still empty; what the page is told of both and of the conversation)."""
     conversation = session.get_one(ConversationRow, asked.conversation.id)
@@ -113,6 +121,7 @@ def begin_answer(
         checkpoint_hash=model.card.checkpoint_hash,
         prompt_tokens=job.prompt_tokens,
         settings=conversation.settings,
+        server=server,
     )
     if not asked.answered_before:
         conversation.active_leaf_id = row.id

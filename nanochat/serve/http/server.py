@@ -40,7 +40,11 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: FastAPI, service: Service, announce: Callable[[], None] | None = None
+        self,
+        app: FastAPI,
+        service: Service,
+        announce: Callable[[], None] | None = None,
+        root_path: str = "",
     ) -> None:
         limit_s = int(service.drain_s) + LAST_WORDS_S
         super().__init__(
@@ -50,6 +54,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,  # anyone could claim to be many clients
                 server_header=False,
+                root_path=root_path,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=limit_s,
                 # named, so that what else is installed changes nothing
