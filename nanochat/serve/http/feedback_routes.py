@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from nanochat.serve.api_error import ApiError
 from nanochat.serve.http.callers import Caller, Callers, current_user
 from nanochat.serve.http.error_response import ERRORS
+from nanochat.serve.work.asking import history
 from nanochat.serve.work.service import Service
 from nanochat.store import feedback_rows as feedback
 from nanochat.store import messages
@@ -75,9 +76,7 @@ def exact_prompt(session: Session, message: MessageRow) -> list[dict[str, Any]]:
     conversation = session.get_one(ConversationRow, message.conversation_id)
     path = MessageTree(session, conversation).path_to(message.parent_id)
     rows = messages.by_id(session, path)
-    said: list[dict[str, Any]] = [
-        {"role": rows[number].role, "content": rows[number].content} for number in path
-    ]
+    said = history(session, [rows[number] for number in path])
     if conversation.system_prompt:
         said = [{"role": "system", "content": conversation.system_prompt}, *said]
     return said
