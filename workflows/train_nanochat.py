@@ -231,9 +231,18 @@ def evaluate(model: Dir, source: str = "sft", settings: dict[str, str] = {}) -> 
     with fetched(model) as base:
         tag = tag_of(base, source)
         nanochat(base, "chat-eval", f"-i={source}", f"--model_tag={tag}", *flags(settings))
-        records = [json.loads(path.read_text()) for path in (base / "report").glob("*.json")]
-        newest = max(records, key=lambda record: record.get("written", 0))
-        return numbers(newest.get("metrics") or {})
+        return scores(base / "report", source)
+
+
+def scores(report: Path, source: str) -> dict[str, float]:
+    """Means and the score of each task, from what an evaluation has left."""
+    found: dict[str, float] = {}
+    for name in (f"chat_eval_{source}", "exam"):
+        path = report / f"{name}.json"
+        record = json.loads(path.read_text()) if path.exists() else {}
+        tasks = {task: entry["score"] for task, entry in (record.get("tasks") or {}).items()}
+        found |= numbers({**(record.get("metrics") or {}), **tasks})
+    return found
 
 
 @env.task
@@ -300,13 +309,13 @@ def chat_model(
     """
     mid_stage = midtrain(model=model, run_name=run_name, settings=mid)
     tuned = finetune(model=mid_stage.checkpoint, run_name=run_name, settings=sft)
-    scores = {"sft": evaluate(model=tuned.checkpoint, source="sft", settings=evaluation)}
+    found = {"sft": evaluate(model=tuned.checkpoint, source="sft", settings=evaluation)}
     last = tuned.checkpoint
     if rl:
         better = reinforce(model=tuned.checkpoint, run_name=run_name, settings=rl)
-        scores["rl"] = better.metrics
+        found["rl"] = better.metrics
         last = better.checkpoint
-    result = ChatResult(run_name=run_name, scores=scores, checkpoint_dir=last.path)
+    result = ChatResult(run_name=run_name, scores=found, checkpoint_dir=last.path)
     print(json.dumps(asdict(result), indent=2), flush=True)
     return result
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from nanochat.runtime.trackers import IDENTITY, TrackedRun, sync_hint, warn
 
 LOOK_S = 0.5  # how often the log is looked at
 REFUSED = 20  # rows that a tracker may fail on before it is given up
-CONNECT_S = 20.0  # for a W&B server to answer; after that the run is kept on this disk
+CONNECT_S = 15.0  # for a W&B server to answer; after that the run is kept on this disk
 # Names of the log -> what W&B runs of this pipeline have always called them.
 WANDB_NAMES = {"train_loss": "loss", "tokens_per_s": "tok/sec"}
 
@@ -36,6 +37,8 @@ class WandbBackend:
     """One W&B run, online, or on this disk where the server does not answer or refuses the key."""
 
     def __init__(self, tracked: TrackedRun) -> None:
+        # Its reports about itself wait for its server, also at the end of an offline run.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         self.wandb = wandb
@@ -46,15 +49,14 @@ class WandbBackend:
         except Exception as error:
             if wanted == "offline":
                 raise
-            wandb.teardown()  # what is left of the first attempt holds its name
-            self.run = self._start(tracked, "offline")
-            self._note(folder, tracked)
-            told = f"W&B cannot be used online ({short(error)})"
-            warn(f"{told}; this run is kept on disk{sync_hint(folder)}")
+            begin_again_offline(tracked, short(error))
         self._note(folder, tracked)
         if not self.run.offline:
             print(f"W&B: {self.run.url}", file=sys.stderr, flush=True)
-        elif wanted == "offline":
+        elif tracked.refused:
+            told = f"W&B cannot be used online ({tracked.refused})"
+            warn(f"{told}; this run is kept on disk{sync_hint(folder)}")
+        else:
             print(f"W&B: offline{sync_hint(folder)}", file=sys.stderr, flush=True)
 
     def _start(self, tracked: TrackedRun, mode: Any) -> Any:
@@ -99,6 +101,14 @@ class WandbBackend:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def begin_again_offline(tracked: TrackedRun, refused: str) -> None:
+    """Become the same process anew, without what the attempt to be online has left running."""
+    told = json.dumps(asdict(replace(tracked, refused=refused)))
+    left = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    words = [sys.executable, "-m", "nanochat.runtime.tracker_process", told]
+    os.execve(sys.executable, words, {**left, "WANDB_MODE": "offline"})
 
 
 class TensorBoardBackend:
@@ -209,15 +219,18 @@ def short(error: Exception) -> str:
 
 
 def main() -> None:
-    """Read what to follow from standard input, and follow it. Signals are for the training."""
+    """Read what to follow, from the one argument or else standard input, and follow it. Signals
+    are for the training.
+    """
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    words = json.loads(sys.stdin.readline())
-    tracked = TrackedRun(**words)
+    told = sys.argv[1] if len(sys.argv) > 1 else sys.stdin.readline()
+    tracked = TrackedRun(**json.loads(told))
     try:
         copy(tracked)
     except Exception as error:  # whatever a tracker does, a run must not end by it
         warn(f"{tracked.kind} stopped ({short(error)}); {tracked.path} has everything")
+    os._exit(0)  # all is written; what a library does at exit may wait for its server
 
 
 if __name__ == "__main__":

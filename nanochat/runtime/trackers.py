@@ -34,7 +34,7 @@ def run_name() -> str:
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
     """What a tracker is told. `path`: the metrics.jsonl, whose rows from `offset` (bytes) on it
-    copies; `step`: that the run goes on after, 0 for a new one.
+    copies; `step`: that the run goes on after, 0 for a new one. `refused`: why it is not online.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class TrackedRun:
     group: str = ""
     stage: str = ""
     identity: str = ""
+    refused: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     pid: int = field(default_factory=os.getpid)
 

@@ -38,11 +38,9 @@ class Table:
 def Settings(**given):
     return given
 
-def teardown():
-    note(teardown=True)
-
 class Run:
-    offline, url, dir = False, "http://w/run", "/tmp/w/files"
+    url, dir = "http://w/run", "/tmp/w/files"
+    offline = os.environ.get("WANDB_MODE") == "offline"
     def log(self, values, step):
         if os.environ.get("FAILS") == "log":
             raise OSError("no network")
@@ -161,8 +159,8 @@ def test_a_stopped_run_waits_less(tmp_path, wandb, monkeypatch):
 def test_a_wrong_key_is_one_line_and_the_run_is_kept(tmp_path, wandb, monkeypatch, capfd):
     monkeypatch.setenv("FAILS", "key")
     track(tmp_path)
-    online, teardown, offline, *rows = wandb()
-    assert online["mode"] is None and teardown["teardown"] and offline["mode"] == "offline"
+    online, offline, *rows = wandb()
+    assert online["mode"] is None and offline["mode"] == "offline"
     assert len(rows) == 4 and online["id"] == offline["id"]
     warned = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
     assert len(warned) == 1 and "API key is wrong" in warned[0]
