@@ -59,6 +59,20 @@ def test_pages_are_served_with_a_strict_policy(server):
         assert server.http.get(server.url + path).status_code == 404
 
 
+def test_the_first_load_is_below_100_kb():
+    """The page, its styles and every module that these import, unpacked."""
+    pages = resources.files("nanochat.serve") / "pages"
+    wanted, seen = ["index.html"], {}
+    while wanted:
+        name = wanted.pop()
+        if name not in seen:
+            seen[name] = (pages / name).read_text(encoding="utf-8")
+            found = re.findall(r'(?:src|href)="pages/([\w.-]+)"|from "\./([\w.-]+)"', seen[name])
+            wanted += [one or other for one, other in found]
+    assert {"chat.js", "markdown.js", "style.css", "dialog.js"} <= set(seen)
+    assert sum(len(text.encode()) for text in seen.values()) < 100_000
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_use_nothing_from_elsewhere_and_never_write_html(name):
     text = (resources.files("nanochat.serve") / "pages" / name).read_text(encoding="utf-8")
@@ -67,6 +81,8 @@ def test_pages_use_nothing_from_elsewhere_and_never_write_html(name):
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
     )
     assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=", text)
+    absolute = r'(?:src|href|action)="/|["`/](?:/api|/v1|/pages|/login|/logout|/admin)\b'
+    assert not re.search(absolute, text), "it would not work behind a path prefix"
 
 
 MARKDOWN_CHECK = """
