@@ -64,6 +64,7 @@ def data_check(cfg: DataCheckConfig) -> int:
     if contents.conversations:
         unit = "bytes" if note else "tokens"
         print("\n".join(counts(contents, tokenizer, cfg.sequence_len, unit)))
+    print("".join(f"{line}\n" for line in sql_split(contents)), end="")
     if note:
         print(note)
     _preview(contents, tokenizer, cfg.preview)
@@ -102,6 +103,24 @@ def counts(contents: FileContents, tokenizer: Tokenizer, sequence_len: int, unit
     if too_long:
         told.append(
             f"too long       {too_long:,} exceed {sequence_len:,} {unit} and are cut at the end"
+        )
+    return told
+
+
+def sql_split(contents: FileContents) -> list[str]:
+    """How many query shapes a file of `nanochat sql build` has, and how many of them are also among
+    those that its NAME.test.jsonl examines; no lines for other files.
+    """
+    shapes = {about["shape"] for about in contents.sql if about and "shape" in about}
+    if not shapes:
+        return []
+    told = [f"SQL            {sum(map(bool, contents.sql)):,} queries of {len(shapes):,} shapes"]
+    beside = contents.path.with_suffix(f".test{contents.path.suffix}")
+    if beside.is_file():
+        examined = {about["shape"] for about in scan_conversations(beside).sql if about}
+        told.append(
+            f"split          {len(examined):,} shapes in {beside.name}, "
+            f"{len(shapes & examined):,} on both sides"
         )
     return told
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nanochat.dataset.check import sql_split
 from nanochat.dataset.conversations import scan_conversations
 from nanochat.sql import query_log
 from nanochat.sql.learnt_queries import (
@@ -295,6 +296,12 @@ def test_a_build_is_repeatable_and_readable(tmp_path) -> None:
     contents = scan_conversations(made)
     assert not contents.problems
     assert not contents.notes()
+    assert sql_split(contents) == [
+        "SQL            2 queries of 2 shapes",
+        "split          1 shapes in data.test.jsonl, 0 on both sides",
+    ]
+    (made.parent / "data.test.jsonl").write_bytes(first)
+    assert sql_split(contents)[1].endswith("2 on both sides")
 
 
 def test_earlier_files_are_not_replaced_unasked(tmp_path) -> None:
