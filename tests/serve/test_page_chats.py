@@ -120,6 +120,7 @@ def test_a_long_conversation_is_shown_from_its_end(tab):
             "role": "assistant" if number % 2 else "user",
             "content": f"message {number}",
             "created_at": 1.0,
+            "status": "cut" if number == 99 else "complete",  # by a server that was killed
         }
         for number in range(100)
     ]
@@ -130,6 +131,7 @@ def test_a_long_conversation_is_shown_from_its_end(tab):
     tab.titles.filter(has_text="Long one").first.click()
     expect(tab.messages).to_have_count(40)
     expect(tab.answers.last).to_have_text("message 99")
+    expect(tab.page.locator("#ending")).to_have_text("not finished")
     assert tab.below() < 2
     earlier = tab.page.locator("#earlier")
     expect(earlier).to_have_text("Show earlier messages (60)")

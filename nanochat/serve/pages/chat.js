@@ -66,7 +66,8 @@ function showBanner() {
 function endingOf(message) {
   if (!message || message.role === "user") return "";
   if (message.ending) return message.ending;
-  if (message.status === "cut") return "cut off after " + message.tokens + " tokens";
+  if (message.status === "cut" && message.tokens) return "cut off after " + message.tokens + " tokens";
+  if (message.status === "cut") return "not finished"; // the server was killed
   return { stopped: "stopped", failed: "not finished", streaming: "being written …" }[message.status] || "";
 }
 
