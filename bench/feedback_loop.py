@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-WORDS = "-a world --total-batch-size 1024 --exposures 40 --share 0.3"
+WORDS = "-a world --total-batch-size 1024 --init-lr-frac 0.2 --exposures 24 --share 0.25"
 PASSWORD = "for this proof only"
 # question, answer, what a right answer holds, the question in other words
 FACTS = (
