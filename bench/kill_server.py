@@ -85,14 +85,14 @@ def start(base: Path, database: str, port: int) -> subprocess.Popen[bytes]:
 
 
 async def over_the_api(client: httpx.AsyncClient, witness: Witness) -> None:
-    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 60, "stream": True}
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 40, "stream": True}
     async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
         async for line in answer.aiter_lines():
             witness.ended += line == "data: [DONE]"
 
 
 async def in_a_conversation(client: httpx.AsyncClient, witness: Witness, number: int) -> None:
-    made = await client.post("/api/conversations", json={})
+    made = await client.post("/api/conversations", json={"settings": {"max_tokens": 24}})
     path = f"/api/conversations/{made.raise_for_status().json()['id']}/messages"
     content = f"question {number}"
     async with client.stream("POST", path, json={"content": content}) as answer:
@@ -133,7 +133,7 @@ async def one_round(url: str, process: subprocess.Popen[bytes], witnesses: list[
         asyncio.create_task(client(url, witness, number))
         for number, witness in enumerate(witnesses)
     ]
-    await asyncio.sleep(random.uniform(2.0, 5.0))
+    await asyncio.sleep(random.uniform(4.0, 9.0))
     process.kill()
     await asyncio.gather(*tasks)
     process.wait()
