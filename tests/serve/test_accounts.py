@@ -238,9 +238,10 @@ def test_an_answer_that_nobody_reads_is_counted(team):
     ) as answer:
         next(answer.iter_lines())
     end = time.monotonic() + 10
-    while (row := usage_rows(team)[0]).status == "running":
+    while [row.status for row in usage_rows(team)] in ([], ["running"]):
         assert time.monotonic() < end
         time.sleep(0.02)
+    [row] = usage_rows(team)
     assert row.status == "cancelled"
     assert row.completion_tokens < 200
 
