@@ -68,7 +68,7 @@ SQL_SHOP: dict[str, Settings] = {
         "mixture": "world",
         "share": 0.5,  # a language that the model has never seen
         "total_batch_size": 4096,
-        "num_iterations": 600,
+        "num_iterations": 260,
         "init_lr_frac": 1.0,
         "compile": True,
         "task_name": "world",
