@@ -45,7 +45,7 @@ def read(data=None, **settings) -> list[str]:
     place = None if data is None else str(data)
     cfg = TokTrainConfig(data=place, vocab_size=270, replace=True, **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tokenizer, "train", lambda texts, size: seen.extend(texts) or byte_level())
+        patch.setattr(Tokenizer, "train", lambda texts, *_: seen.extend(texts) or byte_level())
         tok_train(cfg)
     return seen
 
@@ -186,7 +186,7 @@ def test_a_failed_try_leaves_the_earlier_tokenizer_in_place(base_dir, monkeypatc
     write_shards(base_dir / "base_data", [LINE] * 20, [LINE])
     tok_train(TokTrainConfig(vocab_size=300))
 
-    def fails(texts, size):
+    def fails(texts, *_):
         raise ValueError("out of luck")
 
     monkeypatch.setattr(Tokenizer, "train", fails)
