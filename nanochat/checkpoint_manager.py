@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from nanochat.gpt import GPT
+from nanochat.gpt import GPT, model_without_storage
 from nanochat.gpt_config import GPTConfig
 from nanochat.runtime.base_dir import base_dir
 from nanochat.runtime.errors import rank
@@ -280,8 +280,7 @@ def build_model(state: dict[str, Any], meta: dict[str, Any], where: str = "check
     """
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}
     config = GPTConfig.from_checkpoint(meta["model_config"], given)
-    with torch.device("meta"):
-        model = GPT(config)
+    model = model_without_storage(config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     wrong = [f"{name} (missing)" for name in wanted if name not in given]
     wrong += [f"{name} (unknown)" for name in given if name not in wanted]

@@ -9,11 +9,12 @@ Shape legend: B batch, T positions, D model width, H query heads, G key/value he
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from nanochat.attention import Cache, attend, rotary_tables, rotate
@@ -293,3 +294,22 @@ class GPT(nn.Module):
     def forward(self, input_ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Token ids (B, T) -> softcapped fp32 logits (B, T, V)."""
         return self.head(self.hidden(input_ids, cache))
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Leaves out what fills fresh parameters. On tensors without storage it would do nothing, and
+    takes a second: PyTorch loads its compiler for it.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def model_without_storage(config: GPTConfig) -> GPT:
+    """A model whose tensors are still to come, by `load_state_dict(..., assign=True)`."""
+    with torch.device("meta"), _WithoutInit():
+        return GPT(config)

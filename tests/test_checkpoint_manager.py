@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -289,3 +291,23 @@ def test_an_incomplete_checkpoint_is_said_to_be_so(saved, base_dir, lost):
     saved("base", "d2", 5)
     directory, _, why = cm.find_checkpoint("base")
     assert directory.name == "d2" and re.search("d4 is " + said, why)
+
+
+def test_loading_a_model_does_not_load_the_compiler(tmp_path):
+    """It takes a second, which everybody would wait for who asks one question."""
+    program = """
+import sys
+from nanochat.checkpoint_manager import build_model
+from nanochat.gpt import GPT
+from nanochat.gpt_config import GPTConfig
+
+config = GPTConfig.preset("modern", sequence_len=8, vocab_size=32, n_layer=2, n_head=2,
+                          n_kv_head=2, n_embd=32, window_pattern="L")
+state = {name: tensor + 1 for name, tensor in GPT(config).state_dict().items()}
+loaded = build_model(state, {"model_config": config.to_dict()})
+assert all((tensor == state[name]).all() for name, tensor in loaded.state_dict().items())
+assert not any(tensor.is_meta for tensor in [*loaded.parameters(), *loaded.buffers()])
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import torch
 
-from nanochat.gpt import GPT
+from nanochat.gpt import GPT, model_without_storage
 
 
 def in_precision(model: GPT, dtype: torch.dtype) -> GPT:
     """A frozen copy of `model` with its weights in `dtype`. Collective where the model is in pieces
     over the ranks.
     """
-    with torch.device("meta"):
-        copy = GPT(model.config)
+    copy = model_without_storage(model.config)
     state = {}
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
